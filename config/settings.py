@@ -126,7 +126,9 @@ class Settings(BaseSettings):
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway for workers and requesters.")
+    ipfs_gateway: str = Field(
+        "http://127.0.0.1:18580", description="IPFS gateway for workers, requesters and the secret service."
+    )
     worker_ipfs_api: str | None = Field(
         None,
         description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",

@@ -6,17 +6,23 @@ that is over, is never guessed from silence.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from chain.contracts.hub import App, Dataset, Deal, Hub, TaskPlace
 from chain.rpc.answers import Answer, Broken, Known
 from protocol.enclave.secrets import Kind, SecretId
-from protocol.errors import RpcUnavailable
+from protocol.enclave.session import SessionError
+from protocol.errors import NoSession, RpcUnavailable
+from protocol.poco.orders import DatasetOrder
 from protocol.poco.view import TaskStatus
-from protocol.types import Contract, TaskId, Wallet
+from protocol.types import Contract, DealId, TaskId, Wallet
 
 T = TypeVar("T")
+
+#: Characters of a reason that holds words of others.
+WHY_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +38,16 @@ class Execution:
 
 
 class ChainReader(Protocol):
-    """Both raise RpcUnavailable for what the node cannot say now."""
+    """All raise RpcUnavailable for what the node cannot say now."""
 
     def owner_of(self, secret: SecretId) -> Wallet:
         """The owner of the dataset or app that a secret belongs to."""
 
     def execution(self, task: TaskId) -> Execution:
         """A task that was initialized."""
+
+    def allowed(self, deal: DealId, orders: Sequence[DatasetOrder]) -> tuple[Dataset, ...]:
+        """The datasets of these orders, each of which allows the deal to use it. Raises NoSession if one does not."""
 
 
 class PocoReader:
@@ -62,6 +71,16 @@ class PocoReader:
         deal = self._known(self._hub.deals([place.deal_id])[0], "the deal")
         dataset = None if deal.dataset is None else self._known(self._hub.dataset(deal.dataset), "the dataset")
         return Execution(task, place, deal, self._known(self._hub.app(deal.app), "the app"), dataset)
+
+    def allowed(self, deal: DealId, orders: Sequence[DatasetOrder]) -> tuple[Dataset, ...]:
+        """See the port."""
+        for order, answer in zip(orders, self._hub.objections(deal, orders), strict=True):
+            objection = self._known(answer, f"whether dataset {order.dataset} may be used")
+            if objection is not None:
+                why = f"the contract says of the order of dataset {order.dataset}: {objection}"
+                raise NoSession(error=SessionError.NO_DATASET_KEY, why=why[:WHY_CHARACTERS])
+        found = self._hub.datasets([order.dataset for order in orders])
+        return tuple(self._known(answer, "a dataset") for answer in found)
 
     def _known(self, answer: Answer[T] | Broken, what: str) -> T:
         if isinstance(answer, Known):

@@ -20,6 +20,7 @@ from protocol.errors import BadSetting, RpcUnavailable, Unavailable, WrongChain
 from protocol.types import Contract
 from sms.api.application import create_app
 from sms.chain import PocoReader
+from sms.ipfs import IpfsGateway
 from sms.properties import read_properties
 from sms.provision import provisioner, public_url
 from sms.service import SecretService
@@ -62,6 +63,7 @@ def open_service(settings: Settings, sms: SmsSettings, rpc: Rpc | RpcPool) -> Se
         chain=PocoReader(Hub(rpc, _hub(settings))),
         provisioner=provisioner(settings, sms, store),
         properties=read_properties(sms),
+        files=IpfsGateway(settings.ipfs_gateway),
     )
 
 

@@ -6,7 +6,7 @@ import secrets
 import string
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -21,9 +21,11 @@ from protocol.enclave.session import (
 )
 from protocol.errors import NoSession, NotFound, NotPossible, NotSignedIn
 from protocol.types import TaskId, Wallet
+from sms import bulk
 from sms.authorize import challenge_refusal, session_refusal, signed_by, worker_asks
 from sms.chain import ChainReader
 from sms.challenges import Challenges
+from sms.ipfs import IpfsFiles
 from sms.provision import Provisioner
 from sms.session import Values, Wanted, make_session
 from sms.store.port import OpenSession, Row, SecretStore
@@ -49,6 +51,7 @@ class SecretService:
     provisioner: Provisioner
     #: By version, the one for everybody first.
     properties: dict[str, FrameworkProperties]
+    files: IpfsFiles
     clock: Callable[[], float] = field(default=time.time)
 
     # -- secrets -------------------------------------------------------------------------------------------------------
@@ -121,6 +124,8 @@ class SecretService:
 
     def _session(self, opened: OpenSession) -> Session:
         wanted = Wanted.of(self.chain.execution(opened.task_id), opened.wallet)
+        if bulk.named(wanted.params):
+            wanted = replace(wanted, bulk=bulk.datasets(wanted.execution, wanted.params, self.files, self.chain))
         key = Challenges(self.store, self.vault).key(opened.task_id)
         if key is None:
             raise NoSession(error=SessionError.NO_CHALLENGE, why="the task has no challenge here")

@@ -1,6 +1,7 @@
 """What the enclaves of a task get in their environment, by the names of iExec SMS 9.3. Pure.
 
-    pre-compute    only if there is something to fetch: the dataset's key, address and checksum, the input files
+    pre-compute    only if there is something to fetch: key, address and checksum of the dataset, or of each dataset of
+                   the task's slice of a bulk; the input files
     app            the developer's secret, the requester's secrets that the deal names, and what every app gets
     post-compute   the beneficiary's public key if the result is to be encrypted, where it is stored and by which token
 
@@ -14,6 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from chain.contracts.hub import Dataset
 from protocol.enclave.secrets import (
     DROPBOX_NAME,
     RESULT_KEY_NAME,
@@ -53,6 +55,8 @@ class Wanted:
     execution: Execution
     params: DealParams
     worker: Wallet
+    #: The datasets of its slice of a bulk; None for a deal that names no bulk.
+    bulk: tuple[Dataset, ...] | None = None
 
     @classmethod
     def of(cls, execution: Execution, worker: Wallet) -> Wanted:
@@ -61,8 +65,6 @@ class Wanted:
             params = read_params(execution.deal.params)
         except BadMessage as error:
             raise NoSession(error=SessionError.FAILED, why=str(error)) from error
-        if params.bulk_cid:
-            raise NoSession(error=SessionError.FAILED, why="bulks of datasets are not served")
         return cls(execution, params, worker)
 
     @property
@@ -72,11 +74,13 @@ class Wanted:
         found = {"app": app_secret(deal.app)}
         if deal.dataset is not None:
             found["dataset"] = dataset_key(deal.dataset)
-        for number, name in params.secrets.items():
-            if _INDEX.fullmatch(number):
+        for number, dataset in enumerate(self.bulk or (), start=1):
+            found[f"dataset {number}"] = dataset_key(dataset.address)
+        for wanted, name in params.secrets.items():
+            if _INDEX.fullmatch(wanted):
                 # A name that no secret may have is one of no secret.
                 with suppress(BadMessage):
-                    found[f"requester {int(number)}"] = requester_secret(deal.requester, name)
+                    found[f"requester {int(wanted)}"] = requester_secret(deal.requester, name)
         if params.result_encryption:
             found["result"] = wallet_secret(deal.beneficiary, RESULT_KEY_NAME)
         if params.storage_provider == _DROPBOX:
@@ -105,7 +109,7 @@ def make_session(session_id: str, wanted: Wanted, values: Values, properties: Fr
         "SIGN_TEE_CHALLENGE_PRIVATE_KEY": values.challenge_key,
     }
     services = []
-    if execution.dataset is not None or params.input_files:
+    if execution.dataset is not None or params.input_files or wanted.bulk is not None:
         variables = _pre_compute(wanted, values) | signing
         services.append(_service(PRE_COMPUTE, properties.pre_compute_properties, variables))
     app = execution.app
@@ -125,17 +129,24 @@ def _pre_compute(wanted: Wanted, values: Values) -> dict[str, str]:
         "IEXEC_INPUT_FILES_NUMBER": str(len(urls)),
         "IEXEC_INPUT_FILES_FOLDER": INPUT_FOLDER,
     }
-    dataset = execution.dataset
-    if dataset is not None:
-        if "dataset" not in values.found:
-            raise NoSession(error=SessionError.NO_DATASET_KEY, why=f"dataset {dataset.address} has no key here")
-        variables |= {
-            "IEXEC_DATASET_KEY": values.found["dataset"],
-            "IEXEC_DATASET_URL": dataset.location,
-            "IEXEC_DATASET_CHECKSUM": dataset.checksum,
-            "IEXEC_DATASET_FILENAME": dataset.address,
-        }
+    if execution.dataset is not None:
+        variables |= _dataset("IEXEC_DATASET", execution.dataset, values.found.get("dataset"))
+    if wanted.bulk is not None:
+        variables["IEXEC_BULK_SLICE_SIZE"] = str(len(wanted.bulk))
+    for number, dataset in enumerate(wanted.bulk or (), start=1):
+        variables |= _dataset(f"IEXEC_DATASET_{number}", dataset, values.found.get(f"dataset {number}"))
     return variables | {f"IEXEC_INPUT_FILE_URL_{number}": url for number, url in enumerate(urls, start=1)}
+
+
+def _dataset(prefix: str, dataset: Dataset, key: str | None) -> dict[str, str]:
+    if key is None:
+        raise NoSession(error=SessionError.NO_DATASET_KEY, why=f"dataset {dataset.address} has no key here")
+    return {
+        f"{prefix}_KEY": key,
+        f"{prefix}_URL": dataset.location,
+        f"{prefix}_CHECKSUM": dataset.checksum,
+        f"{prefix}_FILENAME": dataset.address,
+    }
 
 
 def _app(wanted: Wanted, values: Values) -> dict[str, str]:
@@ -148,6 +159,10 @@ def _app(wanted: Wanted, values: Values) -> dict[str, str]:
         dataset=deal.dataset,
         input_files=wanted.params.input_files,
     )
+    if wanted.bulk is not None:
+        variables["IEXEC_BULK_SLICE_SIZE"] = str(len(wanted.bulk))
+    for number, dataset in enumerate(wanted.bulk or (), start=1):
+        variables[f"IEXEC_DATASET_{number}_FILENAME"] = dataset.address
     if "app" in values.found:
         variables |= dict.fromkeys(("IEXEC_APP_DEVELOPER_SECRET", "IEXEC_APP_DEVELOPER_SECRET_1"), values.found["app"])
     prefix = "requester "

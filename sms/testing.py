@@ -1,13 +1,17 @@
-"""Fakes for tests without servers: a store in memory, and a chain that says what a test puts there."""
+"""Fakes for tests without servers: a store and files in memory, and a chain that says what a test puts there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from chain.contracts.hub import Dataset
+from protocol.cid import file_cid
 from protocol.enclave.secrets import SecretId
-from protocol.errors import RpcUnavailable
-from protocol.types import TaskId, Wallet
+from protocol.enclave.session import SessionError
+from protocol.errors import NoSession, RpcUnavailable, StorageUnavailable
+from protocol.poco.orders import DatasetOrder
+from protocol.types import DealId, TaskId, Wallet
 from sms.chain import Execution
 from sms.store.port import OpenSession, Row
 from sms.vault import Sealed
@@ -77,6 +81,9 @@ class ScriptedChain:
 
     owners: dict[str, Wallet] = field(default_factory=dict)
     executions: dict[TaskId, Execution] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
+    #: What the contract has against the orders of a dataset.
+    objections: dict[str, str] = field(default_factory=dict)
 
     def owner_of(self, secret: SecretId) -> Wallet:
         """See `ChainReader`."""
@@ -89,3 +96,35 @@ class ScriptedChain:
         if task not in self.executions:
             raise RpcUnavailable(what="fake://chain", why="it does not know the task")
         return self.executions[task]
+
+    def allowed(self, deal: DealId, orders: Sequence[DatasetOrder]) -> tuple[Dataset, ...]:
+        """See `ChainReader`."""
+        del deal
+        for order in orders:
+            if order.dataset not in self.datasets:
+                raise RpcUnavailable(what="fake://chain", why="it does not know the dataset")
+            if order.dataset in self.objections:
+                raise NoSession(error=SessionError.NO_DATASET_KEY, why=self.objections[order.dataset])
+        return tuple(self.datasets[order.dataset] for order in orders)
+
+
+@dataclass(slots=True)
+class MemoryFiles:
+    """An `IpfsFiles` of what is put in; nothing else is to be had."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    def put(self, content: bytes) -> str:
+        """Keep a file; returns its id."""
+        cid = file_cid(content)
+        self.files[cid] = content
+        return cid
+
+    def fetch(self, cid: str) -> bytes:
+        """See `IpfsFiles`."""
+        if cid not in self.files:
+            raise StorageUnavailable(what="fake://ipfs", why="it has no such file now")
+        return self.files[cid]
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -29,6 +29,10 @@ INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256
 # -- orders (IexecPoco1Facet); the tuples are those of protocol.poco.orders -----------------------------------------
 _ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
 MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
+#: Reverts with one of REASONS unless the order of a dataset allows a deal, which has no other, to use it.
+CHECK_DATASET_ORDER = Function(f"assertDatasetDealCompatibility({DatasetOrder.abi_type()},bytes32)")
+#: Revert data of the contract that say why; the second is Solidity's own.
+REASONS = (Function("IncompatibleDatasetOrder(string)", ("string",)), Function("Error(string)", ("string",)))
 #: Order, operation, signature of the operation; the last is not looked at where the owner sends it.
 MANAGE_WORKERPOOL_ORDER = Function(f"manageWorkerpoolOrder(({WorkerpoolOrder.abi_type()},uint8,bytes))")
 #: OrderOperationEnum: 0 signs the order on chain.

@@ -23,13 +23,25 @@ from chain.contracts import calls, views
 from chain.contracts.abi import Function
 from chain.contracts.decode import block_ref
 from chain.contracts.views import Account, App, Category, Dataset, Deal, TaskPlace, Workerpool
-from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown, decode_replies, decode_reply, value_of, values
+from chain.rpc.answers import (
+    Absent,
+    Answer,
+    Broken,
+    Known,
+    Reply,
+    Unknown,
+    decode_replies,
+    decode_reply,
+    value_of,
+    values,
+)
 from chain.rpc.client import JsonRpc, Request
 from chain.rpc.response import reverted
 from config.settings import Settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.events import BlockRef
+from protocol.poco.orders import DatasetOrder
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
 
@@ -123,8 +135,34 @@ class Hub:
 
     def dataset(self, address: Contract, at: BlockRef | None = None) -> Answer[Dataset] | Broken:
         """A registered dataset as of block `at`; Broken where the contract refuses to show it at that very block."""
-        (answer,) = self._try_each(calls.VIEW_DATASET, [(address,)], at)
-        return Known(views.dataset(address, answer.value)) if isinstance(answer, Known) else answer
+        return self.datasets([address], at)[0]
+
+    def datasets(self, addresses: Sequence[Contract], at: BlockRef | None = None) -> list[Answer[Dataset] | Broken]:
+        """Several datasets, each as by `dataset`."""
+        answers = self._try_each(calls.VIEW_DATASET, [(address,) for address in addresses], at)
+        return [
+            Known(views.dataset(address, answer.value)) if isinstance(answer, Known) else answer
+            for address, answer in zip(addresses, answers, strict=True)
+        ]
+
+    def objections(self, deal_id: DealId, orders: Sequence[DatasetOrder]) -> list[Known[str | None] | Unknown]:
+        """What the contract has against each dataset's use by a deal, in its words; None if the order allows it.
+
+        Known for a deal that the node has, at one block. What the order's price and volume are, it does not look at.
+        """
+        tag = hex(self.head())
+        # It answers nothing if all is well, as an address without a contract does: the deal, read on both sides of the
+        # orders, proves that there is one.
+        deal = _eth_call(self.address, calls.VIEW_DEAL, (deal_id,), tag)
+        asked = [
+            _eth_call(self.address, calls.CHECK_DATASET_ORDER, (order.abi_tuple(), deal_id), tag) for order in orders
+        ]
+        before, *answers, after = self.rpc.batch([deal, *asked, deal])
+        for reply in (before, after):
+            found = decode_reply(reply, _decoder_of(calls.VIEW_DEAL))
+            if not isinstance(found, Known) or views.deal(deal_id, found.value) is None:
+                return [Unknown("the node does not know the deal")] * len(orders)
+        return [_objection(answer) for answer in answers]
 
     def workerpool(self, address: Contract) -> Workerpool:
         """The workerpool at `address`, as it is registered now."""
@@ -290,6 +328,24 @@ def _judge_deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, prove
     if deal is not None:
         return Known(deal)
     return Absent("the contract has no such deal") if proven else Unknown("the node does not know the deal")
+
+
+def _objection(answer: Reply) -> Known[str | None] | Unknown:
+    """What the contract says to one dataset's order. A revert without a reason may be a node that lacks the dataset."""
+    if not isinstance(answer, RpcError):
+        return decode_reply(answer, _require_nothing)
+    data = answer.data if isinstance(answer.data, str) else ""
+    for reason in calls.REASONS:
+        _, found, words = data.partition("0x" + reason.selector.hex())
+        if found:
+            return decode_reply("0x" + words, _decoder_of(reason))
+    return Unknown(f"it does not check a dataset's order: {answer.message}")
+
+
+def _require_nothing(answer: str) -> None:
+    """Raise ValueError unless the answer to a call is empty."""
+    if answer != "0x":
+        raise ValueError
 
 
 def _eth_call(to: Contract, function: Function, arguments: tuple[object, ...], tag: str) -> Request:

@@ -16,7 +16,9 @@ SMS_PREFIX = f"{PREFIX}SMS_"
 
 
 class SmsSettings(BaseSettings):
-    """What `sluice sms run` needs besides the chain (SLUICE_RPC_URL, SLUICE_HUB) and MongoDB (SLUICE_MONGODB_URI)."""
+    """What `sluice sms run` needs besides the chain (SLUICE_RPC_URL, SLUICE_HUB), MongoDB (SLUICE_MONGODB_URI) and, for
+    bulks of datasets, SLUICE_IPFS_GATEWAY.
+    """
 
     model_config = SettingsConfigDict(env_prefix=SMS_PREFIX, frozen=True, extra="ignore")
 

@@ -25,7 +25,7 @@ def location_text(stored: bytes) -> str:
     Bytes that are not UTF-8 become U+FFFD.
     """
     multihash = _ipfs_multihash(stored)
-    return stored.decode(errors="replace") if multihash is None else f"/ipfs/{_encode_base58(multihash)}"
+    return stored.decode(errors="replace") if multihash is None else f"/ipfs/{encode_base58(multihash)}"
 
 
 def _ipfs_multihash(stored: bytes) -> bytes | None:
@@ -49,7 +49,7 @@ def _read_varint(data: bytes) -> tuple[int | None, bytes]:
     return None, b""
 
 
-def _encode_base58(data: bytes) -> str:
+def encode_base58(data: bytes) -> str:
     """The bytes in base58, as CIDs of version 0 are written."""
     number, digits = int.from_bytes(data, "big"), ""
     while number:

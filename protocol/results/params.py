@@ -57,9 +57,7 @@ class DealParams:
             return "results go to this pool's own IPFS node, so iexec_result_storage_proxy cannot be honoured"
         if (self.storage_provider or "ipfs").strip() != "ipfs":
             return "results go to IPFS, so another iexec_result_storage_provider cannot be honoured"
-        if enclave:
-            return "bulks of datasets are not served" if self.bulk_cid else None
-        if self.result_encryption:
+        if self.result_encryption and not enclave:
             return "iexec_result_encryption needs an enclave"
         return None
 

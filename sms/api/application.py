@@ -23,6 +23,7 @@ def create_app(service: SecretService, rates: RateLimits) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await run_in_threadpool(service.provisioner.close)
+        await run_in_threadpool(service.files.close)
 
     app = FastAPI(title="Sluice secret service", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.service, app.state.rates = service, rates

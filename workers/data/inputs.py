@@ -7,7 +7,7 @@ iexec-worker 9.2); what may fail on this machine only is declined.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,10 +36,7 @@ def fetch(
     deadline: TaskDeadline,
 ) -> None:
     """Put the task's dataset and input files into `folder`. Raises TaskFailure; TaskDeclined."""
-    task_id = TaskId(assignment.task_id)
-    budget = DownloadBudget(
-        deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
-    )
+    budget = _budget(assignment, layout, policy, deadline)
     with _as_failure(assignment, Failure.INPUT_FILES):
         _check_urls(params.input_files)
     if assignment.dataset is not None:
@@ -47,6 +44,27 @@ def fetch(
     for url in params.input_files:
         with _as_failure(assignment, Failure.INPUT_FILES):
             download(url, folder / input_file_name(url), policy, budget)
+
+
+def fetch_datasets(
+    assignment: Assignment,
+    datasets: Sequence[Dataset],
+    folder: Path,
+    layout: Layout,
+    policy: DownloadPolicy,
+    deadline: TaskDeadline,
+) -> None:
+    """Put datasets, each under its address, into `folder`. Raises TaskFailure; TaskDeclined."""
+    budget = _budget(assignment, layout, policy, deadline)
+    for dataset in datasets:
+        _dataset(assignment, dataset, folder / dataset.address, layout, policy, budget)
+
+
+def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, deadline: TaskDeadline) -> DownloadBudget:
+    task_id = TaskId(assignment.task_id)
+    return DownloadBudget(
+        deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
+    )
 
 
 def _check_urls(urls: tuple[str, ...]) -> None:

@@ -1,19 +1,20 @@
-"""What happens before an app in an enclave: its input files and its dataset are fetched, checked and decrypted.
+"""What happens before an app in an enclave: its input files and its datasets are fetched, checked and decrypted.
 
-address of the dataset ──► sealed/<dataset>   sha256 as on chain, kept for the deal's later tasks
+address of a dataset   ──► sealed/<dataset>   sha256 as on chain, kept for the deal's later tasks
 its key in the session ──► in/<dataset>       whole or not there
+
+The deal's dataset is in the assignment; those of its slice of a bulk are in the session alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from protocol.enclave.cipher import decrypted, read_key
 from protocol.errors import BadMessage, TaskDeclined, TaskFailure
-from protocol.results.error_result import EnclaveFailure, Failure
-from protocol.results.params import DealParams
+from protocol.results.error_result import SESSION_UNKNOWN, EnclaveFailure, Failure
 from protocol.wire import Dataset
 from workers.data import inputs
 from workers.data.download import DownloadPolicy
@@ -29,20 +30,38 @@ _CAUSES = {
 }
 
 
-def fetch(work: Work, policy: DownloadPolicy, dataset_key: str) -> None:
-    """Put input files and the dataset, decrypted, into the folder that the app sees. `dataset_key`: as in the session.
+def fetch(work: Work, policy: DownloadPolicy, variables: Mapping[str, str]) -> None:
+    """Put input files and datasets, decrypted, into the folder that the app sees. `variables`: the session's for this.
 
     Raises TaskDeclined.
     """
-    folders, dataset = work.folders, work.assignment.dataset
+    folders, keys = work.folders, _keys(work, variables)
     without_dataset = work.assignment.model_copy(update={"dataset": None})
     with _declined(work):
         inputs.fetch(without_dataset, work.params, folders.inputs, work.layout, policy, work.deadline)
-        if dataset is None or (folders.inputs / dataset.address).exists():
-            return
+        missing = {each: key for each, key in keys.items() if not (folders.inputs / each.address).exists()}
         folders.sealed.mkdir(exist_ok=True)
-        inputs.fetch(work.assignment, DealParams(), folders.sealed, work.layout, policy, work.deadline)
-    _open(work, dataset, dataset_key)
+        inputs.fetch_datasets(work.assignment, [*missing], folders.sealed, work.layout, policy, work.deadline)
+    for dataset, key in missing.items():
+        _open(work, dataset, key)
+
+
+def _keys(work: Work, variables: Mapping[str, str]) -> dict[Dataset, str]:
+    """The key of each dataset, as the session has it. Raises TaskDeclined."""
+    own = work.assignment.dataset
+    found = {} if own is None else {own: variables.get("IEXEC_DATASET_KEY", "")}
+    try:
+        for number in range(1, int(variables.get("IEXEC_BULK_SLICE_SIZE", "0")) + 1):
+            address, url, checksum, key = (
+                variables[f"IEXEC_DATASET_{number}_{part}"] for part in ("FILENAME", "URL", "CHECKSUM", "KEY")
+            )
+            # The address is a file's name here.
+            found[Dataset(address=address, url=url, checksum=checksum)] = key
+    except (KeyError, ValueError):
+        # Not the error's own words, which may hold a value.
+        why = "the session does not name the datasets of its slice"
+        raise TaskDeclined(task=work.task_id, cause=SESSION_UNKNOWN, why=why) from None
+    return found
 
 
 def _open(work: Work, dataset: Dataset, key: str) -> None:

@@ -52,8 +52,7 @@ class SimulatedEnclave:
 
     def pre_compute(self, policy: DownloadPolicy) -> None:
         """See `Enclave`."""
-        variables = self._variables.get(PRE_COMPUTE, {})
-        pre_compute.fetch(self.work, policy, variables.get("IEXEC_DATASET_KEY", ""))
+        pre_compute.fetch(self.work, policy, self._variables.get(PRE_COMPUTE, {}))
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
         """See `Enclave`."""

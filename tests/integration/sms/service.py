@@ -69,8 +69,10 @@ def _serve() -> None:
 
 
 @contextmanager
-def serving(chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None) -> Iterator[Sms]:
-    """The service on `chain`, with a database of its own, which goes with it."""
+def serving(
+    chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None, gateway: str | None = None
+) -> Iterator[Sms]:
+    """The service on `chain`, with a database of its own, which goes with it. `gateway`: IPFS's, for bulks."""
     port = port or ports.free_port()
     home.mkdir(exist_ok=True)
     own = {
@@ -82,7 +84,7 @@ def serving(chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = No
         "SLUICE_SMS_PORT": str(port),
         "SLUICE_SMS_SIMULATION": "true",
         "SLUICE_LOG_LEVEL": "debug",
-    }
+    } | ({} if gateway is None else {"SLUICE_IPFS_GATEWAY": gateway})
     service = Sms(own, f"http://127.0.0.1:{port}", home / "log")
     service.start()
     try:

@@ -17,6 +17,7 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
@@ -36,7 +37,7 @@ from protocol.enclave.secrets import RESULT_KEY_NAME, app_secret, dataset_key, r
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.enclave import challenge_request
-from protocol.poco.orders import AppOrder
+from protocol.poco.orders import NO_DATASET, AppOrder, DatasetOrder
 from protocol.poco.seal import result_hash
 from protocol.poco.view import TaskStatus
 from protocol.results.attestation import Attestation
@@ -47,7 +48,7 @@ from tests.faulty import Answer
 from tests.faulty.http import Handler, beside
 from tests.integration import forged
 from tests.integration.chain.test_poco_life import Shop, open_shop
-from tests.integration.conftest import standing_still
+from tests.integration.conftest import IpfsNode, standing_still
 from tests.integration.sms.service import Sms, serving
 from tests.integration.workers.conftest import IMAGE, engine_host
 from tests.integration.workers.restarts import one_replicate
@@ -141,7 +142,8 @@ class Scene:
     sms: Sms
     deal: Matched
     params: str
-    dataset: str
+    #: None: the deal has a bulk in its place.
+    dataset: str | None
     engine: str
     mongodb: str
     folder: Path
@@ -160,7 +162,7 @@ class Scene:
             tag=TDX_TAG,
             wallet=wallet,
             image=IMAGE,
-            dataset=Dataset(address=self.dataset, url=f"{self.pool.url}/dataset", checksum=CHECKSUM),
+            dataset=self.dataset and Dataset(address=self.dataset, url=f"{self.pool.url}/dataset", checksum=CHECKSUM),
             params=self.params,
             category_seconds=SECONDS,
             enclave_challenge=challenge,
@@ -230,7 +232,7 @@ class Scene:
 
 @pytest.fixture(scope="module")
 def scene(
-    poco_state: PocoState, stack: Stack, engine_host: str, tmp_path_factory: pytest.TempPathFactory
+    poco_state: PocoState, stack: Stack, ipfs: IpfsNode, engine_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("enclaves")
     with standing_still(poco_state, folder / "anvil") as chain:
@@ -243,7 +245,7 @@ def scene(
         }
         mongodb = stack.settings["SLUICE_MONGODB_URI"]
         (folder / "machine").mkdir()
-        with played(shop) as pool, serving(chain, mongodb, folder / "sms") as sms:
+        with played(shop) as pool, serving(chain, mongodb, folder / "sms", gateway=ipfs.gateway) as sms:
             deal, dataset = bought(shop, pool, json.dumps(params))
             shop.initialize(deal)
             sms.keep(shop.owner.key, dataset_key(dataset), SECRETS[0])
@@ -262,14 +264,17 @@ def bought(shop: Shop, pool: PlayedPool, params: str) -> tuple[Matched, str]:
     (dataset,) = contracts.create(
         shop.owner, shop.chain.at, [contracts.NewDataset("rows", f"{pool.url}/dataset", CHECKSUM)]
     )
+    return confidential(shop, params, orders.offer_dataset(market, key, dataset)), dataset
+
+
+def confidential(shop: Shop, params: str, dataset: DatasetOrder) -> Matched:
+    """A confidential deal of two tasks."""
+    market, key = shop.chain.market, shop.owner.key
     app = AppOrder(app=shop.app, volume=2, tag=TDX_TAG, salt=orders.salt()).signed(key, market.chain_id, market.hub)
-    offer = Offer(
-        app,
-        orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1),
-        orders.offer_dataset(market, key, dataset),
-    )
+    work = orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1)
+    offer = Offer(app, work, dataset)
     request = orders.request(market, shop.requester.key, offer, volume=2, params=params, tag=TDX_TAG)
-    return match(shop.requester, market, [(offer, request)])[0], dataset
+    return match(shop.requester, market, [(offer, request)])[0]
 
 
 def test_a_machine_killed_at_each_step_of_a_confidential_task_completes_it_and_leaves_no_secret(scene: Scene) -> None:
@@ -316,6 +321,37 @@ def test_a_secret_service_that_was_killed_is_asked_again_until_it_is_back(scene:
     forged.kill(process)
     assert scene.shop.view(TaskId(given.assignment.task_id)).status is TaskStatus.COMPLETED
     scene.no_trace(*SECRETS)
+
+
+def test_a_task_of_a_bulk_gets_the_datasets_of_its_slice(scene: Scene, ipfs: IpfsNode) -> None:
+    shop, market = scene.shop, scene.shop.chain.market
+    wanted = [contracts.NewDataset(name, f"{scene.pool.url}/dataset", CHECKSUM) for name in ("one", "two", "other")]
+    free = [
+        DatasetOrder(dataset=dataset, volume=2**53 - 1, tag=TDX_TAG, salt=orders.salt()).signed(
+            shop.owner.key, market.chain_id, market.hub
+        )
+        for dataset in contracts.create(shop.owner, shop.chain.at, wanted)
+    ]
+    for order in free:
+        scene.sms.keep(shop.owner.key, dataset_key(order.dataset), SECRETS[0])
+    slices = [put(ipfs, [order.to_json() for order in each]) for each in (free[2:], free[:2])]
+    app = APP.replace("$IEXEC_DATASET_FILENAME", "$IEXEC_DATASET_1_FILENAME $IEXEC_IN/$IEXEC_DATASET_2_FILENAME")
+    params = json.loads(scene.params) | {"bulk_cid": put(ipfs, slices), "iexec_args": f"sh -c '{app}'"}
+    deal = confidential(shop, json.dumps(params), NO_DATASET)
+    shop.initialize(deal)
+    given = replace(scene, deal=deal, params=json.dumps(params), dataset=None).orders(1)
+    given.begin()
+    assert scene.run(given) == 0, said(scene)
+    answer = f"{hashlib.sha256(ROWS + ROWS + SECRETS[1] + SECRETS[2]).hexdigest()}  -\n".encode()
+    task = deal.tasks[1]
+    assert scene.shop.view(task).consensus == result_hash(task, file_digest(hashlib.sha256(answer).digest()))
+    scene.no_trace(*SECRETS, ROWS[:40])
+
+
+def put(ipfs: IpfsNode, content: object) -> str:
+    """A JSON file's CID in IPFS."""
+    answer = httpx.post(f"{ipfs.api}/api/v0/add", files={"file": json.dumps(content).encode()}, timeout=ample(10.0))
+    return str(answer.raise_for_status().json()["Hash"])
 
 
 def said(scene: Scene) -> str:

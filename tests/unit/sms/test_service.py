@@ -217,8 +217,6 @@ def test_what_is_missing_is_said_in_iexecs_words(world: World) -> None:
     world.keep(OWNER, dataset_key(DATASET), b"key")
     world.chain.executions[TASK] = execution(iexec_result_encryption=True)
     assert refusal(world, request, signature) == SessionError.NO_RESULT_KEY
-    world.chain.executions[TASK] = execution(bulk_cid="Qm")
-    assert refusal(world, request, signature) == SessionError.FAILED
     world.chain.executions[TASK] = execution()
     del world.store.rows[wallet_secret(WORKER.wallet, STORE_NAME).key]
     assert refusal(world, request, signature) == SessionError.NO_STORAGE_TOKEN

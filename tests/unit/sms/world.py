@@ -26,7 +26,7 @@ from sms.properties import read_properties
 from sms.provision import Simulated
 from sms.serve import rates_of
 from sms.service import SecretService
-from sms.testing import MemorySecretStore, ScriptedChain
+from sms.testing import MemoryFiles, MemorySecretStore, ScriptedChain
 from sms.vault import Vault
 
 OWNER, STRANGER, REQUESTER, WORKER, POOL = (Key(bytes([number]) * 32) for number in range(1, 6))
@@ -96,6 +96,7 @@ class World:
     service: SecretService
     store: MemorySecretStore
     chain: ScriptedChain
+    files: MemoryFiles
     clock: Clock
     rates: RateLimits
 
@@ -105,8 +106,9 @@ class World:
         store, clock = MemorySecretStore(), Clock()
         chain = ScriptedChain({DATASET: OWNER.wallet, APP: OWNER.wallet}, {TASK: execution()})
         keys = KeyFile(folder / "sms.keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-")
-        service = SecretService(store, Vault(keys), chain, Simulated(store, "http://sms"), read_properties(sms), clock)
-        return cls(service, store, chain, clock, rates_of(settings, sms))
+        files, vault = MemoryFiles(), Vault(keys)
+        service = SecretService(store, vault, chain, Simulated(store, "http://sms"), read_properties(sms), files, clock)
+        return cls(service, store, chain, files, clock, rates_of(settings, sms))
 
     def keep(self, key: Key, secret: SecretId, value: bytes) -> None:
         """Store a secret as its owner."""

@@ -132,7 +132,7 @@ def test_what_no_task_outside_of_an_enclave_gets_is_named_in_words(text: str, wo
         ('{"iexec_result_encryption": true, "iexec_secrets": {"1": "mine"}}', ""),
         ('{"iexec_result_storage_proxy": "https://result.example"}', "iexec_result_storage_proxy"),
         ('{"iexec_result_storage_provider": "dropbox"}', "iexec_result_storage_provider"),
-        ('{"bulk_cid": "Qm"}', "bulks"),
+        ('{"bulk_cid": "Qm"}', ""),
     ],
 )
 def test_an_enclave_encrypts_results_and_the_rest_that_it_does_not_do_is_named_in_words(text: str, words: str) -> None:

@@ -129,7 +129,7 @@ def another_pool(world: World) -> None:
     world.chain.executions[TASK] = with_deal(there, workerpool_owner=OWNER.wallet)
 
 
-def a_bulk(world: World) -> None:
+def no_bulk(world: World) -> None:
     world.chain.executions[TASK] = execution(bulk_cid="Qm")
 
 
@@ -139,9 +139,9 @@ def a_bulk(world: World) -> None:
         (no_dataset_key, EnclaveFailure.NO_DATASET_KEY),
         (no_result_key, EnclaveFailure.NO_RESULT_KEY),
         (another_pool, "TEE_SESSION_GENERATION_EXECUTION_NOT_AUTHORIZED_INVALID_SIGNATURE"),
-        (a_bulk, "TEE_SESSION_GENERATION_SECURE_SESSION_GENERATION_FAILED"),
+        (no_bulk, EnclaveFailure.NO_DATASET_KEY),
     ],
-    ids=["no dataset key", "no result key", "another pool", "a bulk"],
+    ids=["no dataset key", "no result key", "another pool", "no bulk"],
 )
 def test_what_the_service_refuses_is_declined_at_once_with_its_word(
     wire: Wire, spoil: Callable[[World], None], cause: str

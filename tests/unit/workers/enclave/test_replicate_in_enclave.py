@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from chain.contracts.hub import Dataset as ChainDataset
 from config.settings import read_settings
 from protocol.assignment import sign_assignment
 from protocol.enclave.cipher import decrypted, encrypted
@@ -30,13 +31,15 @@ from protocol.enclave.secrets import app_secret, dataset_key, requester_secret
 from protocol.poco.enclave import recover_enclave
 from protocol.results.digest import file_digest
 from protocol.results.error_result import EnclaveFailure, Failure, cause_code
-from protocol.types import ZERO_ADDRESS, Hash32
+from protocol.types import ZERO_ADDRESS, Contract, Hash32
 from protocol.wire import Assignment, Dataset, Report, ResultLink, Step, Stored
+from tests.unit.sms import test_bulk
 from tests.unit.sms.world import APP, DATASET, OWNER, POOL, REQUESTER, RESULT_KEY, TASK, WORKER, execution
 from tests.unit.workers.assignments import CHAIN_ID, WORKERPOOL
 from tests.unit.workers.enclave.service import Wire
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
+from workers.enclave import pre_compute
 from workers.enclave.simulated import Simulated
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.profile import sandbox_of
@@ -64,7 +67,8 @@ class Bench:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wire, self.sent, self.environments = Wire.of(folder / "sms"), list[Report](), list[dict[str, str]]()
-        self.served, self.end, self.resumed = SEALED, ContainerExit(0, False, False), list[bool]()
+        self.served, self.opened = {"/ipfs/Qm": SEALED}, {DATASET: ROWS}
+        self.end, self.resumed = ContainerExit(0, False, False), list[bool]()
         self.layout = Layout(folder / "worker")
         self.layout.make()
         self.journal = Journal(self.layout.journal)
@@ -107,9 +111,9 @@ class Bench:
         self.wire.world.chain.executions[TASK] = execution(**wanted)
 
     def assignment(self, **fields: object) -> Assignment:
-        params = self.wire.world.chain.executions[TASK].deal.params
-        dataset = Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM)
-        made = self.wire.assignment(params=params, dataset=dataset, **fields)
+        deal = self.wire.world.chain.executions[TASK].deal
+        dataset = Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM) if deal.dataset else None
+        made = self.wire.assignment(params=deal.params, dataset=dataset, **fields)
         return sign_assignment(POOL, made, CHAIN_ID, WORKERPOOL)
 
     def replicate(self, **fields: object) -> Replicate:
@@ -119,9 +123,8 @@ class Bench:
         return found
 
     def _download(self, url: str, target: Path, *_: object) -> str:
-        assert url == "/ipfs/Qm"
-        target.write_bytes(self.served)
-        return "0x" + hashlib.sha256(self.served).hexdigest()
+        target.write_bytes(self.served[url])
+        return "0x" + hashlib.sha256(self.served[url]).hexdigest()
 
     def _run(self, app: Any, *, resumed: bool) -> ContainerExit:
         self.resumed.append(resumed)
@@ -129,7 +132,7 @@ class Bench:
         assert DEVELOPERS not in repr(app.spec)
         app.created("container")
         folders = self.layout.task(TASK)
-        assert (folders.inputs / DATASET).read_bytes() == ROWS
+        assert {path.name: path.read_bytes() for path in folders.inputs.iterdir()} == self.opened
         (folders.outputs / "answer.txt").write_bytes(ANSWER)
         (folders.outputs / "computed.json").write_text('{"deterministic-output-path": "/iexec_out/answer.txt"}')
         return self.end
@@ -197,6 +200,65 @@ def test_a_result_that_is_to_be_encrypted_is_in_clear_nowhere_and_opens_with_the
     assert ANSWER not in bench.left()
 
 
+def bulk(bench: Bench, *wrong: bytes) -> None:
+    """Give the deal a bulk; the task's slice has three datasets, two of them with the same bytes. `wrong`: what is
+    served in place of the last.
+    """
+    world, content = bench.wire.world, [ROWS, ROWS, b"others' rows"]
+    keys = [bytes([number]) * 32 for number in (1, 1, 2)]
+    bench.served, bench.opened = {}, {}
+    for number, (rows, key) in enumerate(zip(content, keys, strict=True)):
+        address, url = Contract(f"0x{number:040x}"), f"/ipfs/{number}"
+        sealed = b"".join(encrypted([rows], key, b"\x01" * 16))
+        checksum = Hash32("0x" + hashlib.sha256(sealed).hexdigest())
+        world.chain.owners[address] = OWNER.wallet
+        world.chain.datasets[address] = ChainDataset(address, OWNER.wallet, "data", url, checksum)
+        world.keep(OWNER, dataset_key(address), base64.b64encode(key))
+        bench.served[url], bench.opened[address] = sealed, rows
+    for served in wrong:
+        bench.served["/ipfs/2"] = served
+    test_bulk.deal(world, test_bulk.slice_of(*(test_bulk.order(Contract(address)) for address in bench.opened)))
+
+
+def test_each_dataset_of_a_slice_is_decrypted_by_its_own_key_and_lies_under_its_address(bench: Bench) -> None:
+    bulk(bench)
+    found = bench.replicate()
+    assert found.stage is ReplicateStage.COMPUTED, found.cause
+    (environment,) = bench.environments
+    assert environment["IEXEC_BULK_SLICE_SIZE"] == "3"
+    assert [environment[f"IEXEC_DATASET_{number}_FILENAME"] for number in (1, 2, 3)] == [*bench.opened]
+    assert ROWS[:40] not in bench.left()
+
+
+def test_a_slice_of_which_one_dataset_has_other_bytes_is_declined_and_no_app_runs(bench: Bench) -> None:
+    bulk(bench, b"x")
+    assert cause_code(bench.replicate().cause) == EnclaveFailure.DATASET_CHECKSUM
+    assert bench.environments == []
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"IEXEC_BULK_SLICE_SIZE": "2"},
+        {"IEXEC_BULK_SLICE_SIZE": "many"},
+        {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_FILENAME": "../../etc/passwd"},
+        {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_CHECKSUM": "../0x"},
+    ],
+    ids=["one too few", "no number", "a path", "a path for a checksum"],
+)
+def test_a_session_that_names_no_sound_slice_is_declined_without_its_words(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, str]
+) -> None:
+    bulk(bench)
+    names = {"FILENAME": DATASET, "URL": "/ipfs/Qm", "CHECKSUM": CHECKSUM, "KEY": "the-key"}
+    variables = {f"IEXEC_DATASET_1_{part}": value for part, value in names.items()} | spoilt
+    whole = pre_compute.fetch
+    monkeypatch.setattr(pre_compute, "fetch", lambda work, policy, _: whole(work, policy, variables))
+    cause = bench.replicate().cause or ""
+    assert cause_code(cause) == "TEE_SESSION_GENERATION_UNKNOWN_ISSUE"
+    assert not [value for value in (*spoilt.values(), "the-key") if len(value) > 4 and value in cause]
+
+
 def test_nothing_secret_is_left_on_the_machine_or_reported(bench: Bench) -> None:
     bench.replicate()
     said = json.dumps([report.model_dump(mode="json") for report in bench.sent]).encode()
@@ -223,7 +285,7 @@ def no_key(bench: Bench) -> None:
 
 
 def other_bytes(bench: Bench) -> None:
-    bench.served = SEALED + b"x"
+    bench.served["/ipfs/Qm"] = SEALED + b"x"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Small files from IPFS, through the gateway of this service's operator; what it sends is checked against the id."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+import httpx
+
+from config.http_client import http_client
+from protocol.cid import file_cid
+from protocol.errors import StorageUnavailable
+
+#: Bytes of a file at most: the list of a bulk of 40,000 tasks.
+MOST_BYTES = 2 * 2**20
+#: Seconds for a file. A session needs two, and iExec's and our workers wait some 15 s for it; they ask again.
+FETCH_SECONDS = 5.0
+
+
+class IpfsFiles(Protocol):
+    """Where files are fetched by their id."""
+
+    def fetch(self, cid: str) -> bytes:
+        """The content of a file, by its CIDv0. Raises StorageUnavailable for what cannot be had now."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+
+class IpfsGateway:
+    """The HTTP gateway of SLUICE_IPFS_GATEWAY. A gateway never proves that there is no such file, or none that fits."""
+
+    def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
+        self._http = http_client(url.rstrip("/"), timeout=FETCH_SECONDS, transport=transport)
+
+    def fetch(self, cid: str) -> bytes:
+        """See `IpfsFiles`."""
+        ends_at = time.monotonic() + FETCH_SECONDS
+        content = bytearray()
+        try:
+            # Unpacked content could be larger than what is counted.
+            with self._http.stream("GET", f"/ipfs/{cid}", headers={"accept-encoding": "identity"}) as response:
+                if response.status_code != 200:
+                    raise _unavailable(f"HTTP {response.status_code} for {cid}")
+                for piece in response.iter_raw():
+                    content += piece
+                    if len(content) > MOST_BYTES:
+                        raise _unavailable(f"{cid} has more than {MOST_BYTES} bytes")
+                    if time.monotonic() > ends_at:
+                        raise _unavailable(f"{cid} takes more than {FETCH_SECONDS:.0f} s")
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise _unavailable(str(error) or type(error).__name__) from error
+        found = bytes(content)
+        if file_cid(found) != cid:
+            raise _unavailable(f"what it sends is not {cid}")
+        return found
+
+    def close(self) -> None:
+        """See `IpfsFiles`."""
+        self._http.close()
+
+
+def _unavailable(why: str) -> StorageUnavailable:
+    # Clients read it: not where the gateway is.
+    return StorageUnavailable(what="the IPFS gateway (SLUICE_IPFS_GATEWAY)", why=why)
