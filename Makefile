@@ -48,7 +48,7 @@ test-gvisor: $(READY)
 # confidential tasks with it: a minute of CPU seconds, most of them Node.js's and the tasks'.
 test-sms: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py tests/integration/sms/stock_sdk_pool.py $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py tests/integration/sms/stock_sdk_pool.py tests/integration/sms/demo_enclave.py $(ARGS)
 
 # A fault every 5 s for 12 tasks of mixed trust, with strangers among the machines: 4 minutes, the short form of
 # `make bench ARGS="chaos --tasks 60"`. Kills and stops the stack's servers, so nothing else may use it meanwhile.

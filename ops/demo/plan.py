@@ -38,19 +38,23 @@ class Purchase:
         return json.dumps(words, separators=(",", ":"))
 
 
-def purchases(
-    input_url: str, datasets: Sequence[Contract], confidential: Confidential | None
-) -> tuple[list[Purchase], Purchase]:
+def sealed_purchase(dataset: Contract, confidential: Confidential) -> Purchase:
+    """The confidential deal of a demo with enclaves. `dataset`: the encrypted one."""
+    return Purchase(
+        "confidential",
+        "dataset, secrets and result encrypted (simulated)",
+        trust=1,
+        args="hello from an enclave",
+        dataset=dataset,
+        confidential=confidential,
+    )
+
+
+def purchases(input_url: str, dataset: Contract) -> tuple[list[Purchase], Purchase]:
     """The demo's deals: those matched at once, and the one that a lying worker joins.
 
-    `input_url`: a file for the bag's tasks. `datasets`: the bag's, and the confidential deal's if there is one.
+    `input_url`, `dataset`: a file and a dataset for the bag's tasks.
     """
-    if confidential is None:
-        sealed = []
-    else:
-        about = "dataset, secrets and result encrypted (simulated)"
-        args = "hello from an enclave"
-        sealed = [Purchase("confidential", about, trust=1, args=args, dataset=datasets[1], confidential=confidential)]
     return [
         Purchase("trust-1", "one worker, no vote, no stake", trust=1, args="hello from a trust-1 deal"),
         Purchase("trust-5", "three workers must agree", trust=5, args="hello from a trust-5 deal"),
@@ -60,10 +64,9 @@ def purchases(
             trust=1,
             volume=10,
             args='--name "bag of tasks"',
-            dataset=datasets[0],
+            dataset=dataset,
             inputs=(input_url,),
         ),
-        *sealed,
     ], Purchase(
         # Two tasks at once keep the machines that have votes to their name too busy to do without the newcomer.
         "one-liar",

@@ -160,22 +160,14 @@ def _fill_pocket(rpc: Rpc, pool: LocalPool, chain: Chain) -> None:
 
 def _start_pool(pool: LocalPool, console: Console, confidential: Confidential | None) -> None:
     """Start scheduler and machines; for a confidential deal also the secret service, with its secrets."""
-    last = {}
+    machines = [WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(pool.on_chain.workers[:WORKERS], 1)]
     if confidential is None:
         console.print("Scheduler and workers …")
     else:
-        console.print(f"Secret service, scheduler and workers; worker-{WORKERS} simulates enclaves …")
-        last["SLUICE_ENCLAVE"] = "simulated"
-        pool.start_secret_service(
-            {
-                "SLUICE_SMS_PORT": str(sms_settings().port),
-                "SLUICE_SMS_DATABASE": SMS_DATABASE,
-                "SLUICE_SMS_SIMULATION": "true",
-            }
-        )
+        console.print(f"Secret service, scheduler and workers; {machines[-1].name} simulates enclaves …")
+        machines[-1] = replace(machines[-1], env={"SLUICE_ENCLAVE": "simulated"})
+        pool.start_secret_service(sms_settings().port, SMS_DATABASE)
     pool.start_scheduler()
-    machines = [WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(pool.on_chain.workers[:WORKERS], 1)]
-    machines[-1] = replace(machines[-1], env=last)
     pool.start_machines(machines)
     if confidential is not None:
         pool.await_secret_service()
@@ -192,8 +184,12 @@ def _run_deals(
 ) -> list[DealStory]:
     """Buy the deals, the last one after a lying machine has joined."""
     on_chain = pool.on_chain
-    honest, contested = plan.purchases(input_url, on_chain.datasets, confidential)
-    console.print("Three deals and a confidential one …" if confidential else "Three deals …")
+    honest, contested = plan.purchases(input_url, on_chain.datasets[0])
+    if confidential is None:
+        console.print("Three deals …")
+    else:
+        console.print("Three deals and a confidential one …")
+        honest.append(plan.sealed_purchase(on_chain.datasets[-1], confidential))
     stories = stage.round(honest, progress)
     console.print("A liar joins, one more deal …")
     pool.start_machines([WorkerMachine(f"worker-{WORKERS + 1}", on_chain.workers[WORKERS], module=LIAR)])

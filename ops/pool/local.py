@@ -88,9 +88,10 @@ class LocalPool:
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
         program.wait_ready(process, listening, seconds=API_SECONDS)
 
-    def start_secret_service(self, env: Mapping[str, str]) -> None:
-        """Start the secret service with these settings; `await_secret_service` waits for it."""
-        self._start_program(SMS, None, ("ops.cli", "sms", "run"), dict(env))
+    def start_secret_service(self, port: int, database: str) -> None:
+        """Start a secret service for simulated enclaves there, and return; `await_secret_service` waits for it."""
+        own = {"SLUICE_SMS_PORT": str(port), "SLUICE_SMS_DATABASE": database, "SLUICE_SMS_SIMULATION": "true"}
+        self._start_program(SMS, None, ("ops.cli", "sms", "run"), own)
 
     def await_secret_service(self) -> None:
         """Wait until the secret service can work. Raises NotReady."""
