@@ -63,8 +63,9 @@ def folder(shared_pool: BenchPool, tmp_path: Path) -> Iterator[Path]:
     (programs / "node").symlink_to(sdk.node())
     _script(programs / "make", 'case "$2" in *--json*) cat "$DEMO_JSON" ;; esac')
     modules = sdk.folder() / "node_modules"
+    sdk_8 = f"rm -rf node_modules; ln -s {modules} node_modules"
     sdk_9 = f"mkdir node_modules; ln -s {modules / 'iexec9'} node_modules/iexec"
-    _script(programs / "npm", f'case "$2" in iexec@9*) {sdk_9} ;; *) ln -s {modules} node_modules ;; esac')
+    _script(programs / "npm", f'case "$2" in iexec@9*) {sdk_9} ;; *) {sdk_8} ;; esac')
     if shutil.which("curl") is None:
         _script(programs / "curl", f"for url; do :; done; exec {sys.executable} -c '{_FETCH}' \"$url\"")
     (tmp_path / ".sluice").mkdir()
