@@ -13,6 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+#: A page that needs a pool with enclaves: `make test-sms` runs it.
+CONFIDENTIAL = ROOT / "docs/quickstart/confidential.md"
 #: Languages whose blocks are shell commands, or files that commands use. A block without a language is a drawing or
 #: output, and runs nothing.
 SHELL, FILES, PICTURE = "sh", frozenset({"js", "env", "ini", "toml", "yaml"}), ""

@@ -17,6 +17,7 @@ from chain.rpc.heads import heads
 from config.mongodb import client
 from ops.demo import app_image
 from ops.market import orders
+from ops.market.contracts import NewDataset
 from ops.market.match import Matched, match
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import CATEGORIES
@@ -146,6 +147,7 @@ def prepared_pool(
     block_gas: int = anvil.BLOCK_GAS,
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
+    datasets: Sequence[NewDataset] = (),
 ) -> Iterator[BenchPool]:
     """Chain, contracts, wallets and stakes of a pool with `workers` machines, of which no program runs yet.
 
@@ -160,7 +162,9 @@ def prepared_pool(
     engine = docker.DockerClient(base_url=servers.docker_host)
     try:
         image = app_image.build(engine)
-        pool = site.prepare(servers, chain, names, home, workers=workers, image=image, env=env, tied=True)
+        pool = site.prepare(
+            servers, chain, names, home, workers=workers, image=image, datasets=datasets, env=env, tied=True
+        )
         with Rpc(chain.rpc_url) as rpc:
             try:
                 buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)

@@ -15,7 +15,7 @@ from docker.errors import ImageNotFound
 from ops.stack import tools
 
 #: Name of the image; the tag changes whenever `app.sh` must differ from that of an older build.
-IMAGE = "sluice/demo-app:1"
+IMAGE = "sluice/demo-app:2"
 _SCRIPT = Path(__file__).with_name("app.sh")
 _APPLETS = ("sh", "cat", "cut", "echo", "sha256sum", "sleep", "true")
 

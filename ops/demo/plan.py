@@ -1,4 +1,4 @@
-"""The four deals of the demo: what is bought, and what each is meant to show."""
+"""The deals of the demo: what is bought, and what each is meant to show."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ops.demo.confidential import SECRET_NAME, Confidential
 from ops.market import orders
 from ops.market.match import Matched, match
 from ops.poco.sender import DirectSender
 from ops.pool.on_chain import PRICE, PoolOnChain
+from protocol.types import Contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,9 @@ class Purchase:
     trust: int
     volume: int = 1
     args: str = "noop"
-    dataset: bool = False
+    dataset: Contract | None = None
     inputs: tuple[str, ...] = ()
+    confidential: Confidential | None = None
 
     @property
     def params(self) -> str:
@@ -30,13 +33,27 @@ class Purchase:
         words: dict[str, object] = {"iexec_args": self.args, "iexec_result_storage_provider": "ipfs"}
         if self.inputs:
             words["iexec_input_files"] = list(self.inputs)
+        if self.confidential:
+            words |= {"iexec_secrets": {"1": SECRET_NAME}, "iexec_result_encryption": True}
         return json.dumps(words, separators=(",", ":"))
 
 
-def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
+def sealed_purchase(dataset: Contract, confidential: Confidential) -> Purchase:
+    """The confidential deal of a demo with enclaves. `dataset`: the encrypted one."""
+    return Purchase(
+        "confidential",
+        "dataset, secrets and result encrypted (simulated)",
+        trust=1,
+        args="hello from an enclave",
+        dataset=dataset,
+        confidential=confidential,
+    )
+
+
+def purchases(input_url: str, dataset: Contract) -> tuple[list[Purchase], Purchase]:
     """The demo's deals: those matched at once, and the one that a lying worker joins.
 
-    `input_url`: a file for the bag's tasks.
+    `input_url`, `dataset`: a file and a dataset for the bag's tasks.
     """
     return [
         Purchase("trust-1", "one worker, no vote, no stake", trust=1, args="hello from a trust-1 deal"),
@@ -47,7 +64,7 @@ def purchases(input_url: str) -> tuple[list[Purchase], Purchase]:
             trust=1,
             volume=10,
             args='--name "bag of tasks"',
-            dataset=True,
+            dataset=dataset,
             inputs=(input_url,),
         ),
     ], Purchase(
@@ -64,9 +81,16 @@ def buy(requester: DirectSender, on_chain: PoolOnChain, wanted: Sequence[Purchas
     """Match all of `wanted` in one block."""
     deals = []
     for item in wanted:
-        offer = on_chain.offer(price=PRICE, dataset=item.dataset)
+        sold = on_chain.enclave_offer if item.confidential else on_chain.offer
+        offer = sold(price=PRICE, dataset=item.dataset)
         request = orders.request(
-            on_chain.market, on_chain.requester, offer, volume=item.volume, trust=item.trust, params=item.params
+            on_chain.market,
+            on_chain.requester,
+            offer,
+            volume=item.volume,
+            trust=item.trust,
+            params=item.params,
+            tag=offer.app.tag,
         )
         deals.append((offer, request))
     return match(requester, on_chain.market, deals)

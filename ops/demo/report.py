@@ -13,6 +13,9 @@ from ops.pool.on_chain import PoolOnChain
 from protocol.poco.view import ChainView
 from protocol.types import NRlc, TaskId, Wallet
 
+#: The endpoint that a demo with enclaves has besides.
+SECRET_SERVICE = "secret_service"  # noqa: S105 - a name
+
 
 @dataclass(frozen=True, slots=True)
 class DealStory:
@@ -37,12 +40,15 @@ def as_json(
 ) -> dict[str, Any]:
     """The demo's report for `sluice demo --json`; the README documents its keys."""
     offer = on_chain.offer()
+    offers = {"app": offer.app.to_json(), "workerpool": offer.workerpool.to_json()}
+    if SECRET_SERVICE in endpoints:
+        offers["enclave_workerpool"] = on_chain.enclave_offer().workerpool.to_json()
     return {
         "deals": [_deal_json(story) for story in stories],
         "seconds": round(seconds, 1),
         "block_time": block_time,
         "endpoints": dict(endpoints),
-        "orders": {"app": offer.app.to_json(), "workerpool": offer.workerpool.to_json()},
+        "orders": offers,
     }
 
 
@@ -52,6 +58,7 @@ def _deal_json(story: DealStory) -> dict[str, Any]:
         "deal_id": story.matched.deal_id,
         "name": story.purchase.name,
         "trust": story.matched.trust,
+        "confidential": story.purchase.confidential is not None,
         "tasks": [_task_json(story, task) for task in story.matched.tasks],
     }
 

@@ -1,6 +1,7 @@
 """The demo from start to end: stack, pool, deals, the story of each, and what stays running.
 
 stack up ──► contracts, wallets ──► scheduler, 4 workers ──► 3 deals ──► a liar joins ──► 1 deal ──► report
+             with enclaves: secret service, one of the 4 simulates ──► a confidential one too
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,12 @@ from rich.console import Console
 from chain.contracts import calls
 from chain.rpc.client import Rpc
 from config.http_client import http_client
+from config.mongodb import client
 from config.settings import Settings
+from config.values.sms_settings import sms_settings
 from config.values.stack_settings import StackSettings
 from ops.demo import app_image, plan, report
+from ops.demo.confidential import Confidential
 from ops.demo.report import DealStory
 from ops.demo.screen import Progress
 from ops.demo.stage import DemoStage
@@ -50,6 +55,8 @@ WORKERS = 4
 #: nRLC that the scheduler's wallet has beside its stake, and gas of the transfer.
 POCKET, TRANSFER_GAS = NRlc(100 * NRLC), 100_000
 LIAR = ("ops.demo.liar",)
+#: Of the secret service: each chain needs a database of its own, and the demo's chain is often a new one.
+SMS_DATABASE = "sluice_demo_sms"
 DATASET, INPUT_FILE = b"the demo's dataset\n", b"an input file of the demo\n"
 
 
@@ -69,8 +76,9 @@ def home(settings: Settings) -> Path:
     return settings.home / "demo"
 
 
-def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> DemoOutcome:
+def run(settings: Settings, console: Console, watch: Watch, *, keep: bool, enclave: bool = False) -> DemoOutcome:
     """Run the whole demo: start the stack and a pool, buy deals, and report them. `keep`: leave the pool running.
+    `enclave`: with a secret service, a machine that simulates enclaves, and a confidential deal.
 
     Raises StackError and its kinds, NotReady.
     """
@@ -78,18 +86,22 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool) -> De
     local.stop_all(home(settings))
     chain, hosts = _start_stack(settings, watch)
     console.print("Contracts, wallets and stakes …")
-    pool = _prepare_pool(settings, chain, hosts)
+    confidential = Confidential.prepare(_service_url(), partial(_add_to_ipfs, hosts)) if enclave else None
+    pool = _prepare_pool(settings, chain, hosts, confidential)
     try:
         with Rpc(chain.rpc_url) as rpc, Progress(console) as progress:
             _fill_pocket(rpc, pool, chain)
             stage = DemoStage(pool, chain, rpc, hosts.ipfs_gateway)
-            stories = _run_deals(stage, pool, progress, console, hosts)
+            _start_pool(pool, console, confidential)
+            stories = _run_deals(stage, pool, progress, console, _add_to_ipfs(hosts, INPUT_FILE), confidential)
     except BaseException:
         pool.stop()
         raise
     if not keep:
         pool.stop()
     endpoints = _endpoints(settings, chain, pool, hosts)
+    if confidential is not None:
+        endpoints[report.SECRET_SERVICE] = confidential.service
     seconds = time.monotonic() - started
     return DemoOutcome(
         stories=stories,
@@ -114,7 +126,7 @@ def _start_stack(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:
     return chain, servers.from_settings(found, settings)
 
 
-def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool:
+def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers, confidential: Confidential | None) -> LocalPool:
     """A pool ready to start, after what an earlier demo left in stores and broker is removed."""
     names = Names(
         database="sluice_demo",
@@ -129,8 +141,15 @@ def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers) -> LocalPool
     with closing(docker.DockerClient(base_url=hosts.docker_host)) as engine:
         image = app_image.build(engine)
     checksum = Hash32(to_hex(hashlib.sha256(DATASET).digest()))
-    dataset = NewDataset("sluice-demo", _add_to_ipfs(hosts, DATASET), checksum)
-    return site.prepare(hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, dataset=dataset)
+    datasets = [NewDataset("sluice-demo", _add_to_ipfs(hosts, DATASET), checksum)]
+    env = {}
+    if confidential is not None:
+        client(hosts.mongodb_uri).drop_database(SMS_DATABASE)
+        datasets.append(confidential.dataset)
+        env["SLUICE_ENCLAVE_SMS_URL"] = confidential.service
+    return site.prepare(
+        hosts, chain, names, home(settings), workers=WORKERS + 1, image=image, datasets=datasets, env=env
+    )
 
 
 def _fill_pocket(rpc: Rpc, pool: LocalPool, chain: Chain) -> None:
@@ -139,31 +158,58 @@ def _fill_pocket(rpc: Rpc, pool: LocalPool, chain: Chain) -> None:
     DirectSender(dev_key(PROVIDER), rpc, chain.chain_id).run([TxRequest(chain.addresses.rlc, pocket, TRANSFER_GAS)])
 
 
-def _run_deals(
-    stage: DemoStage, pool: LocalPool, progress: Progress, console: Console, hosts: Servers
-) -> list[DealStory]:
-    """Start scheduler and machines and buy the deals, the last one after a lying machine has joined."""
-    wallets = pool.on_chain.workers
-    console.print("Scheduler and workers …")
+def _start_pool(pool: LocalPool, console: Console, confidential: Confidential | None) -> None:
+    """Start scheduler and machines; for a confidential deal also the secret service, with its secrets."""
+    machines = [WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(pool.on_chain.workers[:WORKERS], 1)]
+    if confidential is None:
+        console.print("Scheduler and workers …")
+    else:
+        console.print(f"Secret service, scheduler and workers; {machines[-1].name} simulates enclaves …")
+        machines[-1] = replace(machines[-1], env={"SLUICE_ENCLAVE": "simulated"})
+        pool.start_secret_service(sms_settings().port, SMS_DATABASE)
     pool.start_scheduler()
-    pool.start_machines([WorkerMachine(f"worker-{n}", wallet) for n, wallet in enumerate(wallets[:WORKERS], start=1)])
-    honest, contested = plan.purchases(_add_to_ipfs(hosts, INPUT_FILE))
-    console.print("Three deals …")
+    pool.start_machines(machines)
+    if confidential is not None:
+        pool.await_secret_service()
+        confidential.store_secrets(pool.on_chain)
+
+
+def _run_deals(
+    stage: DemoStage,
+    pool: LocalPool,
+    progress: Progress,
+    console: Console,
+    input_url: str,
+    confidential: Confidential | None,
+) -> list[DealStory]:
+    """Buy the deals, the last one after a lying machine has joined."""
+    on_chain = pool.on_chain
+    honest, contested = plan.purchases(input_url, on_chain.datasets[0])
+    if confidential is None:
+        console.print("Three deals …")
+    else:
+        console.print("Three deals and a confidential one …")
+        honest.append(plan.sealed_purchase(on_chain.datasets[-1], confidential))
     stories = stage.round(honest, progress)
     console.print("A liar joins, one more deal …")
-    pool.start_machines([WorkerMachine(f"worker-{WORKERS + 1}", wallets[WORKERS], module=LIAR)])
+    pool.start_machines([WorkerMachine(f"worker-{WORKERS + 1}", on_chain.workers[WORKERS], module=LIAR)])
     return stories + stage.round([contested], progress)
 
 
 def _add_to_ipfs(hosts: Servers, content: bytes) -> str:
     """Put `content` on the local IPFS node; its URL at the gateway."""
     try:
-        with http_client(hosts.ipfs_api, timeout=5.0) as client:
-            answer = client.post("/api/v0/add", params={"cid-version": 0}, files={"file": content})
+        with http_client(hosts.ipfs_api, timeout=5.0) as api:
+            answer = api.post("/api/v0/add", params={"cid-version": 0}, files={"file": content})
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise StorageUnavailable(what=f"IPFS at {hosts.ipfs_api}", why=str(error)) from error
     return f"{hosts.ipfs_gateway}/ipfs/{answer.json()['Hash']}"
+
+
+def _service_url() -> str:
+    """Where the demo's secret service listens."""
+    return f"http://127.0.0.1:{sms_settings().port}"
 
 
 def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers) -> dict[str, str]:
@@ -176,6 +222,7 @@ def _endpoints(settings: Settings, chain: Chain, pool: LocalPool, hosts: Servers
         "app_image": pool.on_chain.app_image,
         "api": pool.api_url,
         "operations": f"http://127.0.0.1:{settings.operations_port}",
+        "ipfs_api": hosts.ipfs_api,
         "ipfs_gateway": hosts.ipfs_gateway,
         "flower": f"http://127.0.0.1:{settings.flower_port}",
         "rabbitmq": hosts.rabbitmq_api,

@@ -90,7 +90,10 @@ def _render_story(story: DealStory, names: Mapping[Wallet, str]) -> Group:
         rows.append(Text(f"… and {hidden} more tasks; the longest took {longest} blocks"))
     first = story.results.get(story.matched.tasks[0])
     if first is not None:
-        rows.append(Text("result: " + " | ".join(first.strip().splitlines())))
+        if story.purchase.confidential:
+            rows.append(Text("the enclave had: the dataset's key, a secret of the developer, one of the requester"))
+        said = "result, opened with the requester's key: " if story.purchase.confidential else "result: "
+        rows.append(Text(said + " | ".join(first.strip().splitlines())))
     rows.append(Text("nRLC: " + ", ".join(_gain_text(names, wallet, gain) for wallet, gain in story.gains.items())))
     return Group(*rows)
 

@@ -78,13 +78,17 @@ class DemoStage:
             matched=matched,
             lines=lines,
             views={task: views[task] for task in matched.tasks},
-            results={task: self._fetch_result(views[task].results) for task in _completed_tasks(matched, views)},
+            results={
+                task: self._fetch_result(purchase, views[task].results) for task in _completed_tasks(matched, views)
+            },
             gains=rewards.total(by_task),
         )
 
-    def _fetch_result(self, link: str) -> str:
-        """The text of a task's result file, fetched through the IPFS gateway."""
+    def _fetch_result(self, purchase: Purchase, link: str) -> str:
+        """The text of a task's result file, fetched through the IPFS gateway, and decrypted if need be."""
         files = results.fetch(self._gateway, link).files
+        if purchase.confidential:
+            files = results.open_encrypted(files, purchase.confidential.result_key)
         return files.get(RESULT_FILE, b"").decode(errors="replace")
 
 

@@ -54,10 +54,18 @@ def offer_app(
 
 
 def offer_dataset(
-    market: Market, owner: Key, dataset: Contract, *, price: NRlc = FREE, volume: int = PLENTY
+    market: Market,
+    owner: Key,
+    dataset: Contract,
+    *,
+    price: NRlc = FREE,
+    volume: int = PLENTY,
+    tag: Hash32 = ZERO_HASH,
 ) -> DatasetOrder:
-    """A sell order for the dataset without restrictions, at `price` nRLC a task."""
-    order = DatasetOrder(dataset=dataset, datasetprice=price, volume=volume, salt=salt())
+    """A sell order for the dataset without restrictions, at `price` nRLC a task. `tag`: an enclave, for one that is
+    encrypted.
+    """
+    order = DatasetOrder(dataset=dataset, datasetprice=price, volume=volume, tag=tag, salt=salt())
     return order.signed(owner, market.chain_id, market.hub)
 
 

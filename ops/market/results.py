@@ -9,8 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from config.http_client import http_client
+from protocol.enclave.cipher import decrypted
+from protocol.enclave.result import CONTENT_FILE, KEY_FILE
 from protocol.errors import BadMessage, StorageUnavailable
 from protocol.ethereum.hexbytes import to_bytes
 
@@ -70,6 +74,18 @@ def unpack(packed: bytes) -> dict[str, bytes]:
             return {entry.filename: archive.read(entry) for entry in entries}
     except zipfile.BadZipFile as error:
         raise BadMessage(why="the result is no zip file") from error
+
+
+def open_encrypted(files: Mapping[str, bytes], key: RSAPrivateKey) -> dict[str, bytes]:
+    """The files of a result that was encrypted for the owner of `key`. `files`: those of the zip that was stored.
+
+    Raises BadMessage for what does not open with this key.
+    """
+    try:
+        content_key = key.decrypt(files[KEY_FILE], PKCS1v15())
+        return unpack(b"".join(decrypted([files[CONTENT_FILE]], content_key)))
+    except (KeyError, ValueError):
+        raise BadMessage(why="the result is not encrypted for this key") from None
 
 
 def _read_at_most(answer: httpx.Response, limit: int) -> bytes:

@@ -1,6 +1,8 @@
-"""A pool as processes: `sluice scheduler run`, and `sluice worker run` per machine, found again by their pid files.
+"""A pool as processes: `sluice scheduler run`, `sluice worker run` per machine, for enclaves `sluice sms run`; all are
+found again by their pid files.
 
 <home>/scheduler/{pid,log,key,settings.env}      workerpool owner's wallet
+<home>/sms/{pid,log,settings.env,sms.keys}       no wallet
 <home>/worker-1/{pid,log,key,settings.env,…}     one machine each, with its own journal
 """
 
@@ -31,6 +33,8 @@ from ops.stack.process import Process, Program, find
 API_SECONDS, ENROL_SECONDS = 300.0, 300.0
 #: What a program was started with, for a shell in which to run commands beside it.
 SETTINGS = "settings.env"
+#: Name of the secret service among the programs.
+SMS = "sms"
 #: The module that a worker machine runs, with its arguments.
 WORKER = ("ops.cli", "worker", "run")
 #: Has the kernel kill a program when its parent process dies: a benchmark or test that is killed leaves nothing behind.
@@ -47,6 +51,8 @@ class WorkerMachine:
     wallet: NewWallet
     slots: int = 1
     module: Sequence[str] = WORKER
+    #: Settings of this machine alone.
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -82,13 +88,24 @@ class LocalPool:
         listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], self.env["SLUICE_AMQP_CORE_VHOST"], queues)
         program.wait_ready(process, listening, seconds=API_SECONDS)
 
+    def start_secret_service(self, port: int, database: str) -> None:
+        """Start a secret service for simulated enclaves there, and return; `await_secret_service` waits for it."""
+        own = {"SLUICE_SMS_PORT": str(port), "SLUICE_SMS_DATABASE": database, "SLUICE_SMS_SIMULATION": "true"}
+        self._start_program(SMS, None, ("ops.cli", "sms", "run"), own)
+
+    def await_secret_service(self) -> None:
+        """Wait until the secret service can work. Raises NotReady."""
+        program = self.programs[SMS]
+        with http_client(f"http://127.0.0.1:{program.env['SLUICE_SMS_PORT']}", timeout=2.0) as client:
+            program.wait_ready(self.running[SMS], lambda: _is_live(client, "/health"), seconds=API_SECONDS)
+
     def start_machines(self, machines: Sequence[WorkerMachine], env: Mapping[str, str] | None = None) -> None:
         """Start worker machines side by side; returns when each has signed in and consumes its queues.
 
         Raises NotReady.
         """
         for machine in machines:
-            own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {})}
+            own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {}), **machine.env}
             self._start_program(machine.name, machine.wallet, machine.module, own)
         with http_client(self.api_url, timeout=2.0) as client:
             for machine in machines:
@@ -116,20 +133,23 @@ class LocalPool:
         self.running.clear()
 
     def _start_program(
-        self, name: str, wallet: NewWallet, module: Sequence[str], env: dict[str, str], group: int | None = None
+        self, name: str, wallet: NewWallet | None, module: Sequence[str], env: dict[str, str], group: int | None = None
     ) -> None:
-        """Start one program with a folder, key file and settings of its own, and a group of processes if it has one."""
+        """Start one program with a folder and settings of its own, a key file if it has a wallet, and a group of
+        processes if it has one.
+        """
         folder = self.home / name
         folder.mkdir(parents=True, exist_ok=True)
-        key_file = folder / "key"
-        private_file.write(key_file, wallet.secret)
+        if wallet is not None:
+            key_file = folder / "key"
+            private_file.write(key_file, wallet.secret)
+            env = {"SLUICE_KEY_FILE": str(key_file.absolute()), **env}
         metrics = folder / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
         own = {
             **self.env,
             "SLUICE_HOME": str(folder.absolute()),
-            "SLUICE_KEY_FILE": str(key_file.absolute()),
             "SLUICE_METRICS_DIR": str(metrics.absolute()),
             "PROMETHEUS_MULTIPROC_DIR": str(metrics.absolute()),
             **env,
@@ -160,10 +180,10 @@ def _stop_processes(running: Sequence[Process]) -> None:
         process.stop(timeout=STOP_SECONDS)
 
 
-def _is_live(client: httpx.Client) -> bool:
-    """Whether the pool's API answers `GET /live` with 200."""
+def _is_live(client: httpx.Client, path: str = "/live") -> bool:
+    """Whether an API (by default the pool's) answers there with 200."""
     try:
-        return client.get("/live").status_code == httpx.codes.OK
+        return client.get(path).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

@@ -15,8 +15,9 @@ from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
 from ops.poco.sender import WAIT_SECONDS, DirectSender
 from protocol.ethereum.signing import Key
-from protocol.poco.orders import FREE, AppOrder, DatasetOrder, WorkerpoolOrder
-from protocol.types import Contract, NRlc, Wei
+from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder
+from protocol.poco.tags import TDX_BITS, make_tag
+from protocol.types import ZERO_HASH, Contract, Hash32, NRlc, Wei
 
 #: Accounts of the development key phrase: who buys, and who owns app and dataset and pays the stakes.
 REQUESTER, PROVIDER = 1, 2
@@ -53,23 +54,30 @@ class PoolOnChain:
     requester: Key
     app: Contract
     app_image: str
-    dataset: Contract | None
+    datasets: tuple[Contract, ...]
     workerpool: Contract
     app_order: AppOrder
-    dataset_order: DatasetOrder | None
 
-    def offer(self, *, price: NRlc = FREE, category: int = XS, dataset: bool = False) -> Offer:
+    def offer(self, *, price: NRlc = FREE, category: int = XS, dataset: Contract | None = None) -> Offer:
         """The three sell orders for one kind of deal; the workerpool order is new each time."""
-        work: WorkerpoolOrder = orders.offer_work(
-            self.market, self.scheduler.key, self.workerpool, category=category, price=price
+        work = orders.offer_work(self.market, self.scheduler.key, self.workerpool, category=category, price=price)
+        return Offer(self.app_order, work, self._offer_dataset(dataset))
+
+    def enclave_offer(self, *, price: NRlc = FREE, dataset: Contract | None = None) -> Offer:
+        """The same app's orders for a deal in TDX enclaves, at trust 1; app and workerpool orders are new each time."""
+        tag = make_tag(*TDX_BITS)
+        app = orders.offer_app(self.market, dev_key(PROVIDER), self.app, tag=tag)
+        work = orders.offer_work(
+            self.market, self.scheduler.key, self.workerpool, category=XS, price=price, trust=1, tag=tag
         )
-        if dataset and self.dataset_order is not None:
-            return Offer(self.app_order, work, self.dataset_order)
-        return Offer(self.app_order, work)
+        return Offer(app, work, self._offer_dataset(dataset, tag))
+
+    def _offer_dataset(self, dataset: Contract | None, tag: Hash32 = ZERO_HASH) -> DatasetOrder:
+        return orders.offer_dataset(self.market, dev_key(PROVIDER), dataset, tag=tag) if dataset else NO_DATASET
 
 
 def prepare(
-    rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, dataset: NewDataset | None = None
+    rpc: Rpc, at: PocoAddresses, *, chain_id: int, workers: int, image: str, datasets: Sequence[NewDataset] = ()
 ) -> PoolOnChain:
     """Create what a pool needs on chain: wallets, an app of `image`, the workerpool, and everybody's deposits."""
     scheduler = NewWallet()
@@ -81,7 +89,7 @@ def prepare(
     seller = DirectSender(provider, rpc, chain_id)
     wanted: Sequence[NewApp | NewDataset] = [
         NewApp("sluice-demo", image, orders.salt()),
-        *([dataset] if dataset else []),
+        *datasets,
     ]
     # The pool belongs to the scheduler's wallet, whose lane must not have started yet.
     (pool,) = contracts.prepare(boss, at, [NewWorkerpool("sluice")])
@@ -98,8 +106,7 @@ def prepare(
         requester=requester,
         app=app,
         app_image=image,
-        dataset=data[0] if data else None,
+        datasets=tuple(data),
         workerpool=pool.address,
         app_order=orders.offer_app(market, provider, app),
-        dataset_order=orders.offer_dataset(market, provider, data[0]) if data else None,
     )

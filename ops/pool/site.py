@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +106,7 @@ def prepare(
     *,
     workers: int,
     image: str,
-    dataset: NewDataset | None = None,
+    datasets: Sequence[NewDataset] = (),
     env: dict[str, str] | None = None,
     tied: bool = False,
 ) -> LocalPool:
@@ -117,7 +117,7 @@ def prepare(
     with Rpc(chain.rpc_url) as rpc:
         start_block = int(rpc.call("eth_blockNumber"), 16)
         place = on_chain.prepare(
-            rpc, chain.addresses, chain_id=chain.chain_id, workers=workers, image=image, dataset=dataset
+            rpc, chain.addresses, chain_id=chain.chain_id, workers=workers, image=image, datasets=datasets
         )
     shared = environment(servers, chain, names, place, start_block=start_block) | (env or {})
     with _open_admin(servers, names) as admin:

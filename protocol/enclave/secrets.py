@@ -67,6 +67,19 @@ class SecretId:
         """The id as one text, different for different secrets: no part can hold a colon."""
         return f"{self.kind}:{self.owner}:{self.name}"
 
+    @property
+    def path(self) -> str:
+        """Path and query at the service, as in the table above."""
+        match self.kind:
+            case Kind.DATASET:
+                return f"/secrets/web3?secretAddress={self.owner}"
+            case Kind.APP:
+                return f"/apps/{self.owner}/secrets"
+            case Kind.REQUESTER:
+                return f"/requesters/{self.owner}/secrets/{self.name}"
+            case Kind.WALLET:
+                return f"/secrets/web2?ownerAddress={self.owner}&secretName={self.name}"
+
 
 def dataset_key(dataset: str) -> SecretId:
     """The key that opens a dataset. Raises BadMessage for what is no address."""

@@ -89,8 +89,7 @@ class SmsApi:
     def store_token(self) -> None:
         """Store TOKEN as this machine's, unless it has one."""
         secret = wallet_secret(self._key.wallet, STORE_NAME)
-        where = f"{self._url}/secrets/web2?ownerAddress={secret.owner}&secretName={secret.name}"
-        answer = self._ask("POST", where, storing_hash(secret, TOKEN), TOKEN, kind="text/plain")
+        answer = self._ask("POST", self._url + secret.path, storing_hash(secret, TOKEN), TOKEN, kind="text/plain")
         if answer.status_code not in _STORED:
             raise self._odd(answer)
 

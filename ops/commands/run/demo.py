@@ -22,12 +22,15 @@ from ops.stack.stack import outer_home
 
 def register(app: typer.Typer) -> None:
     """Add `sluice demo`."""
-    app.command("demo", epilog="Examples: `sluice demo`, `sluice demo --json --keep`, `sluice demo --stop`")(_demo)
+    app.command("demo", epilog="Examples: `sluice demo`, `sluice demo --enclave`, `sluice demo --json --keep`")(_demo)
 
 
 def _demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave pool and stack running, to look around.")] = False,
     stop: Annotated[bool, typer.Option("--stop", help="Only stop a pool that --keep left running.")] = False,
+    enclave: Annotated[
+        bool, typer.Option("--enclave", help="One more deal: a confidential one, in an enclave that is simulated.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")] = False,
 ) -> None:
     """Real deals on the real contracts, turned into containers, votes and money, on this machine.
@@ -46,7 +49,7 @@ def _demo(
     configure(now.model_copy(update={"log_format": "text"}), process="demo")
     console = Console(stderr=as_json)
     with Board(quiet=False) as board:
-        outcome = demo.run(now, console, board.show, keep=keep)
+        outcome = demo.run(now, console, board.show, keep=keep, enclave=enclave)
     screen.print_stories(console, outcome.stories, outcome.names)
     screen.print_endpoints(console, outcome.endpoints, running=keep)
     if as_json:

@@ -12,7 +12,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from ops.pool.on_chain import GAS_MONEY, NewWallet
 from ops.pool.site import Names
 from ops.stack import private_file
 from pipeline.store.client import Store
-from tests.documents import PAGES, ROOT, SHELL, Block, blocks, not_run
+from tests.documents import CONFIDENTIAL, PAGES, ROOT, SHELL, Block, blocks, not_run
 from tests.integration import sdk
 from tests.integration.conftest import given
 from tests.waiting import ample
@@ -36,7 +36,11 @@ from tests.waiting import ample
 #: Seconds for a page: the requester's buys three deals; the first run installs the SDK.
 PAGE_SECONDS = ample(120)
 #: Commands that run until they are stopped, and the line of their log after which a reader has what they promise.
-UNTIL_STOPPED = {"sluice scheduler run": "The pool is up at", "sluice worker run": "compute@.* ready"}
+UNTIL_STOPPED = {
+    "sluice scheduler run": "The pool is up at",
+    "sluice worker run": "compute@.* ready",
+    "sluice sms run": "The secret service listens",
+}
 #: Runs a command until its log has a line, then ends it as Ctrl-C would; fails if it ends by itself before.
 UNTIL = """
 until_line() {
@@ -58,7 +62,10 @@ def folder(shared_pool: BenchPool, tmp_path: Path) -> Iterator[Path]:
     (programs / "sluice").symlink_to(Path(sys.executable).with_name("sluice"))
     (programs / "node").symlink_to(sdk.node())
     _script(programs / "make", 'case "$2" in *--json*) cat "$DEMO_JSON" ;; esac')
-    _script(programs / "npm", f"ln -s {sdk.folder() / 'node_modules'} node_modules")
+    modules = sdk.folder() / "node_modules"
+    sdk_8 = f"rm -rf node_modules; ln -s {modules} node_modules"
+    sdk_9 = f"mkdir node_modules; ln -s {modules / 'iexec9'} node_modules/iexec"
+    _script(programs / "npm", f'case "$2" in iexec@9*) {sdk_9} ;; *) {sdk_8} ;; esac')
     if shutil.which("curl") is None:
         _script(programs / "curl", f"for url; do :; done; exec {sys.executable} -c '{_FETCH}' \"$url\"")
     (tmp_path / ".sluice").mkdir()
@@ -83,29 +90,42 @@ def second(shared_pool: BenchPool) -> Iterator[Names]:
 
 
 @pytest.mark.timeout(PAGE_SECONDS * 2)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != CONFIDENTIAL], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_a_page_does_as_printed_what_it_says(shared_pool: BenchPool, folder: Path, second: Names, page: Path) -> None:
+    printed = said_as_printed(shared_pool, folder, second, page)
+    if page.name == "requester.md":
+        assert "args: hello" in printed
+        assert "TASK_COMPLETED" in printed
+        assert "told to fail" in printed
+
+
+def said_as_printed(
+    shared_pool: BenchPool, folder: Path, second: Names, page: Path, env: Mapping[str, str] | None = None
+) -> str:
+    """What a page's commands say when they are run as printed. `env`: what keeps them apart besides."""
     found = blocks(page)
     for block in found:
         if block.file is not None:
             (folder / block.file).write_text(block.text)
     shell = [block for block in found if block.language == SHELL]
     if not any(not not_run(command) for block in shell for command in block.commands()):
-        return
+        return ""
     printed = _printed(shared_pool, folder)
     if page.name == "operator.md":
         printed |= _another_pool(shared_pool, folder)
     demo = folder / "told.json"
-    demo.write_text(
-        json.dumps(report.as_json([], shared_pool.pool.on_chain, _endpoints(shared_pool), seconds=0, block_time=1.0))
-    )
+    told = report.as_json([], shared_pool.pool.on_chain, _endpoints(shared_pool), seconds=0, block_time=1.0)
+    demo.write_text(json.dumps(told))
     sections = ["\n".join(_commands(block, printed) for block in part) for _, part in groupby(shell, _section)]
     script = "\n".join([UNTIL, *(f"(\n{section}\n)" for section in sections)])
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
         env=_environment(shared_pool, folder, second, demo)
-        | (_chain(shared_pool) if page.name == "local-stack.md" else {}),
+        | (_chain(shared_pool) if page.name == "local-stack.md" else {})
+        | dict(env or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -114,10 +134,7 @@ def test_a_page_does_as_printed_what_it_says(shared_pool: BenchPool, folder: Pat
     )
     log = (folder / "session.log").read_text()[-4000:] if (folder / "session.log").exists() else ""
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{log}"
-    if page.name == "requester.md":
-        assert "args: hello" in done.stdout
-        assert "TASK_COMPLETED" in done.stdout
-        assert "told to fail" in done.stdout
+    return done.stdout
 
 
 def _section(block: Block) -> str:
@@ -162,6 +179,7 @@ def _printed(shared_pool: BenchPool, folder: Path) -> dict[str, str]:
         "SLUICE_AMQP_PUBLIC_PORT=5671": f"SLUICE_AMQP_PUBLIC_PORT={shared_pool.servers.amqp_port}",
         "/etc/sluice/wallet.json": str(folder / "owner.json"),
         "/etc/sluice/password": str(folder / "password"),
+        "http://127.0.0.1:18320": env.get("SLUICE_ENCLAVE_SMS_URL", ""),
         "the-content-of-admin.token": (shared_pool.pool.home / "scheduler" / "admin.token").read_text().strip(),
         "http://127.0.0.1:18301": f"http://127.0.0.1:{shared_pool.names.operations_port}",
     }
@@ -214,12 +232,16 @@ def _chain(shared_pool: BenchPool) -> dict[str, str]:
 
 
 def _endpoints(shared_pool: BenchPool) -> dict[str, str]:
-    return {
+    found = {
         "rpc": shared_pool.chain.rpc_url,
         "hub": shared_pool.chain.addresses.hub,
+        "app_image": shared_pool.pool.on_chain.app_image,
         "api": shared_pool.pool.api_url,
+        "ipfs_api": shared_pool.servers.ipfs_api,
         "ipfs_gateway": shared_pool.servers.ipfs_gateway,
     }
+    service = shared_pool.pool.env.get("SLUICE_ENCLAVE_SMS_URL")
+    return found | ({report.SECRET_SERVICE: service} if service else {})
 
 
 def _keystore(path: Path, secret: str) -> None:

@@ -14,9 +14,9 @@ import httpx
 from pymongo import MongoClient
 
 from ops import cli
+from ops.market.secrets import store_secret
 from ops.stack import ports
-from protocol.enclave.secrets import Kind, SecretId, storing_hash
-from protocol.ethereum.hexbytes import to_bytes
+from protocol.enclave.secrets import SecretId
 from protocol.ethereum.signing import Key
 from protocol.types import Signature
 from tests.integration import forged
@@ -54,14 +54,7 @@ class Sms:
 
     def keep(self, key: Key, secret: SecretId, value: bytes) -> None:
         """Store a secret as its owner."""
-        where = {
-            Kind.DATASET: f"/secrets/web3?secretAddress={secret.owner}",
-            Kind.APP: f"/apps/{secret.owner}/secrets",
-            Kind.REQUESTER: f"/requesters/{secret.owner}/secrets/{secret.name}",
-            Kind.WALLET: f"/secrets/web2?ownerAddress={secret.owner}&secretName={secret.name}",
-        }[secret.kind]
-        signature = key.sign_message(to_bytes(storing_hash(secret, value)))
-        self.post(where, signature, content=value).raise_for_status()
+        store_secret(self.url, key, secret, value)
 
 
 def _serve() -> None:

@@ -5,9 +5,11 @@ import json
 import zipfile
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
 from ops.market import orders, results, rewards
 from ops.market.orders import Market, Offer
+from protocol.enclave.result import write_encrypted
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_hex
 from protocol.ethereum.signing import Key
@@ -84,6 +86,20 @@ def test_files_of_a_result_keep_their_folders() -> None:
 def test_something_else_than_a_zip_is_refused() -> None:
     with pytest.raises(BadMessage):
         results.unpack(b"<html>not found</html>")
+
+
+def test_an_encrypted_result_opens_with_its_beneficiarys_key_and_with_nothing_else() -> None:
+    content, stored = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("result.txt", b"42")
+    mine, anothers = generate_private_key(65537, 2048), generate_private_key(65537, 2048)
+    write_encrypted(stored, [content.getvalue()], mine.public_key(), b"\x05" * 32, b"\x06" * 16)
+    files = results.unpack(stored.getvalue())
+
+    assert results.open_encrypted(files, mine) == {"result.txt": b"42"}
+    for given, key in ((files, anothers), ({"result.txt": b"42"}, mine)):
+        with pytest.raises(BadMessage):
+            results.open_encrypted(given, key)
 
 
 def test_a_zip_that_would_unpack_beyond_the_limit_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
