@@ -239,6 +239,15 @@ def test_a_revoked_machine_signs_in_again(api: Api, sluice: Any) -> None:
     assert api.ping(api.sign_in(WORKER))
 
 
+def test_a_token_that_another_process_has_ended_brings_no_result_any_more(api: Api) -> None:
+    header, task = api.bearer(WORKER), "0x" + "11" * 32
+    # This process has just found it good.
+    api.http.head(f"/tasks/{task}/result", headers=header)
+    ended = {"$set": {"not_before": api.clock() + 1}}
+    assert database(api.settings)["workers"].update_one({"_id": WORKER.wallet}, ended).matched_count
+    refused(api.http.put(f"/tasks/{task}/result", content=b"zip", headers=header), "ended this token", 401)
+
+
 def test_words_that_are_wrong_end_with_2_and_change_nothing(sluice: Any) -> None:
     for words in (("allow", "0x12"), ("policy",), ("policy", "--reset", "--mode", "open"), ("policy", "--mode", "no")):
         assert sluice(*words)[0] == 2
