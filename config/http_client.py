@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
 import httpx
 
+from config.limited_network import AnswerTime, LimitedNetwork
 from protocol.errors import BadSetting
 
 #: A WebSocket begins as an HTTP request, and goes through the same proxy.
@@ -38,10 +40,13 @@ def http_client(
     timeout: float | httpx.Timeout,
     auth: tuple[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
+    answer_seconds: Callable[[], float] | None = None,
     transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
     """A client for requests to `url` and what is below it; `timeout` in seconds, `transport` for tests.
 
+    `timeout` is for each part that comes. `answer_seconds`: for a whole answer from its first bytes on, headers
+    included, after which requests raise httpx.ReadTimeout; without it a server that drips is awaited for ever.
     Raises BadSetting if a proxy variable that applies to `url` cannot be honoured.
     """
     secure = url.startswith("https:")
@@ -51,16 +56,27 @@ def http_client(
         auth=auth,
         headers=headers,
         transport=transport
-        or httpx.HTTPTransport(
+        or _Transport(
             # Without TLS there is nothing to verify, and reading the certificates takes 20 ms in each process.
             verify=httpx.create_ssl_context() if secure else False,
             proxy=proxy_for(url),
-            socket_options=watched_socket(),
-            # The variables were read above; httpx would apply them to loopback as well, and raise on some of them.
-            trust_env=False,
+            answer_seconds=answer_seconds,
         ),
         trust_env=False,
     )
+
+
+class _Transport(httpx.HTTPTransport):
+    """httpx's transport over connections that are watched, and whose answers end in time."""
+
+    def __init__(
+        self, *, verify: ssl.SSLContext | bool, proxy: str | None, answer_seconds: Callable[[], float] | None
+    ) -> None:
+        # The variables were read above; httpx would apply them to loopback as well, and raise on some of them.
+        super().__init__(verify=verify, proxy=proxy, socket_options=watched_socket(), trust_env=False)
+        if answer_seconds is not None:
+            # httpx has no argument for it; its pool is one of three kinds, by the proxy, all with this attribute.
+            self._pool._network_backend = LimitedNetwork(lambda: AnswerTime(answer_seconds))  # noqa: SLF001
 
 
 def watched_socket() -> list[tuple[int, int, int]]:

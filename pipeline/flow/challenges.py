@@ -3,15 +3,18 @@
     advance ── AskChallenge, saved ──► ask ──► thread ── POST /tee/challenges/{task} ──► the task's record ──► advance
                                                   └── none told: why, into the record; `decide` has it asked again
 
-Each batch ends with the first task about which the service says nothing at all (away, overloaded, 429): one that is
-slow costs a few seconds of this thread, however many tasks wait for it. What is lost with the process is asked again.
+Each batch ends where the service says nothing at all (away, too slow, 429), or fails for FAILURES tasks in a row (5xx):
+one that is slow costs a few seconds of this thread, however many tasks wait for it. The tasks are asked for in another
+order each time, so that those for which it fails always keep none of the others waiting. What is lost with the process
+is asked again.
 """
 
 from __future__ import annotations
 
+import random
 import re
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 
 import httpx
 import structlog
@@ -32,11 +35,22 @@ from protocol.types import ZERO_ADDRESS, TaskId, Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Seconds of silence that a request waits, seconds for its whole answer, and bytes of that: an address has 42.
+#: Seconds of silence that a request waits, seconds for its answer from the first bytes on, and bytes of that: an
+#: address has 42.
 SILENT_SECONDS, ANSWER_SECONDS, MOST_BYTES = 5.0, 10.0, 1024
+#: Server errors in a row that are no task's own: ours answers 503 for a task that its node does not know yet.
+FAILURES = 3
 #: Statuses by which the service says nothing about the task: any other one is about this request alone.
 _SAYS_NOTHING = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _ADDRESS = re.compile(r'"?(0x[0-9a-fA-F]{40})"?')
+
+
+class Told(StrEnum):
+    """What the service said in place of a challenge; NoChallenge has it in its field `told`."""
+
+    NOTHING = "nothing"  #: it is away, too slow or overloaded
+    FAILURE = "failure"  #: it failed, for this task or for all
+    REFUSAL = "refusal"  #: it answered for this task alone
 
 
 class SecretServiceApi:
@@ -46,14 +60,13 @@ class SecretServiceApi:
         """`key`: of the workerpool's owner; `transport`: for tests."""
         self.url, self._key = url, key
         headers = {"accept-encoding": "identity"}
-        self._http = http_client(url, timeout=SILENT_SECONDS, headers=headers, transport=transport)
+        self._http = http_client(
+            url, timeout=SILENT_SECONDS, headers=headers, answer_seconds=lambda: ANSWER_SECONDS, transport=transport
+        )
 
     def challenge(self, task_id: TaskId) -> Wallet:
-        """The challenge of a task. Raises NoChallenge, whose field `of_all` tells whether it says nothing of this task
-        alone.
-        """
+        """The challenge of a task. Raises NoChallenge, whose field `told` is a Told."""
         signature = self._key.sign_message(to_bytes(challenge_request(task_id)))
-        until = time.monotonic() + ANSWER_SECONDS
         try:
             with self._http.stream(
                 "POST", f"/tee/challenges/{task_id}", headers={"authorization": signature}
@@ -61,32 +74,39 @@ class SecretServiceApi:
                 content = b""
                 for piece in answer.iter_bytes():
                     content += piece
-                    if len(content) > MOST_BYTES or time.monotonic() > until:
-                        raise self._none("its answer is too long or too slow", of_all=True)
+                    if len(content) > MOST_BYTES:
+                        raise self._none("its answer is too long", Told.FAILURE)
         except httpx.HTTPError as error:
-            raise self._none(str(error) or type(error).__name__, of_all=True) from error
+            raise self._none(str(error) or type(error).__name__, Told.NOTHING) from error
         status = answer.status_code
         if status >= 500 or status in _SAYS_NOTHING:
-            raise self._none(f"it answered HTTP {status}", of_all=True)
+            raise self._none(f"it answered HTTP {status}", Told.FAILURE if status >= 500 else Told.NOTHING)
         found = _ADDRESS.fullmatch(content.decode(errors="replace").strip())
         if not answer.is_success or found is None or found[1].lower() == ZERO_ADDRESS:
-            raise self._none(f"it answered HTTP {status} without an address", of_all=False)
+            raise self._none(f"it answered HTTP {status} without an address", Told.REFUSAL)
         return Wallet(found[1].lower())
 
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
 
-    def _none(self, why: str, *, of_all: bool) -> NoChallenge:
-        return NoChallenge(what=f"The secret service at {self.url}", why=why, of_all=of_all)
+    def _none(self, why: str, told: Told) -> NoChallenge:
+        return NoChallenge(what=f"The secret service at {self.url}", why=why, told=told)
 
 
 class Challenges:
     """One process's requests to the secret service."""
 
-    def __init__(self, api: SecretServiceApi, store: TaskChallenges, notifier: Notifier) -> None:
-        """`notifier`: for the thread alone."""
-        self._api, self._store, self._notifier = api, store, notifier
+    def __init__(
+        self,
+        api: SecretServiceApi,
+        store: TaskChallenges,
+        notifier: Notifier,
+        *,
+        shuffle: Callable[[list[TaskId]], None] = random.shuffle,
+    ) -> None:
+        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place."""
+        self._api, self._store, self._notifier, self._shuffle = api, store, notifier, shuffle
         self._background: Background[TaskId] = Background("challenges", self._deliver)
 
     @classmethod
@@ -116,18 +136,22 @@ class Challenges:
 
     def _ask(self, task_ids: Sequence[TaskId]) -> None:
         waiting = self._store.untold(list(dict.fromkeys(task_ids)))
-        told = []
+        self._shuffle(waiting)
+        told, failures = [], 0
         for place, task_id in enumerate(waiting):
             try:
                 self._store.record(task_id, self._api.challenge(task_id))
             except NoChallenge as error:
-                of_all = bool(error.fields["of_all"])
-                CHALLENGES.labels("unknown" if of_all else "refused").inc()
+                said = error.fields["told"]
+                failures = failures + 1 if said is Told.FAILURE else 0
+                of_all = said is Told.NOTHING or failures == FAILURES
+                CHALLENGES.labels("refused" if said is Told.REFUSAL else "unknown").inc()
                 log.warning("No challenge was told.", action="challenge_untold", task=task_id, why=str(error))
                 self._store.record_none(waiting[place:] if of_all else [task_id], str(error))
                 if of_all:
                     break
             else:
+                failures = 0
                 CHALLENGES.labels("told").inc()
                 told.append(task_id)
         self._notifier.send_advance(told)

@@ -21,8 +21,7 @@ from cryptography.hazmat.primitives.padding import PKCS7
 from protocol.errors import BadMessage
 
 KEY_BYTES = 32
-IV_BYTES = 16
-_BLOCK_BITS = 128
+IV_BYTES = BLOCK_BYTES = 16
 
 
 def read_key(text: str) -> bytes:
@@ -38,7 +37,7 @@ def read_key(text: str) -> bytes:
 
 def encrypted(content: Iterable[bytes], key: bytes, iv: bytes) -> Iterator[bytes]:
     """The encrypted file, piece by piece. `iv`: IV_BYTES random bytes, new for each file."""
-    cipher, padding = Cipher(AES256(key), CBC(iv)).encryptor(), PKCS7(_BLOCK_BITS).padder()
+    cipher, padding = Cipher(AES256(key), CBC(iv)).encryptor(), PKCS7(8 * BLOCK_BYTES).padder()
     yield iv
     for piece in content:
         yield cipher.update(padding.update(piece))
@@ -56,7 +55,7 @@ def decrypted(file: Iterable[bytes], key: bytes) -> Iterator[bytes]:
         if piece is None:
             raise BadMessage(why="an encrypted file begins with an IV of 16 bytes, this one ends before")
         head += piece
-    cipher, padding = Cipher(AES256(key), CBC(head[:IV_BYTES])).decryptor(), PKCS7(_BLOCK_BITS).unpadder()
+    cipher, padding = Cipher(AES256(key), CBC(head[:IV_BYTES])).decryptor(), PKCS7(8 * BLOCK_BYTES).unpadder()
     yield padding.update(cipher.update(head[IV_BYTES:]))
     for piece in pieces:
         yield padding.update(cipher.update(piece))

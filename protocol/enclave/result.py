@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from protocol.enclave.cipher import encrypted
+from protocol.enclave.cipher import BLOCK_BYTES, IV_BYTES, encrypted
 from protocol.errors import BadMessage, TooLarge
 
 KEY_FILE, CONTENT_FILE = "aes-key.rsa", "iexec_out.zip.aes"
@@ -28,6 +28,8 @@ KEY_FILE, CONTENT_FILE = "aes-key.rsa", "iexec_out.zip.aes"
 MOST_CONTENT_BYTES = 10**9
 #: Bits of an RSA key: fewer are broken, more encrypt to a file that the SDK does not open (1,000 bytes).
 LEAST_KEY_BITS, MOST_KEY_BITS = 2048, 8000
+#: Bytes of the smallest zip, which has no entry.
+_EMPTY_ZIP_BYTES = 22
 #: The first day that a zip can name.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -41,6 +43,19 @@ def read_public_key(secret: str) -> RSAPublicKey:
     if not isinstance(key, RSAPublicKey) or not LEAST_KEY_BITS <= key.key_size <= MOST_KEY_BITS:
         raise BadMessage(why=f"a result's encryption key is RSA of {LEAST_KEY_BITS} to {MOST_KEY_BITS} bits")
     return key
+
+
+def why_unfit(key_bytes: int, content_bytes: int) -> str | None:
+    """Why files of these sizes, KEY_FILE and CONTENT_FILE, are no encrypted result whatever they hold; None if they may
+    be one.
+    """
+    if not LEAST_KEY_BITS <= key_bytes * 8 <= MOST_KEY_BITS:
+        return (
+            f"{KEY_FILE} has {key_bytes} bytes, and not those of an RSA key of {LEAST_KEY_BITS} to {MOST_KEY_BITS} bits"
+        )
+    if content_bytes % BLOCK_BYTES or not IV_BYTES + _EMPTY_ZIP_BYTES < content_bytes <= MOST_CONTENT_BYTES:
+        return f"{CONTENT_FILE} has {content_bytes} bytes, and not those of a zip that is encrypted"
+    return None
 
 
 def write_encrypted(target: BinaryIO, content: Iterable[bytes], public: RSAPublicKey, key: bytes, iv: bytes) -> None:

@@ -1,13 +1,33 @@
-"""HTTP connections to what is gone without a word."""
+"""HTTP connections to what is gone without a word, and to what does not come to an end."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import pytest
+
 from config.http_client import CUT_OFF_SECONDS, http_client
+from pipeline.flow import challenges
+from pipeline.flow.orders import market_api
+from protocol.errors import Unavailable
+from protocol.ethereum.signing import Key
+from protocol.types import Hash32, TaskId
+from tests.integration.dripping import serving
 from tests.waiting import ample
+from workers.enclave.sms_api import SmsApi
+from workers.pool import bounded_answer
+from workers.pool.api import PoolApi
+
+KEY = Key.from_hex("0x" + "11" * 32)
+ASKED: dict[str, Callable[[str], object]] = {
+    "the pool's API": lambda url: PoolApi(url).config(),
+    "a machine's secret service": lambda url: SmsApi(url, KEY, allow_plaintext=True).store_token(),
+    "the pool's secret service": lambda url: challenges.SecretServiceApi(url, KEY).challenge(TaskId("0x" + "22" * 32)),
+    "a market": lambda url: market_api.MarketApi(url, 134, KEY).status(Hash32("0x" + "33" * 32)),
+}
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -39,3 +59,22 @@ def test_the_kernel_watches_each_connection_so_that_a_peer_that_is_cut_off_is_no
     finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("proxied", [False, True], ids=["directly", "through a proxy"])
+def test_a_server_that_drips_the_headers_of_its_answer_is_left_when_their_time_is_over(
+    asked: Callable[[str], object], proxied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in (
+        (bounded_answer, "ANSWER_SECONDS"),
+        (challenges, "ANSWER_SECONDS"),
+        (market_api, "TURN_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.2)
+    # 4 s of drops are more than any header may have: whoever waits for that hears of another error.
+    with serving(b"HTTP/1.1 200 OK\r\nx-long: ", b"x" * 512) as place:
+        if proxied:
+            monkeypatch.setenv("ALL_PROXY", f"http://{place}")
+        with pytest.raises(Unavailable, match=r"timed out|did not end within|ReadTimeout"):
+            asked("http://service.example" if proxied else f"http://{place}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpcore
 import httpx
+
+from config.limited_network import LimitedNetwork
 
 
 class Budget(Protocol):
@@ -32,58 +33,19 @@ class BudgetedTransport(httpx.HTTPTransport):
 
     def __init__(self, budget: Budget) -> None:
         super().__init__(verify=_tls(), trust_env=False)
-        self._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=_Network(budget))
+        network = LimitedNetwork(lambda: _Whole(budget))
+        self._pool = httpcore.ConnectionPool(ssl_context=_tls(), network_backend=network)
 
 
-class _Network(httpcore.NetworkBackend):
-    """TCP connections that ask `budget` before each operation."""
+class _Whole:
+    """A `Limit` by which all connections together keep to one budget."""
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
-        self._inner = httpcore.SyncBackend()
 
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect, within what is left."""
+    def to_send(self, wanted: float | None) -> float:
+        """See `Limit`."""
         self._budget.check()
-        seconds = self._budget.seconds(timeout)
-        return _Stream(self._inner.connect_tcp(host, port, seconds, local_address, socket_options), self._budget)
+        return self._budget.seconds(wanted)
 
-
-class _Stream(httpcore.NetworkStream):
-    """A connection that asks `budget` before each operation."""
-
-    def __init__(self, inner: httpcore.NetworkStream, budget: Budget) -> None:
-        self._inner = inner
-        self._budget = budget
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what is there, within what is left."""
-        self._budget.check()
-        return self._inner.read(max_bytes, self._budget.seconds(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all, within what is left."""
-        self._budget.check()
-        self._inner.write(buffer, self._budget.seconds(timeout))
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        """The same connection, encrypted."""
-        self._budget.check()
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, self._budget.seconds(timeout)), self._budget)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._inner.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        """What the connection below says of itself."""
-        return self._inner.get_extra_info(info)
+    to_read = to_send

@@ -1,6 +1,6 @@
 """Asks for a task's session until there is one, or until it is clear that there will be none.
 
-no answer, 429, 5xx, a session that was taken  ──► ask again, while the task has the time for its app
+no answer, 429, 5xx, a session that was taken  ──► ask again, while the task has the time that its app needs yet
 the task is not on chain yet                   ──► the same: work begins before its transaction is mined
 this machine has no token at the service       ──► store one, ask again
 any other word of the service                  ──► declined with that word

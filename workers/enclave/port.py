@@ -25,6 +25,7 @@ class Work:
     assignment: Assignment
     params: DealParams
     layout: Layout
+    #: With the time that the app needs yet: none where an earlier attempt has run it.
     deadline: TaskDeadline
 
     @property

@@ -103,7 +103,9 @@ class SmsApi:
         }
         try:
             with (
-                http_client(url, timeout=REQUEST_SECONDS, transport=self._transport) as http,
+                http_client(
+                    url, timeout=REQUEST_SECONDS, answer_seconds=bounded_answer.seconds, transport=self._transport
+                ) as http,
                 http.stream(method, url, content=body, headers=headers) as streamed,
             ):
                 return bounded_answer.whole(streamed)

@@ -76,7 +76,10 @@ class PoolApi:
     def __init__(self, url: str) -> None:
         """`url`: http or https, with a path or without. Raises BadSetting."""
         self.url = require_url("SLUICE_API_URL", url, fix="Write it like https://pool.example.").rstrip("/")
-        self._http = PerProcess(lambda: http_client(self.url, timeout=_SHORT), lambda client: client.close())
+        self._http = PerProcess(
+            lambda: http_client(self.url, timeout=_SHORT, answer_seconds=bounded_answer.seconds),
+            lambda client: client.close(),
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> Self:

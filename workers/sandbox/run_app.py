@@ -99,6 +99,21 @@ class _Tries:
         return float(min(FIRST_PAUSE * 2 ** (self.in_a_row - 1), LONGEST_PAUSE))
 
 
+def seconds_needed(engine: Engine, container: str | None, seconds: float) -> float:
+    """Seconds that an app of at most `seconds` needs yet, by what an earlier attempt has left of it: none if it has
+    ended, all if it has to start, or to start over. `container`: that attempt's, if it came to have one.
+    """
+    if container is None:
+        return seconds
+    try:
+        state = engine.state(container)
+        if state.running:
+            return max(seconds - state.ran(engine.now()), 0.0)
+    except (EngineUnavailable, NoSuchContainer):
+        return seconds
+    return seconds if _never_ended(state) else 0.0
+
+
 def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
     """Run the app to its end and read what it printed. The container remains.
 
@@ -162,7 +177,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _await(run, tries, container, run.spec.seconds)
     if state.running:
         return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
-    if state.status == "created" or tries.lost_engine or state.being_removed or state.exit_code == ENGINE_LOST:
+    if tries.lost_engine or _never_ended(state):
         # It never ran, and has addresses of hosts from when it was made; or the engine ended with the container, or
         # another request removes it: its exit says nothing about the app.
         run.engine.remove(container)
@@ -171,6 +186,11 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     # It ended while nobody watched.
     run.watch(container).raise_if_over()
     return _ended(run, container, state, killed=False)
+
+
+def _never_ended(state: ContainerState) -> bool:
+    """Whether a container that does not run has no end of its own that says anything about the app."""
+    return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST
 
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> ContainerExit:

@@ -208,8 +208,10 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     assignment = replicate.assignment
     params = _params(replicate)
     require_name(assignment)
-    deadline = _task_deadline(context, replicate)
-    enclave = enter(context, Work(assignment, params, context.layout, deadline))
+    deadline = _task_deadline(context, replicate, assignment.category_seconds)
+    # What is around an app that has ended before has all the time that is left.
+    needed = run_app.seconds_needed(context.engine, replicate.container_id, assignment.category_seconds)
+    enclave = enter(context, Work(assignment, params, context.layout, _task_deadline(context, replicate, needed)))
     enclave.pre_compute(context.machine.downloads)
     _run(context, replicate, params, folders, attempt, deadline, enclave)
     if attempt.ended is not None and not attempt.ended.clean:
@@ -229,14 +231,14 @@ def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: 
         disk_limits.require_promised_disk(context, replicate.task_id, attempt.container, attempt.ended)
 
 
-def _task_deadline(context: WorkerContext, replicate: Replicate) -> TaskDeadline:
+def _task_deadline(context: WorkerContext, replicate: Replicate, work: float) -> TaskDeadline:
     task_id = replicate.task_id
     return TaskDeadline(
         task_id,
         replicate.assignment.contribution_deadline,
         context.now,
         lambda: _aborted(context, task_id),
-        work=replicate.assignment.category_seconds,
+        work=work,
     )
 
 

@@ -31,7 +31,7 @@ def backoff(failures: int) -> float:
 class TaskDeadline:
     """One task's deadline and abort. For one thread. `until` and `clock`: Unix seconds; `aborted` reads the journal.
 
-    `work`: seconds the app may take; nothing is tried again that would leave less than that, and WORK_MARGIN.
+    `work`: seconds the app may take yet; nothing is tried again that would leave less than that, and WORK_MARGIN.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.api.results.repack import PRINTED_BYTES, PRINTED_FILES, UNPROVEN_FOLDER, Repacked
-from protocol.enclave.result import CONTENT_FILE, KEY_FILE
+from protocol.enclave.result import CONTENT_FILE, KEY_FILE, why_unfit
 from protocol.errors import BadMessage, StorageUnavailable
 from protocol.results import zip_rules
 from protocol.results.computed import COMPUTED_BYTES, COMPUTED_FILE, Computed, read_computed, result_digest
@@ -69,8 +69,10 @@ def check_result(path: Path, *, callback: bool, max_unpacked: int = MAX_UNPACKED
 
 
 def check_encrypted(path: Path, digest: Hash32, *, max_unpacked: int = MAX_UNPACKED_BYTES) -> CheckedResult:
-    """Check that the zip at `path` is an encrypted result and nothing else. `digest`: what its enclave signed. Raises
-    BadMessage.
+    """Check that the zip at `path` has the form of an encrypted result, and nothing else. `digest`: what its enclave
+    signed. Raises BadMessage.
+
+    Whether it opens, and holds what the enclave signed, only its beneficiary can see.
     """
     with _opened(path) as archive:
         files, folders = _entries(archive, max_unpacked)
@@ -78,6 +80,9 @@ def check_encrypted(path: Path, digest: Hash32, *, max_unpacked: int = MAX_UNPAC
             raise BadMessage(
                 why=f"the deal wants its result encrypted: a zip of {' and '.join(sorted(ENCRYPTED_FILES))}"
             )
+        unfit = why_unfit(files[KEY_FILE].file_size, files[CONTENT_FILE].file_size)
+        if unfit is not None:
+            raise BadMessage(why=f"the deal wants its result encrypted: {unfit}")
     return CheckedResult(digest, None)
 
 

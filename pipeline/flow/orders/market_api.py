@@ -54,7 +54,9 @@ class MarketApi:
         self._url, self._chain_id, self._key, self._clock = url, chain_id, key, clock
         self._left = TURN_SECONDS
         headers = {"accept": "application/json"}
-        self._http = http_client(url, timeout=SILENT_SECONDS, headers=headers, transport=transport)
+        self._http = http_client(
+            url, timeout=SILENT_SECONDS, headers=headers, answer_seconds=lambda: self._left, transport=transport
+        )
 
     @property
     def has_time(self) -> bool:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,45 +11,14 @@ import pytest
 
 from protocol.errors import Refused, TaskDeclined
 from tests.integration.conftest import IpfsNode
+from tests.integration.dripping import serving
 from tests.unit.workers.assignments import task_id
 from tests.waiting import ample
 from workers.data.download import DownloadBudget, DownloadPolicy, download
 from workers.task.deadline import TaskDeadline
 
-#: Seconds between two dripped bytes.
-DRIP = 0.02
 #: Content that no node of the tests has: a CID of 32 random bytes.
 ELSEWHERE = "QmdfTbBqBPQ7VNxZEYEj14VmRuZBkqFbiwReogJgS1zR1n"
-
-
-@contextmanager
-def serving(first: bytes, drip: bytes = b"") -> Iterator[str]:
-    """A server that sends `first`, then `drip` again and again until the other side hangs up; its host and port."""
-    over = threading.Event()
-
-    def serve(connection: socket.socket) -> None:
-        with connection:
-            try:
-                connection.recv(65536)
-                connection.sendall(first)
-                while drip and not over.wait(DRIP):
-                    connection.sendall(drip)
-            except OSError:
-                over.set()
-
-    def accept() -> None:
-        while not over.is_set():
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=serve, args=(connection,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        over.set()
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def add_folder(ipfs: IpfsNode, name: str) -> str:

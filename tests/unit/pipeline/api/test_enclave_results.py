@@ -121,6 +121,23 @@ def test_a_zip_that_is_no_encrypted_result_is_refused_where_the_deal_wants_one(
         check(make(tmp_path, entries), signed(), encrypted=True)
 
 
+@pytest.mark.parametrize(
+    ("key", "content"),
+    [(0, 48), (1, 48), (255, 48), (1001, 48), (256, 0), (256, 16), (256, 32), (256, 47), (256, 49), (256, 16 + 22)],
+)
+def test_files_that_cannot_be_an_rsa_key_and_an_encrypted_zip_are_refused_by_their_sizes(
+    tmp_path: Path, key: int, content: int
+) -> None:
+    with pytest.raises(BadMessage, match=f"wants its result encrypted: .* has {content if key == 256 else key} bytes"):
+        check(make(tmp_path, {KEY_FILE: bytes(key), CONTENT_FILE: bytes(content)}), signed(), encrypted=True)
+
+
+@pytest.mark.parametrize(("key", "content"), [(256, 48), (512, 48), (1000, 2**20)])
+def test_what_an_encrypted_result_holds_is_not_the_pools_to_see(tmp_path: Path, key: int, content: int) -> None:
+    path = make(tmp_path, {KEY_FILE: bytes(key), CONTENT_FILE: bytes(content)})
+    assert check(path, signed(), encrypted=True).digest == DIGEST
+
+
 def test_an_encrypted_result_is_refused_where_the_deal_wants_it_in_clear(tmp_path: Path) -> None:
     with pytest.raises(BadMessage, match=r"no computed\.json"):
         check(make(tmp_path, {KEY_FILE: b"k", CONTENT_FILE: b"c"}), signed(), encrypted=False)

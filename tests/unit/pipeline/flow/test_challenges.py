@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
 from pipeline.broker.notify import Notifier
-from pipeline.flow.challenges import Challenges, SecretServiceApi
+from pipeline.flow.challenges import FAILURES, Challenges, SecretServiceApi, Told
 from pipeline.store.task.challenges import TaskChallenges
 from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
@@ -22,12 +22,17 @@ TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
 TOLD = "0x9A43BB008b7A657e1936ebf5d8e28e5c5E021596"
 
 
-def asking(answer: httpx.Response | Exception) -> tuple[SecretServiceApi, list[httpx.Request]]:
-    """A service that gives one answer to everything, and the requests that it got."""
+def asking(
+    answer: httpx.Response | Exception, but: Mapping[TaskId, int] | None = None
+) -> tuple[SecretServiceApi, list[httpx.Request]]:
+    """A service that gives one answer to everything, and for the tasks of `but` that status; the requests it got."""
     seen: list[httpx.Request] = []
 
     def serve(request: httpx.Request) -> httpx.Response:
         seen.append(request)
+        status = (but or {}).get(TaskId(request.url.path.rpartition("/")[2]))
+        if status is not None:
+            return httpx.Response(status)
         if isinstance(answer, Exception):
             raise answer
         return httpx.Response(answer.status_code, content=answer.content)
@@ -45,30 +50,30 @@ def test_the_pools_owner_asks_with_its_signature_and_is_told_an_address(text: st
 
 
 @pytest.mark.parametrize(
-    ("answer", "of_all"),
+    ("answer", "said"),
     [
-        (httpx.ConnectError("refused"), True),
-        (httpx.ReadTimeout("silent"), True),
-        (httpx.RemoteProtocolError("cut short"), True),
-        (httpx.Response(500), True),
-        (httpx.Response(503, text=TOLD), True),
-        (httpx.Response(429), True),
-        (httpx.Response(200, text="x" * 2000), True),
-        (httpx.Response(401, json={"data": None, "error": "EXECUTION_NOT_AUTHORIZED_TASK_NOT_ACTIVE"}), False),
-        (httpx.Response(404), False),
-        (httpx.Response(302, text=TOLD), False),
-        (httpx.Response(200, text=""), False),
-        (httpx.Response(200, text="<html>"), False),
-        (httpx.Response(200, text="0x" + "00" * 20), False),
-        (httpx.Response(200, content=b"\xff\xfe"), False),
+        (httpx.ConnectError("refused"), Told.NOTHING),
+        (httpx.ReadTimeout("silent"), Told.NOTHING),
+        (httpx.RemoteProtocolError("cut short"), Told.NOTHING),
+        (httpx.Response(500), Told.FAILURE),
+        (httpx.Response(503, text=TOLD), Told.FAILURE),
+        (httpx.Response(429), Told.NOTHING),
+        (httpx.Response(200, text="x" * 2000), Told.FAILURE),
+        (httpx.Response(401, json={"data": None, "error": "EXECUTION_NOT_AUTHORIZED_TASK_NOT_ACTIVE"}), Told.REFUSAL),
+        (httpx.Response(404), Told.REFUSAL),
+        (httpx.Response(302, text=TOLD), Told.REFUSAL),
+        (httpx.Response(200, text=""), Told.REFUSAL),
+        (httpx.Response(200, text="<html>"), Told.REFUSAL),
+        (httpx.Response(200, text="0x" + "00" * 20), Told.REFUSAL),
+        (httpx.Response(200, content=b"\xff\xfe"), Told.REFUSAL),
     ],
     ids=lambda value: getattr(value, "status_code", None) and f"{value.status_code}-{len(value.content)}",
 )
-def test_an_answer_without_an_address_tells_no_challenge(answer: httpx.Response | Exception, of_all: bool) -> None:
+def test_an_answer_without_an_address_tells_no_challenge(answer: httpx.Response | Exception, said: Told) -> None:
     api, _ = asking(answer)
     with pytest.raises(NoChallenge, match=r"The secret service at https://sms\.example/base told no challenge") as told:
         api.challenge(TASKS[0])
-    assert told.value.fields["of_all"] is of_all
+    assert told.value.fields["told"] is said
 
 
 @dataclass
@@ -101,10 +106,14 @@ class Advanced(Notifier):
         """Nothing to close."""
 
 
-def asked(api: SecretServiceApi, records: Records) -> list[TaskId]:
+def as_it_is(_: list[TaskId]) -> None:
+    """Leave a batch in its order."""
+
+
+def asked(api: SecretServiceApi, records: Records, shuffle: Callable[[list[TaskId]], None] = as_it_is) -> list[TaskId]:
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
-    challenges = Challenges(api, records, notifier)
+    challenges = Challenges(api, records, notifier, shuffle=shuffle)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)
     challenges.stop()
@@ -119,12 +128,42 @@ def test_each_task_is_asked_for_once_and_looked_at_once_its_challenge_is_known()
     assert records.told[TASKS[1]] == "0x" + "11" * 20
 
 
-def test_a_service_that_is_away_is_asked_once_however_many_tasks_wait() -> None:
-    api, seen = asking(httpx.Response(503))
+@pytest.mark.parametrize(
+    ("answer", "times"),
+    [
+        (httpx.ConnectError("refused"), 1),
+        (httpx.ReadTimeout("silent"), 1),
+        (httpx.Response(429), 1),
+        (httpx.Response(503), FAILURES),
+        (httpx.Response(500), FAILURES),
+    ],
+    ids=["refused", "silent", "429", "503", "500"],
+)
+def test_a_service_that_is_away_is_asked_a_few_times_however_many_tasks_wait(
+    answer: httpx.Response | Exception, times: int
+) -> None:
+    api, seen = asking(answer)
     records = Records()
     assert asked(api, records) == []
-    assert len(seen) == 1
+    assert len(seen) == times
     assert list(records.why) == TASKS
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_tasks_for_which_the_service_always_fails_keep_no_other_from_its_challenge(status: int) -> None:
+    api, _ = asking(httpx.Response(200, text=TOLD), dict.fromkeys(TASKS[: FAILURES - 1], status))
+    records = Records()
+    assert asked(api, records) == TASKS[FAILURES - 1 :]
+    assert list(records.why) == TASKS[: FAILURES - 1]
+
+
+def test_each_time_the_tasks_are_asked_for_in_another_order() -> None:
+    # So many that a batch in this order asks for none of the others.
+    but = dict.fromkeys(TASKS[:FAILURES], 503)
+    records = Records()
+    assert asked(asking(httpx.Response(200, text=TOLD), but)[0], records) == []
+    assert asked(asking(httpx.Response(200, text=TOLD), but)[0], records, list.reverse) == TASKS[FAILURES:]
+    assert list(records.told) == TASKS[FAILURES:]
 
 
 def test_a_task_that_is_refused_keeps_no_other_from_being_asked_for() -> None:

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,8 +42,9 @@ from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
 from workers.enclave import pre_compute
 from workers.enclave.simulated import Simulated
-from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.profile import sandbox_of
+from workers.sandbox.run_app import ENGINE_LOST
 from workers.sandbox.spec import Limits
 from workers.task import steps, votes
 from workers.task.compute import compute
@@ -55,6 +57,7 @@ CHECKSUM = Hash32("0x" + hashlib.sha256(SEALED).hexdigest())
 DEVELOPERS, REQUESTERS = "the-developers-secret-value", "the-requesters-secret-value"
 ANSWER = b"the answer"
 ANSWER_SHA256 = hashlib.sha256(ANSWER).digest()
+ENDED = ContainerState("container", "exited", False, False, 0, False, datetime.now(UTC), datetime.now(UTC))
 
 
 @cache
@@ -69,6 +72,8 @@ class Bench:
         self.wire, self.sent, self.environments = Wire.of(folder / "sms"), list[Report](), list[dict[str, str]]()
         self.served, self.opened = {"/ipfs/Qm": SEALED}, {DATASET: ROWS}
         self.end, self.resumed = ContainerExit(0, False, False), list[bool]()
+        #: What the engine says of the container of an earlier attempt.
+        self.container = ENDED
         self.layout = Layout(folder / "worker")
         self.layout.make()
         self.journal = Journal(self.layout.journal)
@@ -94,7 +99,7 @@ class Bench:
             now=time.time,
             machine=self.machine,
             ledger=SimpleNamespace(why_not=lambda _: None),
-            engine=SimpleNamespace(data_folder=None, remove=lambda _: None),
+            engine=SimpleNamespace(data_folder=None, remove=lambda _: None, state=lambda _: self.container),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
         )
         monkeypatch.setattr("workers.data.inputs.download", self._download)
@@ -379,3 +384,34 @@ def test_a_machine_that_is_killed_at_any_step_asks_for_another_session_and_ends_
     assert found.digest == file_digest(ANSWER_SHA256)
     assert ROWS[:40] not in bench.left()
     assert ANSWER not in bench.left()
+
+
+@pytest.mark.parametrize(
+    ("container", "stage"),
+    [
+        (ENDED, ReplicateStage.COMPUTED),
+        (replace(ENDED, exit_code=ENGINE_LOST), ReplicateStage.FAILED),
+        (replace(ENDED, status="created"), ReplicateStage.FAILED),
+    ],
+    ids=["ended", "lost with the engine", "never started"],
+)
+def test_a_machine_whose_app_has_ended_before_asks_for_a_session_as_long_as_there_is_time_for_the_rest(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, container: ContainerState, stage: ReplicateStage
+) -> None:
+    """Three minutes before the deadline."""
+    bench.container = container
+    bench.wire.api.store_token()
+    deadline = int(time.time()) + 180
+    given = {"contribution_deadline": deadline, "category_seconds": 3600}
+    monkeypatch.setattr("workers.enclave.ask.backoff", lambda _: 0.0)
+
+    def killed(app: Any, *, resumed: bool) -> None:
+        bench._run(app, resumed=resumed)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.sandbox.run_app.run_app", killed)
+        with pytest.raises(Killed):
+            bench.replicate(**given)
+    bench.wire.instead = [503]
+    assert bench.replicate(**given).stage is stage

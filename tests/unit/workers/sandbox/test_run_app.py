@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from protocol.errors import EngineUnavailable, NoSuchContainer
 from workers.sandbox.engine.container_state import ContainerState
-from workers.sandbox.run_app import LATE_CAUSE_PAUSES, AppRun, run_app
+from workers.sandbox.run_app import ENGINE_LOST, LATE_CAUSE_PAUSES, AppRun, run_app, seconds_needed
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
 
@@ -46,6 +47,9 @@ class Engine:
         """It runs, and is over at once."""
 
     require_fit = start
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=20)
 
 
 def run(engine: Engine, waited: list[float]) -> Any:
@@ -86,3 +90,29 @@ def test_any_other_end_is_taken_at_once(code: int) -> None:
     waited: list[float] = []
     assert run(Engine(replace(ENDED, exit_code=code)), waited).exit_code == code
     assert waited == []
+
+
+@pytest.mark.parametrize(
+    ("state", "needed"),
+    [
+        (ENDED, 0.0),
+        (replace(ENDED, exit_code=0), 0.0),
+        (replace(ENDED, status="running", running=True, finished=None), 40.0),
+        (replace(ENDED, status="created", started=None, finished=None), 60.0),
+        (replace(ENDED, status="removing"), 60.0),
+        (replace(ENDED, exit_code=ENGINE_LOST), 60.0),
+    ],
+    ids=["killed", "ended", "running", "created", "being removed", "lost with the engine"],
+)
+def test_what_an_app_needs_yet_goes_by_what_became_of_its_container(state: ContainerState, needed: float) -> None:
+    assert seconds_needed(cast("Any", Engine(state)), "id", 60.0) == needed
+
+
+@pytest.mark.parametrize("error", [NoSuchContainer(why="id"), EngineUnavailable(what="it", why="away")], ids=str)
+def test_an_app_of_whose_container_nothing_is_known_needs_all_its_time(error: Exception) -> None:
+    def state(_: str) -> ContainerState:
+        raise error
+
+    engine = cast("Any", SimpleNamespace(state=state))
+    assert seconds_needed(engine, "id", 60.0) == 60.0
+    assert seconds_needed(engine, None, 60.0) == 60.0
