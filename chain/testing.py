@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from chain.contracts import decode
-from chain.rpc.announced import Announced
+from chain.rpc.announced import OnHeader
 from chain.rpc.answers import Answer, Broken, Known, Reply
 from chain.rpc.client import Request
 from chain.watch import bloom
@@ -104,12 +104,12 @@ class FakeChain:
         """The block at this height of the present chain."""
         return self._blocks[number].ref
 
-    def announce(self, to: Announced, first: int) -> None:
+    def announce(self, to: OnHeader, first: int) -> None:
         """Announce the headers of the blocks from `first` on, as a subscription does: without transactions."""
         for block in self._blocks[first:]:
             header = _header_json(block)
             header["transactionsRoot"] = to_hex(keccak(b"some")) if header.pop("transactions") else NO_TRANSACTIONS
-            to.put(block.ref.number, header)
+            to(block.ref.number, header)
 
     def _add_block(self, happened: Sequence[events.Event]) -> BlockRef:
         """Add one block with these events; its hash differs from that of any block before."""

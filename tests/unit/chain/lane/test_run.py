@@ -106,10 +106,11 @@ def test_announced_heads_prove_that_a_mined_block_stands_though_the_lane_did_not
     rig.submit("any", "a")
     rig.step()
     shelf = Announced()
+    put = shelf.begin()
     rig.chain.asked.clear()
     for _ in range(5):
         rig.chain.mine()
-        shelf.put(BlockNumber(len(rig.chain.blocks) - 1), rig.chain.announced().header)
+        put(BlockNumber(len(rig.chain.blocks) - 1), rig.chain.announced().header)
     rig.lane.run(announced=shelf.take())
     assert rig.chain.asked == {"eth_getTransactionCount": 1}
     rig.chain.mine()
