@@ -37,11 +37,12 @@ def known(answer: Answer[T] | Broken) -> T:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """A block of the fake chain: its header's fields, its logs, and the bloom filter over them."""
+    """A block of the fake chain: its header's fields, its logs, the bloom filter over them, its transactions' root."""
 
     ref: BlockRef
     logs: tuple[dict[str, Any], ...]
     bloom: int
+    root: str
 
 
 @dataclass(slots=True)
@@ -65,6 +66,8 @@ class FakeChain:
     hides_receipts_of: set[int] = field(default_factory=set)
     #: Whether headers have a bloom filter; else it is all zeros, as on chains that do without.
     fills_blooms: bool = True
+    #: Whether headers have a root of their transactions; else it is that of none, whatever they hold.
+    fills_roots: bool = True
     #: Most blocks that one eth_getLogs may span.
     most_blocks: int = 10_000
     #: Called before each answer with the method's name: lets a test change the chain while it is being read.
@@ -108,7 +111,7 @@ class FakeChain:
         """Announce the headers of the blocks from `first` on, as a subscription does: without transactions."""
         for block in self._blocks[first:]:
             header = _header_json(block)
-            header["transactionsRoot"] = to_hex(keccak(b"some")) if header.pop("transactions") else NO_TRANSACTIONS
+            del header["transactions"]
             to(block.ref.number, header)
 
     def _add_block(self, happened: Sequence[events.Event]) -> BlockRef:
@@ -127,7 +130,8 @@ class FakeChain:
         for log in logs:
             for item in (log["address"], *log["topics"]):
                 mask |= bloom.bits(item)
-        self._blocks.append(_Block(ref, logs, mask if self.fills_blooms else 0))
+        root = to_hex(keccak(b"some")) if logs and self.fills_roots else NO_TRANSACTIONS
+        self._blocks.append(_Block(ref, logs, mask if self.fills_blooms else 0, root))
         return ref
 
     # -- answering -----------------------------------------------------------------------------------------------------
@@ -304,5 +308,7 @@ def _header_json(block: _Block) -> dict[str, Any]:
         "parentHash": block.ref.parent_hash,
         "timestamp": hex(block.ref.timestamp),
         "logsBloom": hex(block.bloom),
+        "transactionsRoot": block.root,
+        "gasUsed": hex(21_000 * len(block.logs)),
         "transactions": [log["transactionHash"] for log in block.logs],
     }

@@ -24,7 +24,9 @@ OnHeader = Callable[[BlockNumber, HeaderJson], None]
 #: Headers kept, below the newest: more than pass between two looks of an idle lane.
 KEPT = 64
 #: What is kept of each: what its readers use.
-_FIELDS = frozenset(("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "logsBloom", "transactionsRoot"))
+_FIELDS = frozenset(
+    ("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "gasUsed", "logsBloom", "transactionsRoot")
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -416,3 +416,18 @@ def test_a_block_whose_announced_header_tells_of_no_transactions_nor_of_logs_is_
     )
     catch_up(watching, chain)
     assert store.events == [initialized(1)]
+
+
+@pytest.mark.parametrize("announces", [False, True])
+def test_a_node_whose_headers_have_neither_filter_nor_root_hides_no_event(
+    chain: FakeChain, store: MemoryWatchStore, *, announces: bool
+) -> None:
+    announced = Announced()
+    watching = watcher(chain, store, announced=announced)
+    chain.fills_blooms = chain.fills_roots = False
+    catch_up(watching, chain)
+    chain.mine(initialized(1))
+    if announces:
+        chain.announce(announced.begin(), chain.head)
+    catch_up(watching, chain)
+    assert store.events == [initialized(1)]
