@@ -86,6 +86,8 @@ class ChainSnapshot:
     mined_hash: BlockHash | None
     #: The newest record's block, if it is proved to be below this head; for the next snapshot.
     standing: Standing | None
+    #: Hashes of the head and of blocks that it stands on, as far as headers named them.
+    branch: frozenset[BlockHash]
     _money: _Money
 
     @property
@@ -156,6 +158,7 @@ def take_snapshot(
         count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
         mined_hash=mined_hash,
         standing=standing,
+        branch=frozenset((head.hash, head.parent, *below)),
         _money=_Money(rpc, wallet),
     )
     if newest is not None and mined is not None:

@@ -117,3 +117,20 @@ def test_an_announced_header_that_cannot_be_read_has_the_head_asked_for() -> Non
     rig.submit("any", "a")
     rig.lane.run(announced=AnnouncedHead({"number": "0x1"}))
     assert rig.chain.asked["eth_getBlockByNumber"] == 1
+
+
+def test_a_receipt_from_another_branch_than_the_announced_head_shows_that_an_earlier_block_was_replaced() -> None:
+    rig = Rig(LanePolicy(finality=12))
+    (first,) = rig.submit("once", "a")
+    rig.step()
+    (second,) = rig.submit("any", "b")
+    rig.run()
+    rig.chain.mine()
+    stale = rig.chain.announced().header, frozenset({BlockHash(rig.chain.blocks[1].hash)})
+    rig.chain.done_by_others.add("a")
+    rig.chain.reorg(2, keep=True)
+    rig.chain.mine()
+    rig.lane.run(announced=AnnouncedHead(*stale))
+    assert rig.state(second) is IntentState.MINED, "on the branch that the node is asked about"
+    rig.step()
+    assert rig.state(first) is IntentState.DONE, "its call reverted there"
