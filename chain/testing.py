@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from chain.contracts import decode
-from chain.rpc.announced import Announced
+from chain.rpc.announced import OnHeader
 from chain.rpc.answers import Answer, Broken, Known, Reply
 from chain.rpc.client import Request
 from chain.watch import bloom
@@ -65,6 +65,8 @@ class FakeChain:
     hides_receipts_of: set[int] = field(default_factory=set)
     #: Whether headers have a bloom filter; else it is all zeros, as on chains that do without.
     fills_blooms: bool = True
+    #: Whether headers have a root of their transactions; else it is that of none, whatever they hold.
+    fills_roots: bool = True
     #: Most blocks that one eth_getLogs may span.
     most_blocks: int = 10_000
     #: Called before each answer with the method's name: lets a test change the chain while it is being read.
@@ -104,12 +106,14 @@ class FakeChain:
         """The block at this height of the present chain."""
         return self._blocks[number].ref
 
-    def announce(self, to: Announced, first: int) -> None:
+    def announce(self, to: OnHeader, first: int) -> None:
         """Announce the headers of the blocks from `first` on, as a subscription does: without transactions."""
         for block in self._blocks[first:]:
             header = _header_json(block)
-            header["transactionsRoot"] = to_hex(keccak(b"some")) if header.pop("transactions") else NO_TRANSACTIONS
-            to.put(block.ref.number, header)
+            held = header.pop("transactions")
+            header["transactionsRoot"] = to_hex(keccak(b"some")) if held and self.fills_roots else NO_TRANSACTIONS
+            header["gasUsed"] = hex(21_000 * len(held))
+            to(block.ref.number, header)
 
     def _add_block(self, happened: Sequence[events.Event]) -> BlockRef:
         """Add one block with these events; its hash differs from that of any block before."""
@@ -161,7 +165,8 @@ class FakeChain:
             case "eth_getBlockByNumber":
                 number = int(params[0], 16)
                 shown = number < len(visible) and number not in self.lacks
-                return _header_json(visible[number]) if shown else None
+                root = {} if self.fills_roots else {"transactionsRoot": NO_TRANSACTIONS}
+                return _header_json(visible[number]) | root if shown else None
             case "eth_getLogs":
                 return self._get_logs(visible, params[0])
             case "eth_getBlockReceipts":

@@ -4,12 +4,13 @@
                                              └─take─────► a lane: the head that woke it, once, and what that stands on
 
 What an announced header says is worth as much as the node's word when it is asked: a reader checks the same of both.
-Nothing is kept of a subscription that has ended, for blocks that it announced may be replaced without a word.
+Nothing is kept of a subscription that has ended, for blocks that it announced may be replaced without a word; what its
+thread still puts after that is seen by nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,15 @@ from protocol.types import BlockHash, BlockNumber
 
 #: A header as JSON-RPC writes it, but without the block's transactions.
 HeaderJson = Mapping[str, Any]
+#: What is told of each announced header, in the subscription's thread.
+OnHeader = Callable[[BlockNumber, HeaderJson], None]
 
 #: Headers kept, below the newest: more than pass between two looks of an idle lane.
 KEPT = 64
 #: What is kept of each: what its readers use.
-_FIELDS = frozenset(("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "logsBloom", "transactionsRoot"))
+_FIELDS = frozenset(
+    ("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "gasUsed", "logsBloom", "transactionsRoot")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +37,50 @@ class AnnouncedHead:
     below: frozenset[BlockHash] = frozenset()
 
 
-class Announced:
-    """The newest headers of one subscription. Put in by its thread, read by others."""
+class _Heard:
+    """The newest headers of one subscription."""
 
     def __init__(self) -> None:
         # Replaced as a whole, so that a reader in another thread sees one state or the other.
-        self._headers: Mapping[BlockNumber, HeaderJson] = {}
-        self._newest: BlockNumber | None = None
+        self.headers: Mapping[BlockNumber, HeaderJson] = {}
+        self.newest: BlockNumber | None = None
 
     def put(self, number: BlockNumber, header: HeaderJson) -> None:
         """Add the header of the block that is the head now: those above it were taken back."""
-        kept = {known: it for known, it in self._headers.items() if number - KEPT < known < number}
-        self._headers = {**kept, number: {name: header[name] for name in _FIELDS & header.keys()}}
-        self._newest = number
+        kept = {known: it for known, it in self.headers.items() if number - KEPT < known < number}
+        self.headers = {**kept, number: {name: header[name] for name in _FIELDS & header.keys()}}
+        self.newest = number
+
+
+class Announced:
+    """The newest headers of the subscription that is open. Put in by its thread, read by others."""
+
+    def __init__(self) -> None:
+        self._heard = _Heard()
+
+    def begin(self) -> OnHeader:
+        """What to call with each header of a new subscription. Forgets the one before."""
+        self._heard = _Heard()
+        return self._heard.put
+
+    def forget(self) -> None:
+        """Forget everything, also what is put from now on: the subscription has ended."""
+        self._heard = _Heard()
 
     def between(self, first: BlockNumber, last: BlockNumber) -> list[HeaderJson]:
         """The headers of blocks first … last; none unless each of them was announced."""
-        headers = self._headers
+        headers = self._heard.headers
         found = [headers[number] for at in range(first, last + 1) if (number := BlockNumber(at)) in headers]
         return found if len(found) == last + 1 - first else []
 
     def take(self) -> AnnouncedHead | None:
         """The newest head, if none took it before; else None."""
-        newest, self._newest = self._newest, None
-        headers = self._headers
+        heard = self._heard
+        newest, heard.newest = heard.newest, None
+        headers = heard.headers
         if newest is None or newest not in headers:
             return None
         return AnnouncedHead(headers[newest], frozenset(_below(headers, newest)))
-
-    def forget(self) -> None:
-        """Forget everything: the subscription has ended."""
-        self._headers, self._newest = {}, None
 
 
 def _below(headers: Mapping[BlockNumber, HeaderJson], number: BlockNumber) -> Iterator[BlockHash]:

@@ -53,9 +53,9 @@ def heads(
         if ws_url is not None:
             began = time.monotonic()
             try:
-                with subscribe(ws_url, stop, announced.put) as subscription:
+                with subscribe(ws_url, stop, announced.begin()) as subscription:
                     log.info("Listening for new blocks.", action="heads_subscribed", node=redacted(ws_url))
-                    yield from _subscribed_heads(subscription, rpc, block_time, stop)
+                    yield from _subscribed_heads(subscription, rpc, block_time, stop, announced)
             except RpcUnavailable as error:
                 log.warning(
                     "No subscription to new blocks; polling.",
@@ -89,27 +89,31 @@ def _poll_heads(
 
 
 def _subscribed_heads(
-    subscription: Subscription, rpc: JsonRpc, block_time: float, stop: threading.Event
+    subscription: Subscription, rpc: JsonRpc, block_time: float, stop: threading.Event, announced: Announced
 ) -> Iterator[BlockNumber]:
     """Heads from an open subscription until it ends; of several that wait, only the last.
 
-    Raises RpcUnavailable when blocks come that the subscription does not announce.
+    Raises RpcUnavailable when blocks come that the subscription does not announce: what it did announce is forgotten
+    before that, since it is of an older head than the one that comes.
     """
-    announced: BlockNumber | None = None
-    for announced in _ask_head(rpc):
-        yield announced
+    last: BlockNumber | None = None
+    for last in _ask_head(rpc):
+        yield last
     while not stop.is_set():
         head = subscription.next_head(_longest_silence(block_time))
         if head is not None:
-            announced = head
+            last = head
             yield head
             continue
         if stop.is_set():
             return
         for asked in _ask_head(rpc):
+            missed = last is not None and asked > last
+            if missed:
+                announced.forget()
             yield asked
-            if announced is not None and asked > announced:
-                why = f"block {asked} came, but the last one announced is {announced}"
+            if missed:
+                why = f"block {asked} came, but the last one announced is {last}"
                 raise RpcUnavailable(what="the subscription", why=why)
 
 

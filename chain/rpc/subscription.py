@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from websockets.exceptions import InvalidStatus
 
-from chain.rpc.announced import HeaderJson
+from chain.rpc.announced import HeaderJson, OnHeader
 from chain.rpc.client import redacted
 from chain.rpc.library import load_web3
 from config.http_client import proxy_for
@@ -44,12 +44,9 @@ class _Stopped:
 
 _Item = BlockNumber | _Subscribed | _Stopped | Exception
 
-#: What is told of each announced header, in the subscription's thread and before its number is queued.
-OnHeader = Callable[[BlockNumber, HeaderJson], None]
-
 
 class Subscription:
-    """An open newHeads subscription at `url`."""
+    """An open newHeads subscription at `url`. `on_header` is called before a header's number is queued."""
 
     def __init__(self, url: str, on_header: OnHeader = lambda *_: None) -> None:
         self._url = url

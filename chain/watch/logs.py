@@ -27,7 +27,7 @@ from protocol.types import BlockHash, BlockNumber, Contract
 log = structlog.get_logger(__name__)
 
 _TOPICS = tuple(decode.TOPICS.values())
-#: Root of the transactions of a block that has none: keccak of an empty trie. Announced headers tell no more of them.
+#: Root of the transactions of a block that has none: keccak of an empty trie.
 NO_TRANSACTIONS = "0x56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421"
 
 
@@ -223,8 +223,17 @@ def _parse_header(raw: Mapping[str, Any]) -> Header:
     """The header in a block's JSON."""
     text = raw.get("logsBloom")
     bloom_filter = int(text, 16) if text and text != "0x" else None
-    empty = raw.get("transactions") == [] or raw.get("transactionsRoot") == NO_TRANSACTIONS
-    return Header(decode.block_ref(raw), bloom_filter, empty=empty)
+    return Header(decode.block_ref(raw), bloom_filter, empty=_is_empty(raw))
+
+
+def _is_empty(raw: Mapping[str, Any]) -> bool:
+    """Whether a header's JSON proves that its block has no transactions.
+
+    Announced headers do not list them. Their root alone proves nothing, for some nodes fill in the same one everywhere.
+    """
+    if "transactions" in raw:
+        return bool(raw["transactions"] == [])
+    return raw.get("transactionsRoot") == NO_TRANSACTIONS and raw.get("gasUsed") == "0x0"
 
 
 def linked(headers: Sequence[Header], parent: BlockRef | None) -> bool:

@@ -31,11 +31,18 @@ def rpc_urls(settings: Settings) -> list[str]:
 
 
 def asks_who_announces(settings: Settings) -> bool:
-    """Whether new heads are announced by the host that is asked about them: another may be a moment behind, and lack
-    an announced block. Raises BadSetting.
+    """Whether new heads are announced by the node that is asked about them, as far as addresses tell: another may be
+    on another branch, or lack an announced block. Raises BadSetting.
+
+    It is if both have one host, and one port there is asked: two are two nodes. On this machine, where several nodes
+    and tunnels to nodes share a host, the port must be the same too. So it is for anvil, while a local geth with its
+    8545 and 8546 is asked for each head.
     """
-    hosts = {_split("SLUICE_RPC_URL", url, _HTTP).hostname for url in rpc_urls(settings)}
-    return {_host(settings.ws_url or "")} == hosts
+    asked = {_place(url) for url in rpc_urls(settings)}
+    host, port = _place(settings.ws_url or "")
+    if is_loopback(host or ""):
+        return asked == {(host, port)}
+    return len(asked) == 1 and {host} == {name for name, _ in asked}
 
 
 def public_endpoints(settings: Settings) -> tuple[str, str | None]:
@@ -119,12 +126,13 @@ def broker_url(host: str, port: int, *, tls: bool) -> str:
     return f"{'amqps' if tls else 'amqp'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _host(url: str) -> str | None:
-    """The host of a URL; None for one that is none."""
+def _place(url: str) -> tuple[str | None, int | None]:
+    """Host and port of a URL, None where it names none, or is no URL."""
     try:
-        return urlsplit(url).hostname
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
     except ValueError:
-        return None
+        return None, None
 
 
 def _public_broker(settings: Settings) -> list[str]:

@@ -7,13 +7,13 @@ nonce < account nonce ─► receipts over all attempts ─┬─ success ─►
                                        a block shows ours, or no node can tell ─► the lane waits and reports it
 newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
                       └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
-                         gone as well; what has none is OPEN again
+                         gone as well; what has none is OPEN again (receipts may be the first to show that)
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -95,15 +95,10 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
     """
     context, moves, result = run.context, _Moves(), Confirmed()
     reorged = snapshot.contradicts(newest)
-    records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
-    if reorged:
-        log.warning(
-            "A block of ours was reorganised.", action="lane_reorg", wallet=context.lane.wallet, head=snapshot.head
-        )
-        # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
-        records = sorted([*_find_undone(context), *records], key=lambda record: record.nonce)
-    to_check = [record for record in records if record.nonce < snapshot.count or record.state is not NonceState.OPEN]
-    found = receipts(context.rpc, to_check)
+    records, found = _read_receipts(context, snapshot, reorged=reorged)
+    if not reorged and newest is not None and _replaced_since(context, snapshot, newest, found):
+        reorged = True
+        records, found = _read_receipts(context, snapshot, reorged=True)
     reverted: list[NonceRecord] = []
     for record in records:
         answer = found.get(record.nonce)
@@ -325,6 +320,31 @@ def _halt_if_foreign(run: LeasedRun, snapshot: ChainSnapshot, result: Confirmed,
 
 
 # -- reading -----------------------------------------------------------------------------------------------------------
+
+
+def _read_receipts(
+    context: RunContext, snapshot: ChainSnapshot, *, reorged: bool
+) -> tuple[list[NonceRecord], dict[Nonce, Known[Mined] | Unknown]]:
+    """The records to look at, all that a reorg may concern if `reorged`, and what receipts say of them by nonce."""
+    records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
+    if reorged:
+        log.warning(
+            "A block of ours was reorganised.", action="lane_reorg", wallet=context.lane.wallet, head=snapshot.head
+        )
+        # Lowest first: if a crash cuts the writing short, the newest record still tells the next run of the reorg.
+        records = sorted([*_find_undone(context), *records], key=lambda record: record.nonce)
+    to_check = [record for record in records if record.nonce < snapshot.count or record.state is not NonceState.OPEN]
+    return records, receipts(context.rpc, to_check)
+
+
+def _replaced_since(
+    context: RunContext, snapshot: ChainSnapshot, newest: NonceRecord, found: Mapping[Nonce, Known[Mined] | Unknown]
+) -> bool:
+    """Whether the block of `newest` is gone on the branch of the receipts `found`. Asked if that may be another branch
+    than the snapshot's: what they confirm will be the newest record, and nobody looks below it again.
+    """
+    blocks = {answer.value.block_hash for answer in found.values() if isinstance(answer, Known)}
+    return not blocks <= snapshot.branch and bool(_filter_replaced(context, [newest]))
 
 
 def _find_undone(context: RunContext) -> list[NonceRecord]:

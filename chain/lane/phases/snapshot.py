@@ -1,6 +1,6 @@
 """What the chain looks like to one wallet at the start of a run: one batch of one or two requests, mostly.
 
-head                    unless the subscription that woke the run announced its header
+head                    unless the subscription that woke the run announced it, and no block of ours is above it
 account nonce           always
 a block of ours         only if the head does not prove that it stands: its parent does, where heads are consecutive
 balance, gas price      only in a run that has something to pay for
@@ -17,7 +17,7 @@ from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
 from chain.rpc.announced import AnnouncedHead
-from chain.rpc.answers import Known, Reply, decode_reply, value_of
+from chain.rpc.answers import Known, Reply, Unknown, decode_reply, value_of
 from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
@@ -30,7 +30,7 @@ _MOST_BEHIND = 64
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A block of ours that is on the chain, as far as a head proves it: blocks are chained."""
+    """A block of ours that is `head` or below it: as long as later heads stand on `head`, the block stands."""
 
     block: BlockHash
     head: BlockHash
@@ -86,6 +86,8 @@ class ChainSnapshot:
     mined_hash: BlockHash | None
     #: The newest record's block, if it is proved to be below this head; for the next snapshot.
     standing: Standing | None
+    #: Hashes of the head and of blocks that it stands on, as far as headers named them.
+    branch: frozenset[BlockHash]
     _money: _Money
 
     @property
@@ -138,13 +140,15 @@ def take_snapshot(
     """Read head and account nonce of `wallet` in one batch. Raises RpcUnavailable.
 
     `newest`: the newest record in a block. Its block is read as well, unless the head proves that it stands. `before`:
-    the `standing` of the snapshot before, if there was one. `announced`: the head, if it need not be read.
+    the `standing` of the snapshot before, if there was one. `announced`: the head, which is not read then, unless the
+    block of `newest` is above it (count and receipts are of the node's own head, which may be further), or it tells no
+    base fee: some clients announce none, though the chain has one.
     """
+    mined = None if newest is None else newest.mined
     told = decode_reply(None if announced is None else announced.header, _parse_header)
-    asked: list[Request] = [] if isinstance(told, Known) else [("eth_getBlockByNumber", ("latest", False))]
+    asked: list[Request] = [] if _tells_enough(told, mined) else [("eth_getBlockByNumber", ("latest", False))]
     *header, count = rpc.batch([*asked, ("eth_getTransactionCount", (wallet, "latest"))])
     head = value_of(decode_reply(header[0], _parse_header) if header else told, rpc.name)
-    mined = None if newest is None else newest.mined
     below = frozenset[BlockHash]() if announced is None or header else announced.below
     mined_hash, standing = (None, None) if mined is None else _look_for(rpc, mined, head, before, below)
     seen = ChainSnapshot(
@@ -154,11 +158,19 @@ def take_snapshot(
         count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
         mined_hash=mined_hash,
         standing=standing,
+        branch=frozenset((head.hash, head.parent, *below)),
         _money=_Money(rpc, wallet),
     )
     if newest is not None and mined is not None:
         _check_plausible(seen, newest, mined, rpc.name)
     return seen
+
+
+def _tells_enough(told: Known[_Header] | Unknown, mined: Mined | None) -> bool:
+    """Whether an announced header serves for the head."""
+    if not isinstance(told, Known) or told.value.base_fee is None:
+        return False
+    return mined is None or mined.block <= told.value.number
 
 
 def _look_for(
@@ -172,8 +184,10 @@ def _look_for(
         return mined.block_hash, stands
     asked = [("eth_getBlockByNumber", (hex(number), False)) for number in (mined.block, head.number)]
     there, now = map(_decode_hash, rpc.batch(asked))
-    # Another node, on another branch, may be the one that answers: later heads would prove nothing of its blocks.
-    return there, stands if there == mined.block_hash and now == head.hash else None
+    # Another node, on another branch or further on, may be the one that answers: later heads would prove nothing of its
+    # blocks.
+    known = there == mined.block_hash and now == head.hash and mined.block <= head.number
+    return there, stands if known else None
 
 
 def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, node: str) -> None:

@@ -75,7 +75,11 @@ def test_the_secret_service_is_an_address_that_machines_elsewhere_reach_or_is_no
     [
         ("http://a:8545", "ws://a:8546", True),
         ("https://a/key", "wss://a/ws/key", True),
-        ("http://a:8545,http://a:8547", "ws://a:8546", True),
+        ("https://a/key,https://a/other", "wss://a/ws/key", True),
+        ("http://a:8545,http://a:8547", "ws://a:8546", False),
+        ("http://127.0.0.1:8545", "ws://127.0.0.1:8545", True),
+        ("http://127.0.0.1:8545", "ws://127.0.0.1:8546", False),
+        ("http://localhost:8545", "ws://localhost:8546", False),
         ("http://a:8545,http://b:8545", "ws://a:8546", False),
         ("http://a:8545", "ws://b:8546", False),
         ("http://a:8545", "ipc:/node.ipc", False),

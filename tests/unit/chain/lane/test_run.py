@@ -8,9 +8,7 @@ from structlog.testing import capture_logs
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.model.policy import LanePolicy
-from chain.rpc.announced import Announced, AnnouncedHead
 from protocol.errors import LaneFull
-from protocol.types import BlockNumber
 from tests.unit.chain.lane.rig import Rig
 
 
@@ -84,45 +82,6 @@ def test_a_second_run_at_the_same_head_asks_the_chain_only_for_what_it_sends() -
     assert rig.chain.asked == {"eth_sendRawTransaction": 1}
     rig.step()
     assert rig.chain.executed() == {"a": 1, "b": 1, "c": 1}
-
-
-def test_a_head_that_was_announced_is_not_asked_for_and_shows_a_reorg_as_well() -> None:
-    rig = Rig(LanePolicy(finality=12))
-    (key,) = rig.submit("any", "a")
-    rig.step()
-    rig.chain.mine()
-    rig.chain.asked.clear()
-    rig.lane.run(announced=rig.chain.announced())
-    assert rig.chain.asked == {"eth_getTransactionCount": 1}
-    rig.chain.reorg(2, keep=True)
-    rig.lane.run(announced=rig.chain.announced())
-    assert rig.state(key) is IntentState.SENT, "its block is gone"
-    rig.step()
-    assert rig.state(key) is IntentState.MINED
-
-
-def test_announced_heads_prove_that_a_mined_block_stands_though_the_lane_did_not_run_at_each_of_them() -> None:
-    rig = Rig(LanePolicy(finality=12))
-    rig.submit("any", "a")
-    rig.step()
-    shelf = Announced()
-    rig.chain.asked.clear()
-    for _ in range(5):
-        rig.chain.mine()
-        shelf.put(BlockNumber(len(rig.chain.blocks) - 1), rig.chain.announced().header)
-    rig.lane.run(announced=shelf.take())
-    assert rig.chain.asked == {"eth_getTransactionCount": 1}
-    rig.chain.mine()
-    rig.chain.mine()
-    rig.lane.run(announced=rig.chain.announced())
-    assert rig.chain.asked == {"eth_getTransactionCount": 2, "eth_getBlockByNumber": 2}, "one head was missed"
-
-
-def test_an_announced_header_that_cannot_be_read_has_the_head_asked_for() -> None:
-    rig = Rig()
-    rig.submit("any", "a")
-    rig.lane.run(announced=AnnouncedHead({"number": "0x1"}))
-    assert rig.chain.asked["eth_getBlockByNumber"] == 1
 
 
 def test_a_block_of_ours_above_the_head_that_was_seen_has_the_chain_looked_at_anew() -> None:

@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from chain.rpc import heads as module
+from chain.rpc.announced import Announced, OnHeader
 from chain.rpc.heads import heads
 from chain.testing import FakeChain
-from protocol.types import Contract
+from protocol.types import BlockNumber, Contract
 
 HUB = Contract("0x" + "cc" * 20)
 #: Seconds between blocks in these tests: polling is as fast as it gets.
@@ -51,3 +59,29 @@ def test_a_node_that_does_not_answer_is_asked_again() -> None:
 
     assert next(heads(None, chain, BLOCK_TIME, threading.Event())) == 0
     assert asked == 3
+
+
+def test_what_a_subscription_announced_before_it_missed_a_block_is_gone_when_that_block_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain, announced = FakeChain(HUB), Announced()
+
+    @contextlib.contextmanager
+    def announces_one_and_is_silent(_: str, __: threading.Event, on_header: OnHeader) -> Iterator[Any]:
+        def next_head(_: float) -> BlockNumber | None:
+            if chain.head > 0:
+                chain.mine()
+                return None
+            chain.mine()
+            chain.announce(on_header, chain.head)
+            return chain.head
+
+        yield SimpleNamespace(next_head=next_head)
+
+    monkeypatch.setattr(module, "subscribe", announces_one_and_is_silent)
+    found = heads("ws://node", chain, BLOCK_TIME, threading.Event(), announced)
+
+    assert [next(found), next(found), next(found)] == [0, 0, 1]
+    assert announced.between(BlockNumber(1), BlockNumber(1)) != []
+    assert next(found) == 2, "asked for, since nothing was announced"
+    assert announced.take() is None, "it is of block 1"

@@ -371,14 +371,14 @@ def test_announced_blocks_without_an_event_of_the_hub_cost_no_call(chain: FakeCh
     watching = watcher(chain, store, announced=announced)
     catch_up(watching, chain)
     chain.mine(empty=2)
-    chain.announce(announced, 1)
+    chain.announce(announced.begin(), 1)
     chain.asked.clear()
     catch_up(watching, chain)
     assert store.cursor() == chain.ref(chain.head)
     assert chain.asked == {}
 
     chain.mine(initialized(1))
-    chain.announce(announced, chain.head)
+    chain.announce(announced.begin(), chain.head)
     catch_up(watching, chain)
     assert store.events == [initialized(1)]
     assert chain.asked == {"eth_getBlockByNumber": 1, "eth_getLogs": 1}
@@ -392,7 +392,7 @@ def test_a_reorg_is_noticed_by_announced_headers_that_do_not_follow(chain: FakeC
     catch_up(watching, chain)
     chain.rollback(3)
     chain.mine(empty=3)
-    chain.announce(announced, 1)
+    chain.announce(announced.begin(), 1)
     assert tasks_of(catch_up(watching, chain)) == [task(1)]
     assert store.events == []
     assert store.cursor() == chain.ref(chain.head)
@@ -405,7 +405,7 @@ def test_a_block_whose_announced_header_tells_of_no_transactions_nor_of_logs_is_
     watching = watcher(chain, store, announced=announced)
     catch_up(watching, chain)
     block = chain.mine(initialized(1))
-    announced.put(
+    announced.begin()(
         block.number,
         {
             "number": hex(block.number),
@@ -414,5 +414,20 @@ def test_a_block_whose_announced_header_tells_of_no_transactions_nor_of_logs_is_
             "timestamp": hex(block.timestamp),
         },
     )
+    catch_up(watching, chain)
+    assert store.events == [initialized(1)]
+
+
+@pytest.mark.parametrize("announces", [False, True])
+def test_a_node_whose_headers_have_neither_filter_nor_root_hides_no_event(
+    chain: FakeChain, store: MemoryWatchStore, *, announces: bool
+) -> None:
+    announced = Announced()
+    watching = watcher(chain, store, announced=announced)
+    chain.fills_blooms = chain.fills_roots = False
+    catch_up(watching, chain)
+    chain.mine(initialized(1))
+    if announces:
+        chain.announce(announced.begin(), chain.head)
     catch_up(watching, chain)
     assert store.events == [initialized(1)]

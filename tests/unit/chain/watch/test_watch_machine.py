@@ -47,13 +47,14 @@ class Following(RuleBasedStateMachine):
         self.once_ours: set[TaskId] = set()
         self.highest = 0
         self.announced = Announced()
+        self.put = self.announced.begin()
         #: Which new blocks are announced: this many of the last ones. 0: there is no subscription.
         self.heard = 0
         self.start()
 
     def start(self) -> None:
         """As a new process."""
-        self.announced.forget()
+        self.put = self.announced.begin()
         self.watching = Watcher(
             self.chain, Hub(self.chain, HUB), POOL, self.store, lookback=LOOKBACK, announced=self.announced
         )
@@ -105,7 +106,7 @@ class Following(RuleBasedStateMachine):
         first = self.chain.head + 1
         self.chain.mine(*self.happens(choices), empty=empty)
         if self.heard:
-            self.chain.announce(self.announced, max(first, self.chain.head + 1 - self.heard))
+            self.chain.announce(self.put, max(first, self.chain.head + 1 - self.heard))
 
     def look(self) -> None:
         # The subscription may be another node's than the one that is behind.
@@ -122,7 +123,7 @@ class Following(RuleBasedStateMachine):
     @rule(heard=st.sampled_from([0, 1, 100]))
     def subscribe(self, heard: int) -> None:
         self.heard = heard
-        self.announced.forget()
+        self.put = self.announced.begin()
 
     @rule(depth=st.integers(1, LOOKBACK), choices=CHOICES)
     def reorg(self, depth: int, choices: list[int]) -> None:

@@ -24,9 +24,10 @@ class Wakeups:
 
     def wait(self) -> bool:
         heads = next(self._heads, None)
+        put = self.lane.announced.begin() if heads else None
         for number in range(heads or 0):
-            if self.announces:
-                self.lane.announced.put(BlockNumber(number), {"number": hex(number)})
+            if self.announces and put is not None:
+                put(BlockNumber(number), {"number": hex(number)})
             self.lane.note_head()
         return heads is not None
 
