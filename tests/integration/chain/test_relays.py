@@ -17,8 +17,10 @@ from tests.waiting import ample, wait_until
 #: A program that sends each line it is given to a port, and says what comes back.
 TALKER = """
 import socket, sys
-line = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+line = None
 for word in sys.stdin:
+    # Not before it has something to say: the relays must know its pid by then.
+    line = line or socket.create_connection(("127.0.0.1", int(sys.argv[1])))
     line.sendall(word.encode())
     print(line.recv(100).decode(), end="", flush=True)
 """
