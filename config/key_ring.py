@@ -202,7 +202,7 @@ class KeyFile(Generic[K]):
         # A copy: other threads may unwrap meanwhile.
         known = next((wrapped for wrapped, key in list(self._unwrapped.items()) if key == secret), None)
         wrapped = known or self._wrapping.wrap(secret)
-        # What cannot be unwrapped must not be encrypted with, and what anybody can is not wrapped.
+        # A key that the service does not give back would lose what it encrypts; one that it prints is not protected.
         if known is None and (secret.hex() in wrapped or self._wrapping.unwrap(wrapped) != secret):
             why = "the key service does not wrap keys, or does not give back what it wrapped"
             raise BadSetting(name=self._setting, why=why, fix=self._fix)

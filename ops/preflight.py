@@ -175,7 +175,9 @@ def ask_secret_service(settings: Settings, transport: httpx.BaseTransport | None
     if url is None:
         return []
     try:
-        with http_client(url, timeout=REPORT_SECONDS, transport=transport) as http:
+        with http_client(
+            url, timeout=REPORT_SECONDS, answer_seconds=lambda: REPORT_SECONDS, transport=transport
+        ) as http:
             kind = Framework(http.get("/tee/framework").raise_for_status().json())
     except (httpx.HTTPError, ValueError) as error:
         says = f"the secret service at {url} does not tell its kind of enclave ({type(error).__name__})"

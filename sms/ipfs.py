@@ -31,7 +31,9 @@ class IpfsGateway:
     """The HTTP gateway of SLUICE_IPFS_GATEWAY. A gateway never proves that there is no such file, or none that fits."""
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = http_client(url.rstrip("/"), timeout=FETCH_SECONDS, transport=transport)
+        self._http = http_client(
+            url.rstrip("/"), timeout=FETCH_SECONDS, answer_seconds=lambda: FETCH_SECONDS, transport=transport
+        )
 
     def fetch(self, cid: str) -> bytes:
         """See `IpfsFiles`."""

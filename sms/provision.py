@@ -58,7 +58,7 @@ class Attested:
     """Posts sessions to SLUICE_SMS_SESSION_STORE."""
 
     def __init__(self, store_url: str, attestation_url: str) -> None:
-        self._http = http_client(store_url, timeout=STORE_SECONDS)
+        self._http = http_client(store_url, timeout=STORE_SECONDS, answer_seconds=lambda: STORE_SECONDS)
         self._attestation_url = attestation_url
 
     def deliver(self, session: Session, opened: OpenSession) -> str:

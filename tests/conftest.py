@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import hypothesis  # noqa: F401 # its report does at the end, and would warn of what is frozen by then
+import hypothesis  # noqa: F401 # imported later, after `settle`, its report at the end of a run would warn
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 

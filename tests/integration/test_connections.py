@@ -6,15 +6,18 @@ import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, cast
 
 import pytest
 
 from config.http_client import CUT_OFF_SECONDS, http_client
 from pipeline.flow import challenges
 from pipeline.flow.orders import market_api
-from protocol.errors import Unavailable
+from protocol.enclave.session import Session
+from protocol.errors import NoSession, Unavailable
 from protocol.ethereum.signing import Key
 from protocol.types import Hash32, TaskId
+from sms import ipfs, provision
 from tests.integration.dripping import serving
 from tests.waiting import ample
 from workers.enclave.sms_api import SmsApi
@@ -22,10 +25,13 @@ from workers.pool import bounded_answer
 from workers.pool.api import PoolApi
 
 KEY = Key.from_hex("0x" + "11" * 32)
+SESSION = Session(name="session", services=())
 ASKED: dict[str, Callable[[str], object]] = {
     "the pool's API": lambda url: PoolApi(url).config(),
     "a machine's secret service": lambda url: SmsApi(url, KEY, allow_plaintext=True).store_token(),
     "the pool's secret service": lambda url: challenges.SecretServiceApi(url, KEY).challenge(TaskId("0x" + "22" * 32)),
+    "the gateway of the secret service": lambda url: ipfs.IpfsGateway(url).fetch("Qm"),
+    "the service that attests enclaves": lambda url: provision.Attested(url, url).deliver(SESSION, cast("Any", None)),
     "a market": lambda url: market_api.MarketApi(url, 134, KEY).status(Hash32("0x" + "33" * 32)),
 }
 
@@ -70,11 +76,13 @@ def test_a_server_that_drips_the_headers_of_its_answer_is_left_when_their_time_i
         (bounded_answer, "ANSWER_SECONDS"),
         (challenges, "ANSWER_SECONDS"),
         (market_api, "TURN_SECONDS"),
+        (ipfs, "FETCH_SECONDS"),
+        (provision, "STORE_SECONDS"),
     ):
         monkeypatch.setattr(module, name, 0.2)
     # 4 s of drops are more than any header may have: whoever waits for that hears of another error.
     with serving(b"HTTP/1.1 200 OK\r\nx-long: ", b"x" * 512) as place:
         if proxied:
             monkeypatch.setenv("ALL_PROXY", f"http://{place}")
-        with pytest.raises(Unavailable, match=r"timed out|did not end within|ReadTimeout"):
+        with pytest.raises((Unavailable, NoSession), match=r"timed out|did not end within|ReadTimeout"):
             asked("http://service.example" if proxied else f"http://{place}")

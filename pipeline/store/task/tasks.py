@@ -81,7 +81,7 @@ class Tasks:
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["tasks"]
-        #: As no change of primary undoes them.
+        #: The same collection, read as the majority of members has it: no change of primary undoes that.
         self._lasting = self._rows.with_options(read_concern=ReadConcern("majority"))
         self.reader = Reader(
             self._rows, TASKS, Quarantine(db), lambda until: {"next_visit": until, "not_before": until}
@@ -194,7 +194,8 @@ class Tasks:
         else:
             if matched in (0, len(tasks)):
                 return set(tasks) if matched else set()
-        # A bulk write counts what it changed but does not say which. What a change of primary may undo is not stored.
+        # A bulk write counts what it changed but does not say which. A write that a change of primary may still undo
+        # counts as not made.
         rows = self._lasting.find({"_id": {"$in": tasks}, _SAVE_MARK: mark}, {"_id": 1})
         return {TaskId(row["_id"]) for row in rows}
 

@@ -35,7 +35,7 @@ def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) ->
         assert _mounts(tmp_path)
     finally:
         docker.clear(tmp_path)
-    # Whoever takes over the dead of a killed shim may take a while to count them.
+    # It may be a zombie for a while: the process that adopts a killed shim's children reaps them.
     assert not inside.alive()
     assert not _mounts(tmp_path)
 

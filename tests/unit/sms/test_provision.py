@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import httpx
 import pytest
 
@@ -56,7 +58,8 @@ def test_an_attested_session_is_posted_and_its_place_told_only_if_it_was_taken(
         posted.append((request.method, request.url.path, request.content))
         return httpx.Response(status)
 
-    def client(url: str, *, timeout: float) -> httpx.Client:
+    def client(url: str, *, timeout: float, answer_seconds: Callable[[], float]) -> httpx.Client:
+        assert answer_seconds() == timeout
         return httpx.Client(base_url=url, timeout=timeout, transport=httpx.MockTransport(take))
 
     monkeypatch.setattr(provision, "http_client", client)
