@@ -140,8 +140,8 @@ class Settings(BaseSettings):
     )
     keep_results_days: Days = Field(
         90.0,
-        description="Days that the IPFS node keeps a result pinned after it was stored. It is dropped at the node's"
-        " next clean-up (`ipfs repo gc`).",
+        description="Days that an IPFS node, of the pool or of SLUICE_WORKER_IPFS_API, keeps a result pinned after it"
+        " was stored. It is dropped at the node's next clean-up (`ipfs repo gc`).",
     )
     keep_ended_days: DaysOrEver = Field(
         365.0,
