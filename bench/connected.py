@@ -29,6 +29,7 @@ from config.celery_apps import connect_machine, machine_app
 from config.topology import worker_queues
 from ops.pool.servers import bring_up, own_process
 from ops.stack.parts import StackPart
+from protocol.errors import NotReady
 from protocol.ethereum.signing import Key
 from protocol.wire import Session
 from workers.pool.api import PoolApi
@@ -51,7 +52,7 @@ class Connected:
     connections: list[Connection] = field(default_factory=list)
 
     def connect(self, until: float) -> None:
-        """Consume both queues, by a connection each as a machine's two programs do. Raises OperationalError at `until`
+        """Consume both queues, by a connection each as a machine's two programs do. Raises NotReady at `until`
         (monotonic seconds).
         """
         app = machine_app(self.key.wallet)
@@ -68,17 +69,15 @@ class Connected:
 
 
 def _consuming(connection: Connection, queue: Queue, until: float) -> Connection:
-    lost = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors, OperationalError)
-    while True:
-        try:
+    """The connection once it consumes the queue. Raises NotReady at `until` (monotonic seconds)."""
+    away = (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors, OperationalError)
+    while time.monotonic() < until:
+        with suppress(*away):
             Consumer(connection, queues=[queue], on_message=lambda message: message.ack()).consume()
-        except lost:
-            if time.monotonic() > until:
-                raise
-            connection.close()
-            time.sleep(RETRY_SECONDS)
-        else:
             return connection
+        connection.close()
+        time.sleep(RETRY_SECONDS)
+    raise NotReady(part="RabbitMQ", seconds=BACK_SECONDS, log="", why=f"{queue.name} could not be consumed.")
 
 
 def run(*, machines: int) -> Iterator[str]:
