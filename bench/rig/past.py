@@ -195,8 +195,8 @@ class Past:
             TaskFinalize(task, "0x"),
         ]
         where = (BlockNumber(0), BlockHash(ZERO_HASH), Timestamp(0), TxHash(ZERO_HASH), 0)
-        rows = [LOGS.to_document(Seen(event, *where)) for event in about]
-        notice = LOGS.to_document(Seen(SchedulerNotice(self.workerpool, DealId(ZERO_HASH)), *where))
+        rows = [LOGS.to_document((Seen(event, *where),)) for event in about]
+        notice = LOGS.to_document((Seen(SchedulerNotice(self.workerpool, DealId(ZERO_HASH)), *where),))
         for deal in range(_deals_of(ended)):
             block_hash, event = _id(_BLOCK + deal), {**notice["event"], "deal_id": _id(_DEAL + deal)}
             yield {**notice, "_id": f"{block_hash}:0", "block": deal + 1, "block_hash": block_hash, "event": event}

@@ -239,7 +239,7 @@ def arguments(made: Past) -> dict[str, Any]:
         "PastDeal": PastDeal(deal.deal_id, int(NOW)),
         "Place": (BLOCK, deal.deal_id),
         "tuple[BlockNumber, str]": (BLOCK, deal.deal_id),
-        "Row": LOGS.to_document(seen),
+        "Row": LOGS.to_document((seen,)),
         "Mapping[TaskId, tuple[int, float]]": {task.task_id: (0, NOW)},
         "Mapping[TaskId, TaskRecord]": {task.task_id: task},
         "Mapping[Wallet, Sequence[Reservation]]": {WORKER: [held]},
