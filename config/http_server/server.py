@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+from types import FrameType
+
 import uvicorn
 from fastapi import FastAPI
 
@@ -12,12 +16,35 @@ from config.settings import Settings
 GRACE_SECONDS = 10
 #: Seconds an idle connection is kept: longer than a worker's pause between two pings.
 KEEP_ALIVE_SECONDS = 30
+#: Seconds between two looks of an idle server at its clock, by which answers are dated; uvicorn has a tenth of it.
+TICK_SECONDS = 1.0
+
+
+class CalmServer(uvicorn.Server):
+    """uvicorn's server, which wakes up once a second while nobody asks anything, and ends at once at a signal."""
+
+    _told: asyncio.Event | None = None
+    _loop: asyncio.AbstractEventLoop
+
+    async def main_loop(self) -> None:
+        """Date answers, until a signal. uvicorn calls it once the server listens."""
+        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        # Its every tenth tick does what there is to do.
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), TICK_SECONDS)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End soon. uvicorn calls it at a signal."""
+        super().handle_exit(sig, frame)
+        if self._told is not None:
+            self._loop.call_soon_threadsafe(self._told.set)
 
 
 def http_server(settings: Settings, app: FastAPI, host: str, port: int) -> uvicorn.Server:
     """A server of `app` with every limit of connections and of time. Raises BadSetting."""
     connections = Connections.of(settings)
-    return uvicorn.Server(
+    return CalmServer(
         uvicorn.Config(
             app,
             host=host,
