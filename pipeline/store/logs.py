@@ -77,22 +77,29 @@ class _Place:
 _PLACES = Documents(_Place, names={"block_number": "block", "timestamp": "at", "tx_hash": "tx"})
 
 
-class _LogDocuments(Documents[tuple[events.Seen, ...]]):
-    """Events of one block, by index, with their places; the kind of each decides which mapping reads it."""
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Events of one block that share a row, by index."""
 
-    def to_document(self, record: tuple[events.Seen, ...]) -> Document:
-        *before, last = map(_own, record)
-        document = {"_id": _key(record), "orphaned": False, **last}
+    seen: tuple[events.Seen, ...]
+
+
+class _LogDocuments(Documents[Together]):
+    """Events with their places; the kind of each decides which mapping reads it."""
+
+    def to_document(self, record: Together) -> Document:
+        *before, last = map(_own, record.seen)
+        document = {"_id": _key(record.seen), "orphaned": False, **last}
         if before:
             document["before"] = [{name: item[name] for name in _OWN} for item in before]
         return document
 
-    def to_record(self, row: Row) -> tuple[events.Seen, ...]:
+    def to_record(self, row: Row) -> Together:
         before = row.get("before", [])
         if not isinstance(before, list) or not all(isinstance(item, dict) for item in before):
             raise Unfit(why="before: it is no list of events")
         block = {name: value for name, value in row.items() if name not in _OWN}
-        return tuple(_seen(block | item) for item in (*before, {name: row.get(name) for name in _OWN}))
+        return Together(tuple(_seen(block | item) for item in (*before, {name: row.get(name) for name in _OWN})))
 
 
 def _own(seen: events.Seen) -> Document:
@@ -118,7 +125,7 @@ def _seen(row: Row) -> events.Seen:
     )
 
 
-LOGS = _LogDocuments(tuple[events.Seen, ...])
+LOGS = _LogDocuments(Together)
 
 
 class Logs:
@@ -143,7 +150,7 @@ class Logs:
                 self._put_alone(item)
 
     def _put_alone(self, item: events.Seen) -> None:
-        document = LOGS.to_document((item,))
+        document = LOGS.to_document(Together((item,)))
         try:
             self._replace([document])
         except UNSTORABLE as error:
@@ -220,7 +227,7 @@ class Logs:
 
     def _each(self, rows: Iterable[Row]) -> list[events.Seen]:
         """All events of those rows that can be read."""
-        return [item for together in self.reader.each(rows) for item in together]
+        return [item for together in self.reader.each(rows) for item in together.seen]
 
     def count(self) -> int:
         """About how many rows are stored, orphaned ones too."""
@@ -232,14 +239,14 @@ class Logs:
         return [TaskId(task) for task in tasks if task is not None]
 
 
-def _parts(seen: Iterable[events.Seen]) -> list[tuple[events.Seen, ...]]:
+def _parts(seen: Iterable[events.Seen]) -> list[Together]:
     """The events as they share rows: those of one task in one block, except kinds that have rows of their own."""
     parts: dict[tuple[object, ...], list[events.Seen]] = defaultdict(list)
     for item in seen:
         event = item.event
         together = item.place if isinstance(event, _ALONE) else (item.block_hash, event.task_id)
         parts[together].append(item)
-    return [tuple(sorted(part, key=lambda item: item.log_index)) for part in parts.values()]
+    return [Together(tuple(sorted(part, key=lambda item: item.log_index))) for part in parts.values()]
 
 
 def _key(seen: Sequence[events.Seen]) -> str:

@@ -13,7 +13,7 @@ from pipeline.domain.records import ChainFacts, Outcome, Replicate, Reservation,
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.documents import SCHEMA
-from pipeline.store.logs import LOGS
+from pipeline.store.logs import LOGS, Together
 from pipeline.store.migrations import migrate
 from pipeline.store.money import ledger
 from pipeline.store.money.ledger import BlocksRead, Movements
@@ -124,10 +124,10 @@ def test_of_events_that_share_a_row_an_older_release_reads_the_last_as_a_row_of_
     seen = tuple(Seen(event, *at, index) for index, event in enumerate(happened))
     store.chain.logs.put(seen)
     (found,) = store._db["logs"].find({"event.task_id": task.task_id})
-    alone = LOGS.to_document(seen[1:])
+    alone = LOGS.to_document(Together(seen[1:]))
     assert {name: found[name] for name in alone if name != "_id"} == {k: v for k, v in alone.items() if k != "_id"}
     # It reads the block again when it starts.
-    store._db["logs"].insert_many([alone, LOGS.to_document(seen[:1])])
+    store._db["logs"].insert_many([alone, LOGS.to_document(Together(seen[:1]))])
     assert store.chain.logs.of_tasks([task.task_id]) == {task.task_id: list(seen)}
 
 
