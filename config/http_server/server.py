@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from types import FrameType
 
 import uvicorn
@@ -23,22 +22,27 @@ TICK_SECONDS = 1.0
 class CalmServer(uvicorn.Server):
     """uvicorn's server, which wakes up once a second while nobody asks anything, and ends at once at a signal."""
 
-    _told: asyncio.Event | None = None
-    _loop: asyncio.AbstractEventLoop
+    _pause: asyncio.Future[None] | None = None
 
     async def main_loop(self) -> None:
         """Date answers, until a signal. uvicorn calls it once the server listens."""
-        self._loop, self._told = asyncio.get_running_loop(), asyncio.Event()
+        loop = asyncio.get_running_loop()
         # Its every tenth tick does what there is to do.
         while not await self.on_tick(0):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._told.wait(), TICK_SECONDS)
+            self._pause = loop.create_future()
+            loop.call_later(TICK_SECONDS, _end, self._pause)
+            await self._pause
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """End soon. uvicorn calls it at a signal."""
         super().handle_exit(sig, frame)
-        if self._told is not None:
-            self._loop.call_soon_threadsafe(self._told.set)
+        if self._pause is not None:
+            self._pause.get_loop().call_soon_threadsafe(_end, self._pause)
+
+
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
 
 
 def http_server(settings: Settings, app: FastAPI, host: str, port: int) -> uvicorn.Server:

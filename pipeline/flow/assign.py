@@ -124,7 +124,8 @@ def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit:
     of it there is.
     """
     tasks, paused = scheduler.store.tasks, begun.begins.paused
-    if number == 0 and limit <= AT_BEGIN and not paused:
+    if number == 0 and (limit <= AT_BEGIN or len(begun.waiting) < AT_BEGIN) and not paused:
+        # As many as are wanted, or all there are.
         return tasks.read(begun.waiting[:limit])
     return tasks.tasks_wanting_workers(now, limit, begun=paused)
 

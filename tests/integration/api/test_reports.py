@@ -52,7 +52,10 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     api: Api, give: Callable[..., TaskRecord], pipeline_queue: Any
 ) -> None:
     give()
-    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(WORKER))
+    header = api.bearer(WORKER)
+    assert api.services.notifier.flush(ample(5.0))
+    published(pipeline_queue)
+    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=header)
     assert answer.status_code == 204
     task = api.services.store.tasks.get_task(TASK)
     assert task is not None
