@@ -2,7 +2,7 @@
 
 thread heads   new head ──► does the lane have open work? ──► wakes the lane
                         ──► is there a vote to reveal that nobody asks for? ──► reveals it
-                        ──► neither, for some heads? ──► follows no heads until the lane is woken, or IDLE_HEADS later
+                        ──► neither, for some heads? ──► follows none until there is
 thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane,
                with what the last run saw of the chain unless a head came since
 thread upkeep  timer ──► sign in if needed, ping, resume, delete, remove containers; every minute: check this machine.
@@ -45,8 +45,8 @@ log = structlog.get_logger(__name__)
 
 #: While mined transactions only wait for their depth, every so many heads is soon enough.
 SETTLE_HEADS = 6
-#: While nothing is open, none is followed for so many: a machine that waits for work costs its owner nothing. Then some
-#: are, so that a reorg deeper than finality is noticed on an idle machine too.
+#: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too. Heads are not
+#: followed meanwhile: a machine that waits for work costs its owner nothing.
 IDLE_HEADS = 60
 #: Seconds for a wake-up of the lane that hangs: a few runs, each a few requests to the node with a timeout of their
 #: own. Then the process ends, and another one begins anew.
@@ -120,7 +120,10 @@ def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: 
                     attempts.run("rest", partial(lane.rest_if_idle, context))
                 if lane.rests:
                     break
-        lane.await_stir(IDLE_HEADS * settings.block_time)
+        while lane.rests and not stop.is_set():
+            if not lane.stirs_within(IDLE_HEADS * settings.block_time):
+                wakeup.notify()
+            attempts.run("rest", partial(lane.rest_if_idle, context))
     context.close()
 
 
@@ -167,24 +170,25 @@ class LaneRunner:
             announced = self.announced.take() if head_came else None
             attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came, announced=announced))
             self._began = None
+            # It may have found work.
+            self._stirred.set()
         context.close()
 
     def rest_if_idle(self, context: WorkerContext) -> None:
         """Rest if nothing is open. `context`: the calling thread's."""
         # In this order: what is stored after the look wakes the lane after it.
         self._stirred.clear()
+        self.rests = False
         at_stake = any(map(is_at_stake, context.journal.all_replicates()))
         self.rests = not at_stake and not context.lane_store.busy(context.lane.id)
         if self.rests:
             # Heads that come meanwhile are seen by nobody.
             self._head_came.set()
 
-    def await_stir(self, seconds: float) -> None:
-        """Wait until the lane is woken, at most so many seconds; the rest is over then."""
+    def stirs_within(self, seconds: float) -> bool:
+        """Wait until the lane is woken or a run of it ends, at most so many seconds; whether one did."""
         # `stop` is set before `stirred`, which may have been cleared since.
-        if self.rests and not self._stop.is_set():
-            self._stirred.wait(seconds)
-        self.rests = False
+        return self._stop.is_set() or self._stirred.wait(seconds)
 
     def hangs(self, now: float) -> bool:
         """Whether one run lasts longer than LANE_SECONDS. `now`: Unix seconds."""
