@@ -19,7 +19,7 @@ from pipeline.store.money import ledger
 from pipeline.store.money.ledger import BlocksRead, Movements
 from pipeline.store.quarantine import FIRST_WAIT, LATER_RELEASE
 from pipeline.store.task.tasks import NewReplicates
-from protocol.poco.events import Seen, TaskConsensus, TaskContribute
+from protocol.poco.events import Seen, TaskConsensus, TaskContribute, TaskEvent
 from protocol.poco.money import EVEN
 from protocol.types import BlockHash, BlockNumber, Contract, Hash32, NRlc, TaskId, Timestamp, TxHash, Wei
 from protocol.wire import Mode, ResultLink, Step
@@ -120,7 +120,7 @@ def test_a_machine_keeps_what_a_later_release_stored_in_it(store: Store) -> None
 def test_of_events_that_share_a_row_an_older_release_reads_the_last_as_a_row_of_its_own(store: Store) -> None:
     (task,) = some_tasks(store, 1)
     at = BlockNumber(11), BlockHash("0x" + "0b" * 32), Timestamp(11), TxHash("0x" + "1" * 64)
-    happened = [TaskContribute(task.task_id, ALICE, WON), TaskConsensus(task.task_id, WON)]
+    happened: list[TaskEvent] = [TaskContribute(task.task_id, ALICE, WON), TaskConsensus(task.task_id, WON)]
     seen = tuple(Seen(event, *at, index) for index, event in enumerate(happened))
     store.chain.logs.put(seen)
     (found,) = store._db["logs"].find({"event.task_id": task.task_id})
