@@ -2,6 +2,7 @@
 
 thread heads   new head ──► does the lane have open work? ──► wakes the lane
                         ──► is there a vote to reveal that nobody asks for? ──► reveals it
+                        ──► neither, for some heads? ──► follows none until there is
 thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane,
                with what the last run saw of the chain unless a head came since
 thread upkeep  timer ──► sign in if needed, ping, resume, delete, remove containers; every minute: check this machine.
@@ -18,6 +19,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
 import structlog
@@ -35,7 +37,7 @@ from workers.fitness.checkup import Checkup
 from workers.lane_wakeup import LaneListener, LaneWakeup
 from workers.pool.broker import sign_in_if_refused
 from workers.resume import Resumer
-from workers.reveals import UnaskedReveals
+from workers.reveals import UnaskedReveals, is_at_stake
 from workers.task import steps
 from workers.upkeep import Upkeep
 
@@ -43,7 +45,8 @@ log = structlog.get_logger(__name__)
 
 #: While mined transactions only wait for their depth, every so many heads is soon enough.
 SETTLE_HEADS = 6
-#: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too.
+#: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too. Heads are not
+#: followed meanwhile: a machine that waits for work costs its owner nothing.
 IDLE_HEADS = 60
 #: Seconds for a wake-up of the lane that hangs: a few runs, each a few requests to the node with a timeout of their
 #: own. Then the process ends, and another one begins anew.
@@ -52,19 +55,23 @@ LANE_SECONDS = 330.0
 
 def run(app: Celery | None, machine: Machine) -> None:
     """Run until SIGTERM. `app`: whose user at the broker is kept valid; None for a machine that takes no messages."""
-    stop, signalled = threading.Event(), threading.Event()
+    stop, signalled, stirred = threading.Event(), threading.Event(), threading.Event()
+
+    def end() -> None:
+        stop.set()
+        stirred.set()
 
     def stopping(*_: object) -> None:
         signalled.set()
-        stop.set()
+        end()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stopping)
     wakeup = LaneWakeup(machine.layout.lane_wakeup)
     with wakeup.listen() as listener:
-        lane = LaneRunner(machine, listener, stop)
+        lane = LaneRunner(machine, listener, stop, stirred)
         threads = [
-            threading.Thread(target=_or_stop, args=(stop, work), name=name, daemon=True)
+            threading.Thread(target=_or_end, args=(end, work), name=name, daemon=True)
             for name, work in (("lane", lane.run), ("upkeep", partial(_periodic_work, app, machine, lane, stop)))
         ]
         for thread in threads:
@@ -78,13 +85,13 @@ def run(app: Celery | None, machine: Machine) -> None:
         _sign_off(machine)
 
 
-def _or_stop(stop: threading.Event, work: Callable[[], None]) -> None:
+def _or_end(end: Callable[[], None], work: Callable[[], None]) -> None:
     try:
         work()
     finally:
         # An error in a thread ends only the thread: without this the process would go on without it. So the process
         # ends, and the supervisor starts it again.
-        stop.set()
+        end()
 
 
 def _sign_off(machine: Machine) -> None:
@@ -103,10 +110,20 @@ def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: 
     context = WorkerContext(machine)
     settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
     announced = lane.announced if asks_who_announces(settings) else None
-    for number, _ in enumerate(heads(settings.ws_url, context.rpc, settings.block_time, stop, announced)):
-        lane.note_head()
-        attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
-        attempts.run("reveal", reveals.run_if_due)
+    while not stop.is_set():
+        with closing(heads(settings.ws_url, context.rpc, settings.block_time, stop, announced)) as numbers:
+            for number, _ in enumerate(numbers):
+                lane.note_head()
+                attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
+                attempts.run("reveal", reveals.run_if_due)
+                if number and number % SETTLE_HEADS == 0:
+                    attempts.run("rest", partial(lane.rest_if_idle, context))
+                if lane.rests:
+                    break
+        while lane.rests and not stop.is_set():
+            if not lane.stirs_within(IDLE_HEADS * settings.block_time):
+                wakeup.notify()
+            attempts.run("rest", partial(lane.rest_if_idle, context))
     context.close()
 
 
@@ -121,9 +138,15 @@ def _wake_if_due(context: WorkerContext, wakeup: LaneWakeup, number: int) -> Non
 class LaneRunner:
     """Runs the lane each time that it is woken, for one thread."""
 
-    def __init__(self, machine: Machine, listener: LaneListener, stop: threading.Event) -> None:
+    def __init__(
+        self, machine: Machine, listener: LaneListener, stop: threading.Event, stirred: threading.Event
+    ) -> None:
         self._machine, self._listener, self._stop = machine, listener, stop
         self._began: float | None = None
+        #: Set by each wake-up, and by the end of this process.
+        self._stirred = stirred
+        #: Whether no head can matter until the lane is woken.
+        self.rests = False
         #: Set by each head, and by none but heads: a byte in the pipe does not tell who wrote it.
         self._head_came = threading.Event()
         #: The headers that come with heads.
@@ -138,6 +161,7 @@ class LaneRunner:
         context = WorkerContext(self._machine)
         attempts = Attempts(context.now)
         while self._listener.wait() and not self._stop.is_set():
+            self._stirred.set()
             self._began = context.now()
             head_came = self._head_came.is_set()
             if head_came:
@@ -146,7 +170,25 @@ class LaneRunner:
             announced = self.announced.take() if head_came else None
             attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came, announced=announced))
             self._began = None
+            # It may have found work.
+            self._stirred.set()
         context.close()
+
+    def rest_if_idle(self, context: WorkerContext) -> None:
+        """Rest if nothing is open. `context`: the calling thread's."""
+        # In this order: what is stored after the look wakes the lane after it.
+        self._stirred.clear()
+        self.rests = False
+        at_stake = any(map(is_at_stake, context.journal.all_replicates()))
+        self.rests = not at_stake and not context.lane_store.busy(context.lane.id)
+        if self.rests:
+            # Heads that come meanwhile are seen by nobody.
+            self._head_came.set()
+
+    def stirs_within(self, seconds: float) -> bool:
+        """Wait until the lane is woken or a run of it ends, at most so many seconds; whether one did."""
+        # `stop` is set before `stirred`, which may have been cleared since.
+        return self._stop.is_set() or self._stirred.wait(seconds)
 
     def hangs(self, now: float) -> bool:
         """Whether one run lasts longer than LANE_SECONDS. `now`: Unix seconds."""

@@ -21,7 +21,7 @@ from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Replicate
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import DEALS, READY
-from pipeline.store.logs import LOGS
+from pipeline.store.logs import LOGS, Together
 from pipeline.store.task.documents import to_document
 from protocol.poco.events import Event, SchedulerNotice, Seen, TaskContribute, TaskFinalize, TaskInitialize
 from protocol.poco.money import Kind
@@ -195,8 +195,8 @@ class Past:
             TaskFinalize(task, "0x"),
         ]
         where = (BlockNumber(0), BlockHash(ZERO_HASH), Timestamp(0), TxHash(ZERO_HASH), 0)
-        rows = [LOGS.to_document(Seen(event, *where)) for event in about]
-        notice = LOGS.to_document(Seen(SchedulerNotice(self.workerpool, DealId(ZERO_HASH)), *where))
+        rows = [LOGS.to_document(Together((Seen(event, *where),))) for event in about]
+        notice = LOGS.to_document(Together((Seen(SchedulerNotice(self.workerpool, DealId(ZERO_HASH)), *where),)))
         for deal in range(_deals_of(ended)):
             block_hash, event = _id(_BLOCK + deal), {**notice["event"], "deal_id": _id(_DEAL + deal)}
             yield {**notice, "_id": f"{block_hash}:0", "block": deal + 1, "block_hash": block_hash, "event": event}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import structlog
 
@@ -40,8 +40,8 @@ RETRY_FIRST, RETRY_LAST = 1.0, 30.0
 
 def heads(
     ws_url: str | None, rpc: JsonRpc, block_time: float, stop: threading.Event, announced: Announced | None = None
-) -> Iterator[BlockNumber]:
-    """Numbers of new heads until `stop` is set, the first at once.
+) -> Generator[BlockNumber, None, None]:
+    """Numbers of new heads until `stop` is set, or the generator is closed; the first at once.
 
     Without a new head, the present one is repeated every two blocks, or 2 s if that is longer. While the node does not
     answer, nothing comes. `stop` ends the wait at once. `announced` gets the headers that come with the numbers.

@@ -31,7 +31,7 @@ MESSAGE_BYTES = 2**20
 #: A node's own socket on this machine is written as this and its path.
 _IPC = "ipc:"
 #: How often the thread that waits for `stop` looks whether it is still needed, seconds.
-_STOP_CHECK_SECONDS = 1.0
+_STOP_CHECK_SECONDS = 10.0
 
 
 class _Subscribed:

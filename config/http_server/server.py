@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import FrameType
+
 import uvicorn
 from fastapi import FastAPI
 
@@ -12,12 +15,40 @@ from config.settings import Settings
 GRACE_SECONDS = 10
 #: Seconds an idle connection is kept: longer than a worker's pause between two pings.
 KEEP_ALIVE_SECONDS = 30
+#: Seconds between two looks of an idle server at its clock, by which answers are dated; uvicorn has a tenth of it.
+TICK_SECONDS = 1.0
+
+
+class CalmServer(uvicorn.Server):
+    """uvicorn's server, which wakes up once a second while nobody asks anything, and ends at once at a signal."""
+
+    _pause: asyncio.Future[None] | None = None
+
+    async def main_loop(self) -> None:
+        """Date answers, until a signal. uvicorn calls it once the server listens."""
+        loop = asyncio.get_running_loop()
+        # Its every tenth tick does what there is to do.
+        while not await self.on_tick(0):
+            self._pause = loop.create_future()
+            loop.call_later(TICK_SECONDS, _end, self._pause)
+            await self._pause
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End soon. uvicorn calls it at a signal."""
+        super().handle_exit(sig, frame)
+        if self._pause is not None:
+            self._pause.get_loop().call_soon_threadsafe(_end, self._pause)
+
+
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)
 
 
 def http_server(settings: Settings, app: FastAPI, host: str, port: int) -> uvicorn.Server:
     """A server of `app` with every limit of connections and of time. Raises BadSetting."""
     connections = Connections.of(settings)
-    return uvicorn.Server(
+    return CalmServer(
         uvicorn.Config(
             app,
             host=host,

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from config.early_steps import early_steps
 from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedInLately
-from pipeline.domain.decide import can_change_decision
+from pipeline.domain.decide import can_change_decision, frees_slot, leaves_nothing
 from pipeline.domain.kept_output import kept_output
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.domain.replicas import replicate_of_voter
@@ -47,6 +47,11 @@ def report(task_id: HexId, request: Report, wallet: SignedInLately, services: Ac
         # After the step, which is cheaper; a crash in between has the machine report it again.
         _keep_output(services, before, replicate, request, now)
     if before is not None and replicate is not None:
+        if frees_slot(replicate, request.step, request.cause):
+            # In the order of every decision: first the task, then its machine. After a crash in between the sweep does.
+            services.store.workers.pledge([(wallet, task_id)])
+        if request.step is Step.COMPUTED:
+            services.computed.put(before, replicate, now)
         announce(services, before, replicate, request)
 
 
@@ -90,11 +95,14 @@ def on_chain(services: Access, task: TaskRecord) -> ChainView:
 
 
 def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted: Report) -> None:
-    """Publish `advance` if the step can change a decision, show the step in Flower, count it.
+    """Publish `advance` if the step can change a decision, or `assign` if it has freed a slot and does nothing else;
+    show the step in Flower, count it.
 
     Called once the report is stored; the report is accepted even if this fails.
     """
-    if can_change_decision(accepted.step, replicate.mode, early_steps=early_steps(services.settings)):
+    if frees_slot(replicate, accepted.step, accepted.cause) and leaves_nothing(task):
+        services.notifier.send_assign(freed=True)
+    elif can_change_decision(accepted.step, replicate.mode, early_steps=early_steps(services.settings)):
         services.notifier.send_advance(task.task_id)
     services.relay.report(replicate, task.task_id, accepted)
     REPORTS.labels(step=str(accepted.step)).inc()

@@ -25,6 +25,7 @@ from config.values.endpoints import public_endpoints
 from pipeline.api.auth.secret import KeyRing
 from pipeline.api.limits.recent_answers import RecentAnswers
 from pipeline.api.monitor import Monitor
+from pipeline.api.results.lately_computed import LatelyComputed
 from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
@@ -65,6 +66,7 @@ class _Wake(Enum):
     """What is published beside tasks to advance."""
 
     ASSIGN = auto()
+    ASSIGN_FREED = auto()
     LANE = auto()
     ORDERS = auto()
 
@@ -82,9 +84,9 @@ class BackgroundNotifier:
         """Have a task advanced."""
         self._background.put(task_id)
 
-    def send_assign(self) -> None:
-        """Have waiting tasks matched: a machine has come."""
-        self._background.put(_Wake.ASSIGN)
+    def send_assign(self, *, freed: bool = False) -> None:
+        """Have waiting tasks matched: a machine has come, or, if `freed`, one that was there has a slot free again."""
+        self._background.put(_Wake.ASSIGN_FREED if freed else _Wake.ASSIGN)
 
     def send_lane(self) -> None:
         """Have the scheduler's lane run: it has something to send."""
@@ -108,6 +110,8 @@ class BackgroundNotifier:
         self._notifier.send_advance(list(tasks))
         if _Wake.ASSIGN in items:
             self._notifier.send_assign()
+        elif _Wake.ASSIGN_FREED in items:
+            self._notifier.send_assign(freed=True)
         if _Wake.LANE in items:
             self._notifier.send_lane()
         if _Wake.ORDERS in items:
@@ -133,6 +137,8 @@ class Services:
     rates: RateLimits
     #: What IPFS and the disk did not take.
     refusals: Refusals = field(default_factory=Refusals)
+    #: What machines that work alone are about to upload.
+    computed: LatelyComputed = field(default_factory=LatelyComputed)
     signing_in: SignInsUnderWay = field(default_factory=SignInsUnderWay)
     #: What changes by the hour.
     slow_answers: RecentAnswers = field(default_factory=lambda: RecentAnswers(SLOW_SECONDS))

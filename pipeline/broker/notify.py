@@ -38,9 +38,9 @@ class Notifier:
         """Publish `advance`: decide what tasks need next."""
         self._send(topology.ADVANCE, [(chunk,) for chunk in chunks(tasks, ADVANCE_CHUNK)])
 
-    def send_assign(self) -> None:
-        """Publish `assign`: match waiting tasks with free slots."""
-        self._send(topology.ASSIGN, [()])
+    def send_assign(self, *, freed: bool = False) -> None:
+        """Publish `assign`: match waiting tasks with free slots. `freed`: of machines that are known to take tasks."""
+        self._send(topology.ASSIGN, [(True,) if freed else ()])
 
     def send_orders(self) -> None:
         """Publish `orders`: decide what the pool offers on the market."""

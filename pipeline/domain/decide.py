@@ -38,7 +38,7 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.outcomes import Trouble
-from pipeline.domain.records import Outcome, ReplicateState, Standing, TaskRecord, TaskStage
+from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
 from protocol.counts import count
 from protocol.ethereum.hexbytes import to_hex
@@ -92,6 +92,28 @@ def can_change_decision(step: Step, mode: Mode, *, early_steps: bool = False) ->
     """
     voting = mode is Mode.VOTE and (step is Step.UPLOADED or (early_steps and step is Step.REVEALED))
     return step in (Step.COMPUTED, Step.FAILED) or voting
+
+
+def frees_slot(replicate: Replicate, step: Step, cause: str | None) -> bool:
+    """Whether a report by itself gives its replicate's slot back, as `Pledge` does: no look at the chain could say
+    otherwise of a machine that works alone and was right before. `replicate`: as it was before the report; `cause`: of
+    the report.
+    """
+    return (
+        step is Step.COMPUTED
+        and cause is None
+        and replicate.mode is Mode.SOLO
+        and replicate.standing is Standing.PROVEN
+        and replicate.holds_slot
+        and replicate.live
+    )
+
+
+def leaves_nothing(task: TaskRecord) -> bool:
+    """Whether after a report that frees its slot (`frees_slot`) nothing else is to be decided about a task until the
+    chain shows something. `task`: as it was before the report.
+    """
+    return task.open and not task.orphaned and not task.wants and len(task.replicates) == 1
 
 
 def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:

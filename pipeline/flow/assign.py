@@ -24,6 +24,7 @@ from pipeline.flow import isolate
 from pipeline.flow.machines import unmatched
 from pipeline.flow.machines.new_pool import decided_by
 from pipeline.scheduler import Scheduler
+from pipeline.store.machine.ready import Round
 from pipeline.store.task.tasks import NewReplicates
 from protocol.assignment import sign_assignment
 from protocol.errors import BadMessage, RpcError, RpcUnavailable
@@ -42,6 +43,8 @@ TASKS, PAGES = 400, 6
 FEW = 32
 #: Tasks read beyond the few free slots in a round's first pages: some workers had some of them before, mostly none.
 BESIDE = (8, FEW)
+#: Tasks read with the machines at the begin of a round: enough where two slots are free, as mostly.
+AT_BEGIN = BESIDE[0] + 2
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.
 WORKERS, SPARE = 1000, 20
@@ -76,28 +79,26 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     given = 0
     for number in range(PAGES):
         now = scheduler.clock()
-        free, begins = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now)
-        if not free or begins.holds:
+        begun = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now, tasks=0 if number else AT_BEGIN)
+        if not begun.free or begun.begins.holds:
             break
-        count, more = _page(scheduler, free, now, number, paused=begins.paused)
+        count, more = _page(scheduler, begun, now, number)
         given += count
         if not more:
             break
     return given
 
 
-def _page(
-    scheduler: Scheduler, free: Sequence[WorkerRecord], now: float, number: int, *, paused: bool
-) -> tuple[int, bool]:
+def _page(scheduler: Scheduler, begun: Round, now: float, number: int) -> tuple[int, bool]:
     """Match the most urgent tasks with these machines, the best that are free, or more if there are many; how many
     replicates were given out, and whether to read the next page.
 
     The first pages have about as many tasks as slots are free: mostly it is one slot, and others are behind hundreds.
     """
+    free = begun.free
     few, slots = len(free) <= FEW, sum(worker.free for worker in free)
     limit = min(TASKS, slots + BESIDE[number]) if few and number < len(BESIDE) else TASKS
-    # What a paused pool has begun it finishes; all else waits, untouched, however much of it there is.
-    waiting = scheduler.store.tasks.tasks_wanting_workers(now, limit, begun=paused)
+    waiting = _waiting(scheduler, begun, now, number, limit)
     tasks = decided_by(scheduler.store.workers, _with_deal(scheduler, waiting, now), now)
     if not tasks:
         return 0, len(waiting) == limit
@@ -116,6 +117,17 @@ def _page(
         taken = {found.task.task_id for found in matches}
         _pass_over(scheduler, [task for task in served if task.task_id not in taken], workers, now)
     return given, True
+
+
+def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit: int) -> list[TaskRecord]:
+    """The most urgent `limit` tasks. What a paused pool has begun it finishes; all else waits, untouched, however much
+    of it there is.
+    """
+    tasks, paused = scheduler.store.tasks, begun.begins.paused
+    if number == 0 and (limit <= AT_BEGIN or len(begun.waiting) < AT_BEGIN) and not paused:
+        # As many as are wanted, or all there are.
+        return tasks.read(begun.waiting[:limit])
+    return tasks.tasks_wanting_workers(now, limit, begun=paused)
 
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:

@@ -173,7 +173,8 @@ class ChainStore:
         """
         # Before and after: a crash between storing and marking would leave an ended task as it is for ever.
         self._tasks.forget_sent(found.tasks)
-        self.logs.orphan(found.extra)
+        # Also what is stored in the place of what is missing, perhaps in a row with others.
+        self.logs.orphan([*found.extra, *found.missing])
         self.logs.put(found.missing)
         extra = [(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals]
         gone = self._deals.stored_at(extra)

@@ -1,12 +1,17 @@
 """Collection `logs`: every PoCo event of our deals and tasks, kept as long as those; a reorg marks, it never deletes.
 
-_id = <block hash>:<log index>     so the same log read twice is one row, and its twin in another block is another
+_id = <block hash>:<log index>         so the same log read twice is one row, and its twin in another block is another
+_id = <block hash>:<index>,<index>,…   what happened to one task in one block: its last event as a row of its own has
+                                       it, and in `before` the ones before it
+
+A process of the release before reads the last event of such a row. For the rest it asks the contract, as it does for
+events that a node hid.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +57,12 @@ _KINDS: dict[str, Documents[Any]] = {
 }
 
 
+#: Kinds that always have rows of their own: by these a task is known before its deal is, and lost stakes are listed.
+_ALONE = (events.SchedulerNotice, events.TaskInitialize, events.FaultyContribution)
+#: Fields of each event in a row; the others are its block's.
+_OWN = ("kind", "event", "tx", "log_index")
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a log stands; its event is stored beside it, by the name of its kind."""
@@ -66,36 +77,55 @@ class _Place:
 _PLACES = Documents(_Place, names={"block_number": "block", "timestamp": "at", "tx_hash": "tx"})
 
 
-class _LogDocuments(Documents[events.Seen]):
-    """Events with their places; the kind decides which mapping reads the event."""
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Events of one block that share a row, by index."""
 
-    def to_document(self, record: events.Seen) -> Document:
-        place = _Place(record.block_number, record.block_hash, record.timestamp, record.tx_hash, record.log_index)
-        kind = type(record.event).__name__
-        return {
-            "_id": _key(record),
-            "kind": kind,
-            "event": _KINDS[kind].to_document(record.event),
-            "orphaned": False,
-            **_PLACES.to_document(place),
-        }
-
-    def to_record(self, row: Row) -> events.Seen:
-        place = _PLACES.to_record(row)
-        kind = _KINDS.get(str(row.get("kind")))
-        if kind is None:
-            raise Unfit(why=f"kind: this release knows no event {row.get('kind')!r}")
-        return events.Seen(
-            kind.to_record(row.get("event") or {}),
-            place.block_number,
-            place.block_hash,
-            place.timestamp,
-            place.tx_hash,
-            place.log_index,
-        )
+    seen: tuple[events.Seen, ...]
 
 
-LOGS = _LogDocuments(events.Seen)
+class _LogDocuments(Documents[Together]):
+    """Events with their places; the kind of each decides which mapping reads it."""
+
+    def to_document(self, record: Together) -> Document:
+        *before, last = map(_own, record.seen)
+        document = {"_id": _key(record.seen), "orphaned": False, **last}
+        if before:
+            document["before"] = [{name: item[name] for name in _OWN} for item in before]
+        return document
+
+    def to_record(self, row: Row) -> Together:
+        before = row.get("before", [])
+        if not isinstance(before, list) or not all(isinstance(item, dict) for item in before):
+            raise Unfit(why="before: it is no list of events")
+        block = {name: value for name, value in row.items() if name not in _OWN}
+        return Together(tuple(_seen(block | item) for item in (*before, {name: row.get(name) for name in _OWN})))
+
+
+def _own(seen: events.Seen) -> Document:
+    """An event alone, and its place."""
+    place = _Place(seen.block_number, seen.block_hash, seen.timestamp, seen.tx_hash, seen.log_index)
+    kind = type(seen.event).__name__
+    return {"kind": kind, "event": _KINDS[kind].to_document(seen.event), **_PLACES.to_document(place)}
+
+
+def _seen(row: Row) -> events.Seen:
+    """The event whose fields these are. Raises Unfit."""
+    place = _PLACES.to_record(row)
+    kind = _KINDS.get(str(row.get("kind")))
+    if kind is None:
+        raise Unfit(why=f"kind: this release knows no event {row.get('kind')!r}")
+    return events.Seen(
+        kind.to_record(row.get("event") or {}),
+        place.block_number,
+        place.block_hash,
+        place.timestamp,
+        place.tx_hash,
+        place.log_index,
+    )
+
+
+LOGS = _LogDocuments(Together)
 
 
 class Logs:
@@ -114,13 +144,13 @@ class Logs:
         if not seen:
             return
         try:
-            self._replace([LOGS.to_document(item) for item in seen])
+            self._replace([LOGS.to_document(part) for part in _parts(seen)])
         except UNSTORABLE:
             for item in seen:
                 self._put_alone(item)
 
     def _put_alone(self, item: events.Seen) -> None:
-        document = LOGS.to_document(item)
+        document = LOGS.to_document(Together((item,)))
         try:
             self._replace([document])
         except UNSTORABLE as error:
@@ -149,22 +179,21 @@ class Logs:
 
     def read_rows(self, rows: Iterable[Row]) -> tuple[dict[TaskId, list[events.Seen]], set[TaskId]]:
         """As `read`, from rows of this collection that came with their tasks (`Tasks.load_with_logs`)."""
-        found: dict[TaskId, list[events.Seen]] = defaultdict(list)
+        found: dict[TaskId, dict[tuple[int, int], events.Seen]] = defaultdict(dict)
         broken: set[TaskId] = set()
         for row in rows:
             task_id = TaskId(row["event"]["task_id"])
-            read = self.reader.each([row])
-            found[task_id] += read
+            read = self._each([row])
+            # One that was stored alone and together with others is one.
+            found[task_id] |= {(item.block_number, item.log_index): item for item in read}
             if not read:
                 broken.add(task_id)
-        for seen in found.values():
-            seen.sort(key=lambda item: (item.block_number, item.log_index))
-        return dict(found), broken
+        return {task_id: [item for _, item in sorted(seen.items())] for task_id, seen in found.items()}, broken
 
     def wrong_votes(self, worker: Wallet, limit: int) -> list[events.Seen]:
         """The votes with which a machine lost its stake, newest first; at most `limit`."""
         wrong = {"event.worker": worker, "kind": events.FaultyContribution.__name__, "orphaned": False}
-        return self.reader.each(self._rows.find(wrong).sort("block", DESCENDING).limit(limit))
+        return self._each(self._rows.find(wrong).sort("block", DESCENDING).limit(limit))
 
     def orphan_above(self, block: BlockNumber) -> list[TaskId]:
         """Mark logs above `block` as gone from the chain; returns the tasks they were about."""
@@ -175,7 +204,7 @@ class Logs:
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[events.Seen]:
         """Logs of blocks first … last on the present chain."""
-        return self.reader.each(self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False}))
+        return self._each(self._rows.find({"block": {"$gte": first, "$lte": last}, "orphaned": False}))
 
     def initialized(self, task_ids: Iterable[TaskId]) -> set[TaskId]:
         """Which of these tasks were initialized on the present chain."""
@@ -184,11 +213,24 @@ class Logs:
         return {TaskId(row["event"]["task_id"]) for row in rows}
 
     def orphan(self, seen: Sequence[events.Seen]) -> None:
-        """Mark these logs as not of the present chain."""
-        self._rows.update_many({"_id": {"$in": [_key(item) for item in seen]}}, {"$set": {"orphaned": True}})
+        """Mark these logs as not of the present chain; those that share a row with one of them get rows of their own,
+        before it is marked.
+        """
+        gone = {_key((item,)) for item in seen}
+        shared = {"block": {"$in": sorted({item.block_number for item in seen})}, "before": {"$exists": True}}
+        for row in self._rows.find({**shared, "orphaned": False}):
+            alone = list(_taken_apart(row))
+            if gone & {single["_id"] for single in alone}:
+                self._replace([single for single in alone if single["_id"] not in gone])
+                gone.add(row["_id"])
+        self._rows.update_many({"_id": {"$in": sorted(gone)}}, {"$set": {"orphaned": True}})
+
+    def _each(self, rows: Iterable[Row]) -> list[events.Seen]:
+        """All events of those rows that can be read."""
+        return [item for together in self.reader.each(rows) for item in together.seen]
 
     def count(self) -> int:
-        """About how many logs are stored, orphaned ones too."""
+        """About how many rows are stored, orphaned ones too."""
         return self._rows.estimated_document_count()
 
     def since(self, block: BlockNumber) -> list[TaskId]:
@@ -197,5 +239,24 @@ class Logs:
         return [TaskId(task) for task in tasks if task is not None]
 
 
-def _key(seen: events.Seen) -> str:
-    return f"{seen.block_hash}:{seen.log_index}"
+def _parts(seen: Iterable[events.Seen]) -> list[Together]:
+    """The events as they share rows: those of one task in one block, except kinds that have rows of their own."""
+    parts: dict[tuple[object, ...], list[events.Seen]] = defaultdict(list)
+    for item in seen:
+        event = item.event
+        together = item.place if isinstance(event, _ALONE) else (item.block_hash, event.task_id)
+        parts[together].append(item)
+    return [Together(tuple(sorted(part, key=lambda item: item.log_index))) for part in parts.values()]
+
+
+def _key(seen: Sequence[events.Seen]) -> str:
+    """`_id` of the row of these events."""
+    return f"{seen[0].block_hash}:{','.join(str(item.log_index) for item in seen)}"
+
+
+def _taken_apart(row: Row) -> Iterator[Document]:
+    """A row of several events as one row for each."""
+    common = {name: value for name, value in row.items() if name != "before"}
+    for own in (*row["before"], {}):
+        single = {**common, **own}
+        yield {**single, "_id": f"{single['block_hash']}:{single['log_index']}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo import ASCENDING, DESCENDING
@@ -9,14 +10,19 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.domain.records import WorkerRecord
+from pipeline.store.documents import Row
 from pipeline.store.hold import POOL, Begins, begins_from, begins_stages, of_pool
 from pipeline.store.machine.documents import WORKERS
 from pipeline.store.quarantine import Quarantine, Reader
+from pipeline.store.task.tasks import COLLECTION as TASKS
+from pipeline.store.task.tasks import MOST_URGENT_FIRST, waiting
 
 #: What a worker must be to get tasks, as far as its row tells: what the index is about, and what else.
 READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
 #: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
 BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
+#: Where a row of the round's query holds a task.
+_TASK = "task"
 
 
 def ready(seen_after: float, now: float) -> dict[str, Any]:
@@ -27,6 +33,17 @@ def ready(seen_after: float, now: float) -> dict[str, Any]:
     return READY | {"seen_at": {"$gte": seen_after}, "rest_until": {"$lte": now}} | present
 
 
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a round of matching begins with."""
+
+    free: list[WorkerRecord]
+    #: What keeps the pool from giving them anything.
+    begins: Begins
+    #: Rows of the tasks that come first, for `Tasks.read`; as many as were asked for, if there are as many.
+    waiting: list[Row]
+
+
 class Rounds:
     """The first query of a round of matching."""
 
@@ -34,13 +51,22 @@ class Rounds:
         self._rows: Collection[dict[str, Any]] = db["workers"]
         self._reader = Reader(self._rows, WORKERS, Quarantine(db), lambda until: {"rest_until": until})
 
-    def begin(self, seen_after: float, limit: int, now: float) -> tuple[list[WorkerRecord], Begins]:
-        """The best `limit` workers as of `ready`, and what keeps the pool from giving them anything. Unix seconds."""
+    def begin(self, seen_after: float, limit: int, now: float, *, tasks: int = 0) -> Round:
+        """The best `limit` workers as of `ready`, and the first `tasks` tasks as of `Tasks.tasks_wanting_workers`, in
+        one query. Unix seconds.
+        """
         stages: list[dict[str, Any]] = [
             {"$match": ready(seen_after, now)},
             {"$sort": dict(BEST_FIRST)},
             {"$limit": limit},
             {"$unionWith": {"coll": POOL, "pipeline": begins_stages()}},
         ]
+        if tasks:
+            urgent = [{"$match": waiting(now)}, {"$sort": MOST_URGENT_FIRST}, {"$limit": tasks}]
+            wrapped = {"$project": {"_id": 0, _TASK: "$$ROOT"}}
+            stages.append({"$unionWith": {"coll": TASKS, "pipeline": [*urgent, wrapped]}})
         rows = list(self._rows.aggregate(stages))
-        return self._reader.each(row for row in rows if not of_pool(row)), begins_from(filter(of_pool, rows))
+        first = [row[_TASK] for row in rows if _TASK in row]
+        others = [row for row in rows if _TASK not in row]
+        free = self._reader.each(row for row in others if not of_pool(row))
+        return Round(free, begins_from(filter(of_pool, others)), first)

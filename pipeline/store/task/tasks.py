@@ -36,6 +36,10 @@ _SAVE_MARK = "saved_by"
 #: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
 _BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
 _BEGUN_TURN = "begun_turn"
+#: The collection's name.
+COLLECTION = "tasks"
+#: The order in which tasks are given out.
+MOST_URGENT_FIRST = {"contribution_deadline": ASCENDING}
 
 INDEXES = [
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
@@ -52,6 +56,11 @@ INDEXES = [
     *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
 ]
+
+
+def waiting(now: float) -> dict[str, Any]:
+    """The query for tasks that want replicates, still take votes and were not passed over lately (Unix seconds)."""
+    return {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
 
 
 class Verdicts(NamedTuple):
@@ -80,7 +89,7 @@ class Tasks:
     """Queries on `tasks`."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
-        self._rows: Collection[dict[str, Any]] = db["tasks"]
+        self._rows: Collection[dict[str, Any]] = db[COLLECTION]
         #: The same collection, read as the majority of members has it: no change of primary undoes that.
         self._lasting = self._rows.with_options(read_concern=ReadConcern("majority"))
         self.reader = Reader(
@@ -123,9 +132,13 @@ class Tasks:
 
         `begun`: only those that a worker was given before.
         """
-        query = {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
+        query = waiting(now)
         rows = self._rows.find(query | _BEGUN).hint(_BEGUN_TURN) if begun else self._rows.find(query)
-        return self.reader.each(rows.sort("contribution_deadline", ASCENDING).limit(limit))
+        return self.reader.each(rows.sort(MOST_URGENT_FIRST).limit(limit))
+
+    def read(self, rows: Iterable[Row]) -> list[TaskRecord]:
+        """The tasks of rows of this collection that came with others (`Rounds.begin`)."""
+        return self.reader.each(rows)
 
     def any_undecided(self, now: float) -> bool:
         """Whether a task was stored and not looked at yet, so that it is not known whether it wants workers."""
@@ -340,11 +353,14 @@ class Tasks:
         began: float | None = None,
     ) -> TaskRecord | None:
         """Note a worker's report on its own replicate, and return the task as it was before. `began`: as of
-        `reports.noted`. None: no such replicate, or the step was noted before. Raises InQuarantine.
+        `reports.noted`. None: no such replicate, or the step was noted before. Where the report frees the replicate's
+        slot (`pipeline.domain.decide.frees_slot`), the caller tells its worker's row (`Workers.pledge`), or else the
+        sweep does. Raises InQuarantine.
         """
-        own = {"_id": task_id, "replicates": {"$elemMatch": reports.expected(wallet, step)}}
-        before = self._rows.find_one_and_update(own, reports.noted(step, now, cause, exit_code, began))
-        return self.reader.one(before)
+        expected = {"_id": task_id, "replicates": {"$elemMatch": reports.expected(wallet, step)}}
+        change = reports.noted(step, now, cause, exit_code, began)
+        filters = reports.own(wallet, step, cause)
+        return self.reader.one(self._rows.find_one_and_update(expected, change, array_filters=filters))
 
     def record_upload(
         self,

@@ -10,15 +10,18 @@ from typing import Any
 
 import httpx
 import pytest
+from pymongo.errors import AutoReconnect
 
 from config.celery_apps import core_app
 from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.broker.flower import flower_launch
-from pipeline.domain.records import ReplicateState, TaskRecord
+from pipeline.domain.machines.slots import forgotten_slots
+from pipeline.domain.records import ReplicateState, Reservation, TaskRecord
+from pipeline.store.machine.workers import Workers
 from protocol.poco.tags import GPU_BIT, make_tag
-from protocol.types import Hash32
+from protocol.types import Hash32, NRlc
 from protocol.wire import LOG_TAIL_CHARACTERS, Step
 from tests.integration.api.conftest import REQUESTER, STRANGER, TASK, WORKER, Api, management
 from tests.integration.pipeline.rows import NO_TAG, deal
@@ -49,13 +52,61 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     api: Api, give: Callable[..., TaskRecord], pipeline_queue: Any
 ) -> None:
     give()
-    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(WORKER))
+    header = api.bearer(WORKER)
+    assert api.services.notifier.flush(ample(5.0))
+    published(pipeline_queue)
+    answer = api.http.post(REPORTS, json={"step": "computed"}, headers=header)
     assert answer.status_code == 204
     task = api.services.store.tasks.get_task(TASK)
     assert task is not None
     assert task.replicates[0].state is ReplicateState.COMPUTED
     assert api.services.notifier.flush(ample(5.0))
+    assert published(pipeline_queue) == [("pipeline.assign", "(True,)")], "nothing else is to be decided"
+
+
+def test_a_result_that_may_change_more_than_a_slot_has_its_task_decided_upon(
+    api: Api, give: Callable[..., TaskRecord], pipeline_queue: Any
+) -> None:
+    give()
+    api.services.store.tasks._rows.update_one({"_id": TASK}, {"$set": {"wants": 1}})
+    api.http.post(REPORTS, json={"step": "computed"}, headers=api.bearer(WORKER)).raise_for_status()
+    assert api.services.notifier.flush(ample(5.0))
     assert ("pipeline.advance", f"(['{TASK}'],)") in published(pipeline_queue)
+
+
+def test_the_report_of_a_machine_that_works_alone_gives_its_slot_back(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
+    give()
+    header, workers = api.bearer(WORKER), api.services.store.workers
+    enrolled = workers.get_worker(WORKER.wallet)
+    assert enrolled is not None
+    assert workers.reserve(WORKER.wallet, [Reservation(TASK, api.clock(), NRlc(0))])
+    api.http.post(REPORTS, json={"step": "computed"}, headers=header).raise_for_status()
+    worker, task = workers.get_worker(WORKER.wallet), api.services.store.tasks.get_task(TASK)
+    assert worker is not None
+    assert task is not None
+    assert (worker.held, [item.task_id for item in worker.pledged]) == ((), [TASK])
+    assert (task.replicates[0].holds_slot, task.replicates[0].pledged) == (False, True)
+
+
+def test_a_crash_before_the_slot_is_given_back_leaves_it_to_the_sweep(
+    api: Api, give: Callable[..., TaskRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give()
+    header, workers = api.bearer(WORKER), api.services.store.workers
+    now = api.clock()
+    assert workers.reserve(WORKER.wallet, [Reservation(TASK, now, NRlc(0))])
+
+    def end(*_: object) -> None:
+        raise AutoReconnect
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workers, "pledge", end)
+        assert api.http.post(REPORTS, json={"step": "computed"}, headers=header).status_code == 503
+    assert api.http.post(REPORTS, json={"step": "computed"}, headers=header).status_code == 204
+    holding, tasks = workers.holding_since(now + 1, 10), api.services.store.tasks.load_tasks([TASK])
+    assert forgotten_slots(holding, {TASK: tasks[0]}, now + 1) == ([], [(WORKER.wallet, TASK)])
 
 
 def test_a_repeated_report_is_accepted_and_changes_nothing(api: Api, give: Callable[..., TaskRecord]) -> None:

@@ -39,7 +39,7 @@ def test_the_header_that_comes_with_a_head_says_what_the_node_says_when_it_is_as
 
     assert reader.quiet(announced.between(head, head)) == reader.headers(head, head)
     assert announced.take() is not None
-    found.close()  # type: ignore[attr-defined]  # a generator
+    found.close()
     assert announced.between(head, head) == [], "nothing is kept of a subscription that has ended"
 
 

@@ -22,6 +22,7 @@ from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings
 from pipeline.broker.notify import Notifier
+from pipeline.domain.decide import frees_slot
 from pipeline.store.client import Store
 from protocol.errors import RpcUnavailable
 from protocol.ethereum.hexbytes import to_hex
@@ -154,5 +155,12 @@ class SimulatedWorker:
         self.lane.run()
 
     def _report(self, task: str, step: Step) -> None:
-        if self.store.tasks.record_report(TaskId(task), self.key.wallet, step, self.clock(), None, None):
-            self.notifier.send_advance([TaskId(task)])
+        wallet = self.key.wallet
+        before = self.store.tasks.record_report(TaskId(task), wallet, step, self.clock(), None, None)
+        if before is None:
+            return
+        replicate = before.replicate(wallet)
+        assert replicate is not None
+        if frees_slot(replicate, step, None):
+            self.store.workers.pledge([(wallet, TaskId(task))])
+        self.notifier.send_advance([TaskId(task)])

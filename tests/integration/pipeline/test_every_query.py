@@ -39,7 +39,7 @@ from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.deals import DEALS, NEW, Lease
 from pipeline.store.ended import PastDeal
-from pipeline.store.logs import LOGS, Logs
+from pipeline.store.logs import LOGS, Logs, Together
 from pipeline.store.machine.challenges import Challenges
 from pipeline.store.money.gas import GasBook
 from pipeline.store.money.ledger import BlocksRead, Movements
@@ -239,7 +239,7 @@ def arguments(made: Past) -> dict[str, Any]:
         "PastDeal": PastDeal(deal.deal_id, int(NOW)),
         "Place": (BLOCK, deal.deal_id),
         "tuple[BlockNumber, str]": (BLOCK, deal.deal_id),
-        "Row": LOGS.to_document(seen),
+        "Row": LOGS.to_document(Together((seen,))),
         "Mapping[TaskId, tuple[int, float]]": {task.task_id: (0, NOW)},
         "Mapping[TaskId, TaskRecord]": {task.task_id: task},
         "Mapping[Wallet, Sequence[Reservation]]": {WORKER: [held]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import Mock
@@ -111,9 +112,15 @@ def test_a_vote_is_revealed_by_the_thread_that_follows_the_chain_and_asks_the_po
     context.close = lambda: None
     monkeypatch.setattr(upkeep_process, "WorkerContext", lambda _: context)
     monkeypatch.setattr(upkeep_process, "UnaskedReveals", lambda _: world.reveals)
-    monkeypatch.setattr(upkeep_process, "heads", lambda *_: [1])
+    stop = threading.Event()
+
+    def one_head(*_: object) -> Iterator[int]:
+        yield 1
+        stop.set()
+
+    monkeypatch.setattr(upkeep_process, "heads", one_head)
     machine: Any = SimpleNamespace(settings=read_settings(ws_url=None))
-    upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock()), threading.Event())
+    upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock(rests=False)), stop)
     assert world.sent == [("reveal", task)]
     assert world.pinged == []
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
 from chain.watch.audit import Audit
@@ -22,10 +23,11 @@ from pipeline.store.task.tasks import Tasks
 from protocol.poco import events
 from protocol.poco.events import BlockRef, Seen
 from protocol.poco.view import ChainView
-from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash
-from tests.integration.pipeline.rows import DEAL, POOL, deal, some_tasks
+from protocol.types import BlockHash, BlockNumber, Hash32, TaskId, Timestamp, TxHash
+from tests.integration.pipeline.rows import ALICE, DEAL, POOL, deal, some_tasks
 
 NOW = 1_700_000_000.0
+WON = Hash32("0x" + "77" * 32)
 
 
 def block(number: int, branch: str = "aa") -> BlockRef:
@@ -50,6 +52,67 @@ def test_a_reorg_marks_logs_and_the_new_branch_counts(store: Store) -> None:
     store.chain.commit([new], [log(events.TaskInitialize(task, POOL), new)])
     (seen,) = store.chain.logs.of_tasks([task])[task]
     assert seen.block_hash == new.hash
+
+
+def voted_alone(task: TaskId, at: BlockRef, first: int = 0) -> list[Seen]:
+    """The events of one transaction by which a machine votes, reveals and finalizes."""
+    happened: list[events.Event] = [
+        events.TaskContribute(task, ALICE, WON),
+        events.TaskConsensus(task, WON),
+        events.TaskReveal(task, ALICE, WON),
+        events.TaskFinalize(task, "0x"),
+    ]
+    return [log(event, at, index) for index, event in enumerate(happened, first)]
+
+
+def rows(store: Store) -> int:
+    return store._db["logs"].count_documents({"_id": {"$gt": ""}})
+
+
+def test_what_happens_to_a_task_in_one_block_is_one_row_and_read_as_it_happened(store: Store) -> None:
+    one, other = (task.task_id for task in some_tasks(store, 2))
+    seen = {one: voted_alone(one, block(11)), other: voted_alone(other, block(11), 4)}
+    begun = log(events.TaskInitialize(one, POOL), block(10))
+    for _ in range(2):
+        store.chain.commit([block(10), block(11)], [begun, *seen[one], *seen[other]])
+    assert rows(store) == 3
+    assert store.chain.logs.of_tasks(seen) == {one: [begun, *seen[one]], other: seen[other]}
+    assert set(store.chain.logs_between(BlockNumber(11), BlockNumber(11))) == {*seen[one], *seen[other]}
+    assert set(store.chain.orphan(BlockNumber(10))) == {one, other}
+    assert store.chain.logs.of_tasks(seen) == {one: [begun]}
+
+
+def test_of_events_in_one_row_those_that_are_not_on_the_chain_go_alone_whenever_a_replay_is_cut_off(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (task,) = (task.task_id for task in some_tasks(store, 1))
+    at = block(11)
+    seen = voted_alone(task, at)
+    store.chain.commit([at], seen)
+
+    def end(*_: object, **__: object) -> None:
+        raise AutoReconnect
+
+    with monkeypatch.context() as patch, pytest.raises(AutoReconnect):
+        patch.setattr(Collection, "update_many", end)
+        store.chain.logs.orphan([seen[1]])
+    assert store.chain.logs.of_tasks([task]) == {task: seen}, "each once, whatever rows have it"
+
+    store.chain.logs.orphan([seen[1]])
+    assert store.chain.logs.of_tasks([task]) == {task: [seen[0], *seen[2:]]}
+    store.chain.mend(Audit(at.number, at, missing=(seen[1],)))
+    assert store.chain.logs.of_tasks([task]) == {task: seen}
+
+
+def test_an_event_that_is_stored_otherwise_than_it_happened_is_mended_and_the_others_of_its_row_stay(
+    store: Store,
+) -> None:
+    (task,) = (task.task_id for task in some_tasks(store, 1))
+    at = block(11)
+    seen = voted_alone(task, at)
+    store.chain.commit([at], [*seen[:3], log(events.TaskFinalize(task, "0xbad0"), at, 3)])
+    store.chain.mend(Audit(at.number, at, missing=(seen[3],)))
+    assert store.chain.logs.of_tasks([task]) == {task: seen}
 
 
 def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:

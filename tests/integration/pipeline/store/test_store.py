@@ -11,10 +11,12 @@ import pytest
 from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
+from pipeline.domain.decide import frees_slot
 from pipeline.domain.records import (
     Outcome,
     Replicate,
     ReplicateState,
+    Standing,
     Submission,
     TaskRecord,
     TaskStage,
@@ -97,6 +99,35 @@ def test_a_report_counts_once_and_moves_the_replicate_forward_only(store: Store)
     assert not store.tasks.record_report(task, ALICE, Step.STARTED, NOW, None, None)
     (stored,) = store.tasks.load_tasks([task])
     assert stored.replicates[0].state is ReplicateState.COMPUTED
+
+
+def test_a_report_frees_a_slot_in_the_database_where_the_rule_says_so(store: Store) -> None:
+    before = [
+        Replicate(ALICE, mode, 2, NOW, state=state, holds_slot=holds, standing=standing)
+        for mode in Mode
+        for standing in Standing
+        for holds in (True, False)
+        for state in (ReplicateState.ASSIGNED, ReplicateState.LOST)
+    ]
+    reports = [(Step.COMPUTED, None), (Step.COMPUTED, "APP_FAILED"), (Step.STARTED, None)]
+    cases = [(replicate, *report) for replicate in before for report in reports]
+    told = {}
+    for task, (replicate, step, cause) in zip(some_tasks(store, len(cases)), cases, strict=True):
+        store.tasks.assign([NewReplicates(task, (replicate,), 0, 2, 0)], NOW, NOW)
+        told[task.task_id] = (
+            store.tasks.record_report(task.task_id, ALICE, step, NOW, cause, None),
+            replicate,
+            step,
+            cause,
+        )
+    freed = 0
+    for task in store.tasks.load_tasks(told):
+        noted, replicate, step, cause = told[task.task_id]
+        frees = noted is not None and frees_slot(replicate, step, cause)
+        freed += frees
+        stored = task.replicates[0]
+        assert (stored.holds_slot, stored.pledged) == ((False, True) if frees else (replicate.holds_slot, False))
+    assert freed == 1
 
 
 def test_a_wallet_cannot_report_for_another(store: Store) -> None:

@@ -13,13 +13,15 @@ from pipeline.domain.records import ChainFacts, Outcome, Replicate, Reservation,
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.documents import SCHEMA
+from pipeline.store.logs import LOGS, Together
 from pipeline.store.migrations import migrate
 from pipeline.store.money import ledger
 from pipeline.store.money.ledger import BlocksRead, Movements
 from pipeline.store.quarantine import FIRST_WAIT, LATER_RELEASE
 from pipeline.store.task.tasks import NewReplicates
+from protocol.poco.events import Seen, TaskConsensus, TaskContribute, TaskEvent
 from protocol.poco.money import EVEN
-from protocol.types import BlockHash, BlockNumber, Contract, Hash32, NRlc, TaskId, Timestamp, Wei
+from protocol.types import BlockHash, BlockNumber, Contract, Hash32, NRlc, TaskId, Timestamp, TxHash, Wei
 from protocol.wire import Mode, ResultLink, Step
 from tests.integration.pipeline.rows import ALICE, BOB, DEAL, NOW, deal, enrol, some_tasks
 from tests.unit.pipeline.money.test_ledger import ME
@@ -28,6 +30,7 @@ from tests.unit.pipeline.money.test_ledger import ME
 LATER: dict[str, Any] = {"mood": {"since": NOW, "words": ["calm"]}, "schema": SCHEMA + 1}
 LINK = ResultLink(storage="ipfs", location="/ipfs/QmResult")
 HUB = Contract("0x" + "4b" * 20)
+WON = Hash32("0x" + "77" * 32)
 
 
 def later(store: Store, collection: str, key: object, **inner: object) -> None:
@@ -112,6 +115,20 @@ def test_a_machine_keeps_what_a_later_release_stored_in_it(store: Store) -> None
     assert found["pledged"][0]["room"] == "x"
     store.workers.release([(ALICE, task)], Outcome.PAID, NOW)
     assert kept(row(store, "workers", ALICE)) == LATER
+
+
+def test_of_events_that_share_a_row_an_older_release_reads_the_last_as_a_row_of_its_own(store: Store) -> None:
+    (task,) = some_tasks(store, 1)
+    at = BlockNumber(11), BlockHash("0x" + "0b" * 32), Timestamp(11), TxHash("0x" + "1" * 64)
+    happened: list[TaskEvent] = [TaskContribute(task.task_id, ALICE, WON), TaskConsensus(task.task_id, WON)]
+    seen = tuple(Seen(event, *at, index) for index, event in enumerate(happened))
+    store.chain.logs.put(seen)
+    (found,) = store._db["logs"].find({"event.task_id": task.task_id})
+    alone = LOGS.to_document(Together(seen[1:]))
+    assert {name: found[name] for name in alone if name != "_id"} == {k: v for k, v in alone.items() if k != "_id"}
+    # It reads the block again when it starts.
+    store._db["logs"].insert_many([alone, LOGS.to_document(Together(seen[:1]))])
+    assert store.chain.logs.of_tasks([task.task_id]) == {task.task_id: list(seen)}
 
 
 def test_books_keep_what_a_later_release_stored_in_them(store: Store) -> None:

@@ -160,5 +160,5 @@ def test_an_error_in_a_thread_of_the_upkeep_ends_the_process() -> None:
 
     stop = threading.Event()
     with pytest.raises(RuntimeError):
-        upkeep_process._or_stop(stop, broken)
+        upkeep_process._or_end(stop.set, broken)
     assert stop.is_set()

@@ -12,6 +12,7 @@ from chain.rpc.announced import AnnouncedHead
 from protocol.types import BlockNumber
 from workers import upkeep_process
 from workers.task import steps
+from workers.task.replicate import ReplicateStage
 from workers.upkeep_process import LaneRunner
 
 
@@ -55,7 +56,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def runner(wakeups: Wakeups) -> LaneRunner:
     listener: Any = wakeups
     machine: Any = None
-    wakeups.lane = LaneRunner(machine, listener, threading.Event())
+    wakeups.lane = LaneRunner(machine, listener, threading.Event(), threading.Event())
     return wakeups.lane
 
 
@@ -89,3 +90,54 @@ def test_an_announced_header_is_used_by_one_run_and_a_head_that_was_polled_for_h
     assert given == [AnnouncedHead({"number": "0x0"}), None, AnnouncedHead({"number": "0x2"})]
     runner(Wakeups(1)).run()
     assert given[3:] == [None]
+
+
+def idle(*, busy: bool = False, stages: tuple[ReplicateStage, ...] = ()) -> Any:
+    """What a lane's thread of heads has: a lane with open work or without, and a journal with votes at these stages."""
+    replicates = [SimpleNamespace(stage=stage, solo=False) for stage in stages]
+    return SimpleNamespace(
+        journal=SimpleNamespace(all_replicates=lambda: replicates),
+        lane_store=SimpleNamespace(busy=lambda _: busy),
+        lane=SimpleNamespace(id=None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "rests"),
+    [
+        (idle(), True),
+        (idle(stages=(ReplicateStage.RUNNING, ReplicateStage.REVEALED)), True),
+        (idle(busy=True), False),
+        (idle(stages=(ReplicateStage.COMMITTED,)), False),
+    ],
+    ids=["nothing", "nothing at stake", "a transaction", "a vote to reveal"],
+)
+def test_a_machine_follows_no_heads_while_none_can_matter(context: Any, rests: bool) -> None:
+    lane = runner(Wakeups())
+    lane.rest_if_idle(context)
+    assert lane.rests is rests
+
+
+def test_a_lane_that_rested_looks_at_the_chain_anew_and_its_wake_up_ends_the_rest(same: list[bool]) -> None:
+    lane = runner(Wakeups(1, 0, 0))
+    wait = lane._listener.wait
+
+    def wait_and_rest() -> bool:
+        if len(same) == 2:
+            lane.rest_if_idle(idle())
+        return wait()
+
+    lane._listener.wait = wait_and_rest  # type: ignore[method-assign, assignment]
+    lane.run()
+    assert same == [False, True, False]
+    assert lane.stirs_within(0.0)
+    lane.rest_if_idle(idle(busy=True))
+    assert not lane.rests
+
+
+def test_a_machine_that_stops_while_it_begins_to_rest_does_not_rest() -> None:
+    lane = runner(Wakeups())
+    lane._stop.set()
+    lane._stirred.set()
+    lane.rest_if_idle(idle())
+    assert lane.stirs_within(3600.0)

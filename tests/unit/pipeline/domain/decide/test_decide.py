@@ -14,13 +14,21 @@ from pipeline.domain.actions import (
     End,
     Free,
     Method,
+    Pledge,
     Resume,
     Stop,
     Submit,
     Want,
 )
-from pipeline.domain.decide import MAX_FAILED_INTENTS, ORPHAN_TIMEOUT, ORPHANED_FOR_GOOD, can_change_decision
-from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskStage
+from pipeline.domain.decide import (
+    MAX_FAILED_INTENTS,
+    ORPHAN_TIMEOUT,
+    ORPHANED_FOR_GOOD,
+    can_change_decision,
+    frees_slot,
+    leaves_nothing,
+)
+from pipeline.domain.records import Replicate, ReplicateState, Standing, Submission, TaskStage
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
 from protocol.types import Contract
@@ -242,6 +250,33 @@ def test_only_reports_that_can_change_a_decision_wake_the_pipeline(step: Step, m
     assert can_change_decision(step, mode) is (step in needed)
     early = {Step.REVEALED} if mode is Mode.VOTE else set()
     assert can_change_decision(step, mode, early_steps=True) is (step in needed | early)
+
+
+@pytest.mark.parametrize(
+    ("alone", "frees"),
+    [
+        (replicate(1, ReplicateState.STARTED, mode=Mode.SOLO, holds_slot=True), True),
+        (replicate(1, ReplicateState.STARTED, mode=Mode.VOTE, holds_slot=True), False),
+        (replicate(1, ReplicateState.STARTED, mode=Mode.SOLO, holds_slot=True, standing=Standing.NEWCOMER), False),
+        (replicate(1, ReplicateState.LOST, mode=Mode.SOLO, holds_slot=True), False),
+        (replicate(1, ReplicateState.STARTED, mode=Mode.SOLO, holds_slot=False), False),
+    ],
+    ids=["alone", "one of several", "never right yet", "given up", "without a slot"],
+)
+def test_a_report_frees_a_slot_where_the_decision_would_and_nothing_is_left_to_decide(
+    alone: Replicate, frees: bool
+) -> None:
+    assert frees_slot(alone, Step.COMPUTED, None) is frees
+    assert not frees_slot(alone, Step.COMPUTED, "APP_FAILED")
+    assert not frees_slot(alone, Step.FAILED, None)
+    if frees:
+        record = task(trust=1, replicates=[alone])
+        assert leaves_nothing(record)
+        done = replace(alone, state=ReplicateState.COMPUTED, steps={**alone.steps, Step.COMPUTED: START + 1})
+        computed = replace(record, replicates=(done,))
+        assert decided(computed, view(initialized())) == [Pledge(alone.wallet)]
+        after = replace(computed, replicates=(replace(done, holds_slot=False, pledged=True),))
+        assert decided(after, view(initialized())) == []
 
 
 # -- winners that the record does not know -----------------------------------------------------------------------------
