@@ -179,18 +179,12 @@ class Router:
         return first
 
     def _count(self, message: Message) -> Document:
-        stages: list[Document] = [{"$match": message.body.get("query") or {}}, {"$count": "n"}]
-        rows = self._aggregate(message, message.body["count"], stages)
+        rows = self._ask(self.first, message.database, _as_aggregation(message.body))["cursor"]["firstBatch"]
         return {"n": rows[0]["n"] if rows else 0, "ok": 1.0}
 
     def _distinct(self, message: Message) -> Document:
-        stages = [{"$match": message.body.get("query") or {}}, {"$group": {"_id": f"${message.body['key']}"}}]
-        rows = self._aggregate(message, message.body["distinct"], stages)
+        rows = self._ask(self.first, message.database, _as_aggregation(message.body))["cursor"]["firstBatch"]
         return {"values": [row["_id"] for row in rows if row["_id"] is not None], "ok": 1.0}
-
-    def _aggregate(self, message: Message, collection: str, stages: Sequence[Document]) -> list[Document]:
-        wanted = {"clusterAggregate": collection, "pipeline": stages, "cursor": {"batchSize": _ALL}}
-        return list(self._ask(self.first, message.database, wanted)["cursor"]["firstBatch"])
 
     def _stats(self, message: Message) -> Document:
         found = [self._ask(address, message.database, {"dbStats": 1}) for address in self.shards.values()]
@@ -244,18 +238,28 @@ _LOWEST = -(1 << 63)
 def _routed(message: Message) -> Message:
     """The command as shards route it, also within an `explain`."""
     if message.name == "explain":
-        inner = message.body["explain"]
-        name = next(iter(inner))
-        if name not in _ROUTED:
-            return message
-        first, *others = inner.items()
-        return message.with_body(message.body | {"explain": dict([(_ROUTED[name], first[1]), *others])})
+        first, *others = message.body["explain"].items()
+        if first[0] in ("count", "distinct"):
+            return message.with_body(message.body | {"explain": _as_aggregation(message.body["explain"])})
+        return message.with_body(
+            message.body | {"explain": dict([(_ROUTED.get(first[0], first[0]), first[1]), *others])}
+        )
     name = _ROUTED.get(message.name)
     if name is None or str(message.body.get("collection", "")).startswith("$cmd."):
         return message
     first, *others = message.body.items()
     # A shard that routes takes the number of a retryable write for that of a transaction.
     return message.with_body(dict([(name, first[1]), *(item for item in others if item[0] != "txnNumber")]))
+
+
+def _as_aggregation(command: Document) -> Document:
+    """A `count` or `distinct` as an aggregation."""
+    stages: list[Document] = [{"$match": command.get("query") or {}}]
+    if "key" in command:
+        stages.append({"$group": {"_id": f"${command['key']}"}})
+    else:
+        stages.append({"$count": "n"})
+    return {"clusterAggregate": next(iter(command.values())), "pipeline": stages, "cursor": {"batchSize": _ALL}}
 
 
 def _refusal(code: int, says: str) -> Document:

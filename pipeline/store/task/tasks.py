@@ -38,7 +38,8 @@ _BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
 _BEGUN_TURN = "begun_turn"
 
 INDEXES = [
-    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
+    # No two tasks have both alike, as a task's id is their hash; where tasks are sharded by it, no index could say so.
+    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="of_deal"),
     IndexModel(
         [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
         name="waiting_turn",
