@@ -100,6 +100,7 @@ class Router:
             **dict.fromkeys(("hello", "ismaster", "isMaster"), lambda _: _HELLO),
             "endSessions": lambda _: {"ok": 1.0},
             "killCursors": lambda message: {"cursorsKilled": message.body["cursors"], "ok": 1.0},
+            "listShards": self._list,
             "replSetGetStatus": lambda _: _refusal(_NO_COMMAND, "this is a router"),
             "shardCollection": self._shard_collection,
             "count": self._count,
@@ -139,6 +140,10 @@ class Router:
                 raise LookupError("Query for sharded findAndModify must contain the shard key")
             return self.shards[table.shard_of(value)], message
         return self.first, _routed(message)
+
+    def _list(self, _: Message) -> Document:
+        named = self.shards.items()
+        return {"shards": [{"_id": name, "host": f"{name}/{address}"} for name, address in named], "ok": 1.0}
 
     def _shard_collection(self, message: Message) -> Document:
         database, _, collection = str(message.body["shardCollection"]).partition(".")
@@ -238,18 +243,30 @@ _LOWEST = -(1 << 63)
 def _routed(message: Message) -> Message:
     """The command as shards route it, also within an `explain`."""
     if message.name == "explain":
-        first, *others = message.body["explain"].items()
-        if first[0] in ("count", "distinct"):
-            return message.with_body(message.body | {"explain": _as_aggregation(message.body["explain"])})
-        return message.with_body(
-            message.body | {"explain": dict([(_ROUTED.get(first[0], first[0]), first[1]), *others])}
-        )
+        return message.with_body(message.body | {"explain": _explainable(message.body["explain"])})
     name = _ROUTED.get(message.name)
     if name is None or str(message.body.get("collection", "")).startswith("$cmd."):
         return message
     first, *others = message.body.items()
     # A shard that routes takes the number of a retryable write for that of a transaction.
     return message.with_body(dict([(name, first[1]), *(item for item in others if item[0] != "txnNumber")]))
+
+
+def _explainable(command: Document) -> Document:
+    """What asks the same shards as a command, and can be explained: a shard asked to explain a write that it routes
+    would ask itself for ever.
+    """
+    name, collection = next(iter(command.items()))
+    match name:
+        case "count" | "distinct":
+            return _as_aggregation(command)
+        case "update" | "delete":
+            return {"clusterFind": collection, "filter": command[f"{name}s"][0]["q"]}
+        case "findAndModify":
+            return {"clusterFind": collection, "filter": command.get("query") or {}}
+        case "find" | "aggregate":
+            return {_ROUTED[name]: collection, **{key: value for key, value in command.items() if key != name}}
+    return command
 
 
 def _as_aggregation(command: Document) -> Document:
