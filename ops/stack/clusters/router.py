@@ -26,6 +26,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo import MongoClient
@@ -97,7 +98,7 @@ class Router:
         self._databases: set[str] = set()
         self._lock = threading.Lock()
         self._answers: Mapping[str, Callable[[Message], Document]] = {
-            **dict.fromkeys(("hello", "ismaster", "isMaster"), lambda _: _HELLO),
+            **dict.fromkeys(("hello", "ismaster", "isMaster"), lambda _: _HELLO | {"localTime": datetime.now(UTC)}),
             "endSessions": lambda _: {"ok": 1.0},
             "killCursors": lambda message: {"cursorsKilled": message.body["cursors"], "ok": 1.0},
             "listShards": self._list,
@@ -247,9 +248,14 @@ def _routed(message: Message) -> Message:
     name = _ROUTED.get(message.name)
     if name is None or str(message.body.get("collection", "")).startswith("$cmd."):
         return message
-    first, *others = message.body.items()
+    (_, of), *others = message.body.items()
     # A shard that routes takes the number of a retryable write for that of a transaction.
-    return message.with_body(dict([(name, first[1]), *(item for item in others if item[0] != "txnNumber")]))
+    body = {name: of, **{key: value for key, value in others if key != "txnNumber"}}
+    concern = body.get("readConcern", {})
+    if concern.get("level") == "snapshot" and "atClusterTime" not in concern:
+        # A shard that routes would take the time of its own last write, which others may be ahead of.
+        body["readConcern"] = concern | {"atClusterTime": body["$clusterTime"]["clusterTime"]}
+    return message.with_body(body)
 
 
 def _explainable(command: Document) -> Document:

@@ -13,13 +13,14 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from bench.rig.past import Past
 from pipeline.store import sharding
 from pipeline.store.client import Store
 from pipeline.store.deals import DEALS, NEW
 from pipeline.store.task.documents import to_document
 from tests.integration.pipeline import test_every_query
 from tests.integration.pipeline.sharded.shards import at_each_server
-from tests.integration.pipeline.test_every_query import HASH, Asked, Past, arguments, call, collections, explained
+from tests.integration.pipeline.test_every_query import HASH, Asked, arguments, call, collections, explained
 
 past = test_every_query.past
 

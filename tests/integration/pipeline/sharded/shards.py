@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import pytest
 from pymongo import MongoClient
 from pymongo.database import Database
 
+from config.values.stack_settings import StackSettings
+
+#: For what one server is asked about itself.
+ONE_SERVER = pytest.mark.skipif(StackSettings().sharded, reason="MongoDB is sharded here")
 Found = Database[dict[str, Any]]
 
 
