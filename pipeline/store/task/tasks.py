@@ -38,7 +38,7 @@ _BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
 _BEGUN_TURN = "begun_turn"
 
 INDEXES = [
-    # No two tasks have both alike, as a task's id is their hash; where tasks are sharded by it, no index could say so.
+    # No two tasks have both alike: a task's id is their hash. Tasks are sharded by it, and then nothing else is unique.
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="of_deal"),
     IndexModel(
         [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
