@@ -121,6 +121,17 @@ def test_a_task_is_read_together_with_its_events_from_one_shard(past: tuple[Past
     assert len(set().union(*asked.values())) > 1, "all tasks were on one shard"
 
 
+def test_a_row_is_changed_and_returned_whichever_shard_has_it(past: tuple[Past, Asked]) -> None:
+    rows = past[0].db["tasks"]
+    with at_each_server(rows.database) as shards:
+        of_each = [[row["_id"] for row in db["tasks"].find({}, {"_id": 1}).limit(3)] for db in shards.values()]
+    for task in [task for tasks in of_each for task in tasks]:
+        changed = rows.find_one_and_update({"_id": task}, {"$set": {"looked": 1}})
+        assert changed is not None
+        assert changed["_id"] == task
+    assert [len(tasks) for tasks in of_each] == [3, 3]
+
+
 def test_a_database_with_rows_is_sharded_with_them_and_a_second_time_changes_nothing(
     kept_database: tuple[str, MongoClient[dict[str, Any]]],
 ) -> None:
