@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms image-test image-test-cluster check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -96,12 +96,6 @@ image-test: $(READY)
 	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
-
-# The compose file's profile `cluster` by docker compose: three of MongoDB and RabbitMQ each, two schedulers, one of each killed
-# in the middle of a deal. Needs 6 GB of memory; builds as `image-test`.
-image-test-cluster: $(READY)
-	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider tests/image/cluster_runs.py $(ARGS)
 
 # Types take longest: the rest is looked at beside them.
 check: $(READY)

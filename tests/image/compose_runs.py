@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,6 @@ import httpx
 import pytest
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
-from bench.rig.front import open_front
 from ops.market.results import fetch
 from ops.pool.site import Servers
 from ops.stack import certificates, ports
@@ -43,9 +42,8 @@ class Pool:
 
     project: Project
     ground: BenchPool
-    #: What workers trust, and where they find the API.
+    #: What workers trust.
     ca: Path
-    api: str
 
     def url(self, port: int, path: str = "") -> str:
         """Address on this machine of a container's port."""
@@ -55,27 +53,18 @@ class Pool:
 @pytest.fixture(scope="module")
 def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
     """All services of the file are up and healthy."""
-    with started(image, shared_servers) as found:
-        yield found
-
-
-@contextmanager
-def started(image: Image, servers: Servers, profile: str | None = None) -> Iterator[Pool]:
-    """All services of the file, and of a profile, are up and healthy."""
-    outside = [port for each in composed.services(profile) for port in composed.published(each)]
-    published = dict(zip(outside, itertools.count(ports.free_port(len(outside))), strict=False))
-    with ExitStack() as ends:
-        ground = ends.enter_context(prepared_pool(block_time=BLOCK_TIME, workers=1, servers=servers))
-        at = ends.enter_context(closing(_bridge(image)))
+    inside = [port for each in composed.PORTS.values() for port in each]
+    published = dict(zip(inside, itertools.count(ports.free_port(len(inside))), strict=False))
+    with (
+        prepared_pool(block_time=BLOCK_TIME, workers=1, servers=shared_servers) as ground,
+        closing(_bridge(image)) as at,
+    ):
+        env = _settings(ground, published, at.getsockname()[1])
         forward(at, ground.node.port)
-        api = f"http://127.0.0.1:{published[18300]}"
-        if profile is not None:
-            api = ends.enter_context(open_front(ports.free_port(), [published[18300], published[18310]]))
-        env = _settings(ground, published, at.getsockname()[1], api)
-        made = ends.enter_context(composed.project(image.host, image.engine, env, published, profile))
-        ca = _secrets(made.folder / "docker/secrets", ground)
-        made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
-        yield Pool(made, ground, ca, api)
+        with composed.project(image.host, image.engine, env, published) as made:
+            ca = _secrets(made.folder / "docker/secrets", ground)
+            made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
+            yield Pool(made, ground, ca)
 
 
 def _bridge(image: Image) -> socket.socket:
@@ -110,11 +99,10 @@ def forward(listener: socket.socket, port: int) -> None:
     threading.Thread(target=serve, daemon=True).start()
 
 
-def _settings(ground: BenchPool, published: dict[int, int], chain: int, api: str) -> dict[str, str]:
+def _settings(ground: BenchPool, published: dict[int, int], chain: int) -> dict[str, str]:
     """The example of `.env`, with what its comments ask for."""
     text = (ROOT / "docker/pool.env.example").read_text()
     example = dict(line.split("=", 1) for line in text.splitlines() if line[:1].isupper())
-    more = [published[port] for port in (5673, 5674) if port in published]
     asked = ("SLUICE_CHAIN_ID", "SLUICE_HUB", "SLUICE_WORKERPOOL", "SLUICE_BLOCK_TIME", "SLUICE_START_BLOCK")
     return (
         example
@@ -122,8 +110,8 @@ def _settings(ground: BenchPool, published: dict[int, int], chain: int, api: str
         | {
             "SLUICE_RPC_URL": f"http://{CHAIN}:{chain}",
             "SLUICE_WS_URL": f"ws://{CHAIN}:{chain}",
-            "SLUICE_API_URL": api,
-            "SLUICE_AMQP_PUBLIC_HOST": ";".join(["127.0.0.1", *(f"127.0.0.1:{port}" for port in more)]),
+            "SLUICE_API_URL": f"http://127.0.0.1:{published[18300]}",
+            "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
             "SLUICE_AMQP_PUBLIC_PORT": str(published[5671]),
             "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{published[8080]}",
             "RABBITMQ_PASSWORD": secrets.token_hex(32),
@@ -146,20 +134,14 @@ def _secrets(folder: Path, ground: BenchPool) -> Path:
 @pytest.fixture(scope="module")
 def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Name of the container of a machine beside it, started as the page says."""
-    with machine_beside(pool, image, tmp_path_factory.mktemp("machine")) as name:
-        yield name
-
-
-@contextmanager
-def machine_beside(pool: Pool, image: Image, folder: Path) -> Iterator[str]:
-    """As `machine`."""
+    folder = tmp_path_factory.mktemp("machine")
     name, settings, home = f"sluice-worker-{secrets.token_hex(4)}", folder / "etc", folder / "var"
     settings.mkdir()
     home.mkdir()
     keystore(settings, pool.ground.pool.on_chain.workers[0], names=("wallet.json", "password"), owner=0)
     shutil.copy(pool.ca, settings / "ca.pem")
     replaced = {
-        "https://pool.example": pool.api,
+        "https://pool.example": pool.url(18300),
         "/var/run/docker.sock:": f"{image.host.removeprefix('unix://')}:",
         printed.HOME: str(home),
         printed.SETTINGS: str(settings),

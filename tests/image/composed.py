@@ -43,25 +43,10 @@ PLUGIN = GoProgram(
     flags=("-ldflags", f"-s -w -X github.com/docker/compose/v2/internal.Version={VERSION}"),
 )
 FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-#: The profile with three of each server and two schedulers.
-CLUSTER = "cluster"
-
-
-def services(profile: str | None = None) -> dict[str, Any]:
-    """Services that `docker compose up` starts, by name: those of no profile, and of this one."""
-    return {name: each for name, each in FILE["services"].items() if each.get("profiles", [profile]) == [profile]}
-
-
-#: Services of no profile.
-SERVICES = [*services()]
-
-
-def published(service: str) -> dict[int, int]:
-    """Ports of a container by those at which the file publishes them; all differ."""
-    words = [str(port).split(":") for port in FILE["services"][service].get("ports", ())]
-    return {int(outside): int(inside) for *_, outside, inside in words}
-
-
+#: Services that `docker compose up` starts: those of no profile.
+SERVICES = [name for name, service in FILE["services"].items() if "profiles" not in service]
+#: Ports of a container that the file publishes, by service.
+PORTS = {"rabbitmq": (5671, 15672), "ipfs": (8080,), "scheduler": (18300, 18555, 18301)}
 #: Seconds until all services are up and healthy: 40 on an idle machine.
 UP_SECONDS = 900
 
@@ -79,20 +64,18 @@ def program() -> list[str | Path]:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The file's services, in a folder of their own. `ports`: where on this machine is what the file publishes."""
+    """The file's services, in a folder of their own. `ports`: where a container's port is on this machine."""
 
     name: str
     folder: Path
     host: str
     ports: Mapping[int, int]
-    profile: str | None = None
 
     def compose(self, *words: str, check: bool = True, seconds: float = UP_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run docker compose on the project."""
         command = [*program(), "--project-name", self.name, "--project-directory", self.folder]
         for file in ("docker-compose.yml", "local.yml"):
             command += ["--file", self.folder / file]
-        command += ["--profile", self.profile] if self.profile else []
         env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
         done = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=seconds, check=False)
         if check and done.returncode:
@@ -110,12 +93,10 @@ class Project:
 
 
 @contextmanager
-def project(
-    host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapping[int, int], profile: str | None = None
-) -> Iterator[Project]:
+def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapping[int, int]) -> Iterator[Project]:
     """The file and what it mounts in a new folder, with `env` as its .env; all of it is removed at the end.
 
-    `ports`: published ones on loopback, in place of the file's. `profile`: of services that run too.
+    `ports`: published ones on loopback, in place of the file's.
     """
     PLUGIN.build() if not program() else None
     with ExitStack() as undo:
@@ -126,30 +107,30 @@ def project(
         shutil.copytree(ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
         (folder / "docker/secrets").mkdir()
         (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
-        (folder / "local.yml").write_text(_on_this_machine(ports, profile))
+        (folder / "local.yml").write_text(_on_this_machine(ports))
         for service in ("mongodb", "rabbitmq", "ipfs"):
             undo.enter_context(_image(host, engine, service))
-        made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports, profile)
+        made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports)
         undo.callback(
             made.compose, "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60", check=False
         )
         yield made
 
 
-def _on_this_machine(ports: Mapping[int, int], profile: str | None) -> str:
+def _on_this_machine(ports: Mapping[int, int]) -> str:
     """What a second file says for a test: ports of its own, on loopback, the image that `base.build` has made of the
     Dockerfile, and the way to a chain on this machine.
     """
     lines = ["services:"]
-    for service, told in services(profile).items():
-        at = ", ".join(f'"127.0.0.1:{ports[outside]}:{inside}"' for outside, inside in published(service).items())
-        lines += [f"  {service}:", f"    ports: !override [{at}]"]
-        files = told.get("ulimits", {}).get("nofile", 0)
+    for service, inside in PORTS.items():
+        published = ", ".join(f'"127.0.0.1:{ports[port]}:{port}"' for port in inside)
+        lines += [f"  {service}:", f"    ports: !override [{published}]"]
+        files = FILE["services"][service].get("ulimits", {}).get("nofile", 0)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         # An engine without the right to raise this machine's own limit starts no container that asks for more.
         lines += [f"    ulimits: {{ nofile: {most} }}"] if 0 <= most < files else []
-        if "build" in told:
-            lines += ['    extra_hosts: ["chain:host-gateway"]', "    build: !reset null", f"    image: {base.TAG}"]
+    # The last of them is the scheduler.
+    lines += ['    extra_hosts: ["chain:host-gateway"]', "    build: !reset null", f"    image: {base.TAG}"]
     return "\n".join(lines) + "\n"
 
 
