@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-crowd test-sms image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -71,6 +71,15 @@ test-chaos: $(READY)
 # the middle of tasks of mixed trust: 20 minutes. Shorter: `make test-cluster ARGS="--tasks 20 --only mongodb-1"`.
 test-cluster: $(READY)
 	@$(RUN)/python -m bench cluster $(ARGS)
+
+# The store's tests on a sharded MongoDB, which shards each query asks, and a bag of tasks in a pool over it: 5 minutes.
+# Its stack is one of its own kind: the next `make test` starts the single server again.
+SHARDED_RUNS := $(addprefix tests/integration/,pipeline/sharded/routes.py pipeline/sharded/whole_bag.py pipeline/store lane/test_store_mongo.py sms/test_store.py)
+
+test-sharded: export SLUICE_STACK_SHARDED := true
+test-sharded: $(READY)
+	@$(SLUICE) stack up mongodb rabbitmq
+	@$(RUN)/python -m pytest -p no:cacheprovider $(SHARDED_RUNS) $(ARGS)
 
 # 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. Any 5xx is an error.
 test-crowd: $(READY)

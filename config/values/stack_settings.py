@@ -24,6 +24,10 @@ class StackSettings(BaseSettings):
         False,
         description="MongoDB and RabbitMQ as clusters of three, at 127.0.0.2 to 127.0.0.4 (`stack up --cluster`).",
     )
+    sharded: bool = Field(
+        False,
+        description="MongoDB as a router, a config server and two shards, at 127.0.0.1 and 127.0.0.5 to 127.0.0.7.",
+    )
     tls: bool = Field(False, description="Have workers use RabbitMQ's listener with TLS.")
     rpc_port: int = Field(18545, gt=0, lt=65536, description="The chain: JSON-RPC over HTTP and WebSocket.")
     ipfs_api_port: int = Field(18501, gt=0, lt=65536, description="Kubo's RPC API.")

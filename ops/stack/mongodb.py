@@ -1,4 +1,6 @@
-"""MongoDB as a replica set of one, or of three: a `mongod` of this machine, else that of the development dependency."""
+"""MongoDB as a replica set of one or three, or as a server of a sharded one: a `mongod` of this machine, else that of
+the development dependency.
+"""
 
 from __future__ import annotations
 
@@ -66,6 +68,11 @@ def uri(port: int, hosts: Sequence[str] = ("127.0.0.1",)) -> str:
     return f"mongodb://{named}/?replicaSet={REPLICA_SET}&w=majority&journal=true"
 
 
+def router_uri(port: int) -> str:
+    """Connection string of the stack's own router, where MongoDB is sharded."""
+    return f"mongodb://127.0.0.1:{port}/?w=majority&journal=true"
+
+
 def server() -> tuple[Path, str]:
     """(path of `mongod`, where it is from). Raises MissingTool."""
     on_path = shutil.which("mongod")
@@ -96,7 +103,7 @@ def program(member: Member, port: int) -> Program:
     command: list[str | Path] = [
         server()[0],
         *("--dbpath", str(member.folder / "data"), "--port", str(port), "--bind_ip", member.host),
-        *("--replSet", REPLICA_SET),
+        *("--replSet", _set_name(member), *([f"--{member.role}"] if member.role else [])),
         *("--wiredTigerCacheSizeGB", CACHE_GB, "--oplogSize", OPLOG_MB, "--nounixsocket"),
         *("--wiredTigerEngineConfigString", EVICTION),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
@@ -106,15 +113,18 @@ def program(member: Member, port: int) -> Program:
 
 def start(folder: Path, port: int, *, seconds: float = START_SECONDS) -> MongoDB:
     """Start the server, or find it running, and wait until it takes writes. Raises PortTaken, NotReady, MissingTool."""
-    member = members.single(folder.absolute())
-    with _direct(member, port) as client:
-        process = _ensure(member, port, lambda: _writable(client, [f"{member.host}:{port}"]), seconds)
-    return MongoDB(port, process)
+    return MongoDB(port, start_alone(members.single(folder.absolute()), port, seconds=seconds))
+
+
+def start_alone(member: Member, port: int, *, seconds: float = START_SECONDS) -> Process:
+    """Start a server that is a replica set by itself, or find it running. Raises as `start`."""
+    with direct(member, port) as client:
+        return _ensure(member, port, lambda: _writable(client, [member], port), seconds)
 
 
 def start_member(member: Member, port: int, *, seconds: float = START_SECONDS) -> Process:
     """Start one member of a set of three, or find it running, and wait until it answers. Raises as `start`."""
-    with _direct(member, port) as client:
+    with direct(member, port) as client:
         return _ensure(member, port, lambda: _hello(client) is not None, seconds)
 
 
@@ -124,9 +134,8 @@ def found_set(three: Sequence[Member], port: int, *, seconds: float = START_SECO
     Raises NotReady.
     """
     deadline = time.monotonic() + seconds
-    with _direct(three[0], port) as client:
-        hosts = [f"{member.host}:{port}" for member in three]
-        while not _whole(client, hosts):
+    with direct(three[0], port) as client:
+        while not _whole(client, three, port):
             if time.monotonic() > deadline:
                 why = "It has no primary, or not all members have caught up."
                 raise NotReady(part="MongoDB's replica set", seconds=seconds, log=three[0].folder / "log", why=why)
@@ -135,19 +144,19 @@ def found_set(three: Sequence[Member], port: int, *, seconds: float = START_SECO
 
 def answers(member: Member, port: int) -> bool:
     """Whether one member answers, whatever the others do."""
-    with _direct(member, port) as client:
+    with direct(member, port) as client:
         return _hello(client) is not None
 
 
 def is_primary(member: Member, port: int) -> bool:
     """Whether this member answers and is the one that takes writes."""
-    with _direct(member, port) as client:
+    with direct(member, port) as client:
         return bool((_hello(client) or {}).get("isWritablePrimary"))
 
 
 def step_up(member: Member, port: int) -> None:
     """Have this member elected primary, if it can be; for tests and `bench`."""
-    with _direct(member, port) as client, contextlib.suppress(PyMongoError):
+    with direct(member, port) as client, contextlib.suppress(PyMongoError):
         client.admin.command("replSetStepUp")
 
 
@@ -159,7 +168,7 @@ def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float
     return program(member, port).ensure(probe, seconds=seconds, before_start=prepare)
 
 
-def _direct(member: Member, port: int) -> MongoClient[dict[str, Any]]:
+def direct(member: Member, port: int) -> MongoClient[dict[str, Any]]:
     """A client of this server alone."""
     return MongoClient(member.host, port, directConnection=True, serverSelectionTimeoutMS=50, connectTimeoutMS=1000)
 
@@ -172,20 +181,25 @@ def _hello(client: MongoClient[dict[str, Any]]) -> dict[str, Any] | None:
         return None
 
 
-def _whole(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool:
+def _set_name(member: Member) -> str:
+    """The replica set that a server belongs to."""
+    return member.folder.name if member.role else REPLICA_SET
+
+
+def _whole(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> bool:
     """Whether each member is the primary or follows it; founds the set at the first start."""
     hello = _hello(client)
     if hello is None:
         return False
     try:
         if not hello.get("setName"):
-            _join(client, hosts)
+            _join(client, of, port)
         status = client.admin.command("replSetGetStatus")
     except (ConnectionFailure, OperationFailure):
         # Founding, or between two states: the next look decides.
         return False
     states = sorted(member["stateStr"] for member in status["members"])
-    return states == ["PRIMARY", *["SECONDARY"] * (len(hosts) - 1)]
+    return states == ["PRIMARY", *["SECONDARY"] * (len(of) - 1)]
 
 
 def ready(uri: str, *, seconds: float = 2.0) -> bool:
@@ -197,7 +211,7 @@ def ready(uri: str, *, seconds: float = 2.0) -> bool:
         return False
 
 
-def _writable(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool:
+def _writable(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> bool:
     """Whether the server is primary; founds its replica set at the first start, or has it know its new port."""
     try:
         hello = client.admin.command("hello")
@@ -205,20 +219,22 @@ def _writable(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool
             return True
         # In both cases the server knows of no set that it is a member of.
         if not hello.get("setName"):
-            _join(client, hosts)
+            _join(client, of, port)
     except (ConnectionFailure, OperationFailure):
         # Not listening yet, or already founding: the next look decides.
         return False
     return False
 
 
-def _join(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> None:
-    wanted = {
+def _join(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> None:
+    hosts = [f"{member.host}:{port}" for member in of]
+    wanted: dict[str, Any] = {
         "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],
         "settings": {"electionTimeoutMillis": ELECTION_MS},
     }
     try:
-        client.admin.command("replSetInitiate", {"_id": REPLICA_SET, **wanted})
+        role = {"configsvr": True} if of[0].role == "configsvr" else {}
+        client.admin.command("replSetInitiate", {"_id": _set_name(of[0]), **role, **wanted})
     except OperationFailure as error:
         if error.code != ALREADY_INITIALIZED:
             raise

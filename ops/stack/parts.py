@@ -70,7 +70,8 @@ def own(part: StackPart, settings: Settings, ports: StackSettings) -> Choice:
     """Our own server of this part: its address and the settings that lead there, as far as known before its start."""
     match part:
         case StackPart.MONGODB:
-            found = {"SLUICE_MONGODB_URI": mongodb.uri(ports.mongodb_port, _hosts(ports))}
+            to = mongodb.router_uri(ports.mongodb_port) if ports.sharded else None
+            found = {"SLUICE_MONGODB_URI": to or mongodb.uri(ports.mongodb_port, _hosts(ports))}
         case StackPart.RABBITMQ:
             found = {
                 "SLUICE_AMQP_URL": amqp_url(settings, ports.rabbitmq_port, _hosts(ports)),

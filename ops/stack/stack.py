@@ -145,7 +145,8 @@ def _up(part: StackPart, settings: Settings, ports: StackSettings, watch: Watch)
     choice = choose(part, settings, ports)
     try:
         if choice.ours and part in cluster.PARTS:
-            _end(_running(part, _folder(settings, part), of_cluster=not ports.cluster))
+            wanted = _places(part, settings.home, ports)
+            _end([found for found in _running(part, _folder(settings, part)) if found.pid_file.parent not in wanted])
         with tools.told(lambda doing: watch(StackStep(part, "preparing", doing))):
             server = _START[part](choice, settings, ports, watch) if choice.ours else _use(choice, settings)
     except SluiceError as error:
@@ -189,8 +190,9 @@ def answers(part: StackPart, settings: Settings) -> bool:
 def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
     _, source = mongodb.server()
     watch(StackStep(choice.part, "starting", source))
-    if ports.cluster:
-        return _cluster(choice, settings, ports, f"{source}, a replica set of three")
+    if cluster.has_members(choice.part, ports):
+        form = "sharded" if ports.sharded else "a replica set of three"
+        return _cluster(choice, settings, ports, f"{source}, {form}")
     server = mongodb.start(_folder(settings, choice.part), ports.mongodb_port)
     return Server(choice.part, choice.endpoint, source, server.process.pid, choice.settings)
 
@@ -260,7 +262,7 @@ def _down(part: StackPart, home: Path, ports: StackSettings, watch: Watch, *, wi
     begin, folder = time.monotonic(), home / "stack" / part
     if part in cluster.PARTS:
         cluster.end_partitions(part, home, ports)
-    running = [*_running(part, folder, of_cluster=False), *_running(part, folder, of_cluster=True)]
+    running = _running(part, folder)
     if running:
         watch(StackStep(part, "stopping", f"pid {', '.join(str(process.pid) for process in running)}"))
         _end(running)
@@ -278,10 +280,17 @@ def _down(part: StackPart, home: Path, ports: StackSettings, watch: Watch, *, wi
     return bool(running)
 
 
-def _running(part: StackPart, folder: Path, *, of_cluster: bool) -> list[Process]:
-    """What runs of a part: its single server, or the members of its cluster."""
-    folders = [folder / str(number) for number in members.NUMBERS] if of_cluster else [folder]
+def _running(part: StackPart, folder: Path) -> list[Process]:
+    """What runs of a part, whatever its form: its single server, members of its cluster."""
+    folders = [folder, *(folder / name for name in members.FOLDERS)]
     return [process for each in folders if (process := find(part.label, each / "pid")) is not None]
+
+
+def _places(part: StackPart, home: Path, ports: StackSettings) -> list[Path]:
+    """The folders of the servers that a part is to consist of."""
+    if cluster.has_members(part, ports):
+        return [member.folder for member in cluster.of_part(part, home, ports)]
+    return [home.absolute() / "stack" / part]
 
 
 def _end(running: Collection[Process]) -> None:

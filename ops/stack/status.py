@@ -42,7 +42,7 @@ def of(settings: Settings, ports: StackSettings, parts: Collection[StackPart]) -
 
 def _states(part: StackPart, settings: Settings, ports: StackSettings) -> list[State]:
     choice = choose(part, settings, ports)
-    if not (ports.cluster and part in cluster.PARTS and choice.ours):
+    if not (cluster.has_members(part, ports) and choice.ours):
         return [_state(part, settings, ports)]
     given = _leading_to(choice, settings, choice.endpoint)
     return [_member(part, member, given, ports) for member in cluster.of_part(part, settings.home, ports)]

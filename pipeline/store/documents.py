@@ -25,7 +25,7 @@ Document = dict[str, Any]
 Row = Mapping[str, Any]
 
 #: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
-SCHEMA = 5
+SCHEMA = 6
 VERSION = "schema"
 #: How ids, hashes and addresses are written: to the type checker they are text.
 _HASH, _ADDRESS = re.compile("0x[0-9a-f]{64}"), re.compile("0x[0-9a-f]{40}")

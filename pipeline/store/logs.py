@@ -160,7 +160,9 @@ class Logs:
             self.reader.quarantine(document["_id"], f"it cannot be stored ({error!r})")
 
     def _replace(self, documents: Sequence[Document]) -> None:
-        writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+        # The task, which a row never changes, says on which shard it is (`pipeline.store.sharding`).
+        places = [{"_id": each["_id"], "event.task_id": each["event"].get("task_id")} for each in documents]
+        writes = [ReplaceOne(place, each, upsert=True) for place, each in zip(places, documents, strict=True)]
         self._rows.bulk_write(writes, ordered=False)
 
     def of_tasks(self, task_ids: Iterable[TaskId]) -> dict[TaskId, list[events.Seen]]:

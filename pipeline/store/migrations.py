@@ -96,6 +96,12 @@ def _to_schema_5(db: Database[dict[str, Any]]) -> None:
             _drop(db, collection, name)
 
 
+def _to_schema_6(db: Database[dict[str, Any]]) -> None:
+    """A collection that is sharded by `_id` can have no other unique index: tasks of a deal have a plain one."""
+    if "by_deal" in db["tasks"].index_information():
+        _drop(db, "tasks", "by_deal")
+
+
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:
     """What a worker's row lacks, as far as it follows from the rest; a sign-in meanwhile is newer and stays."""
     facts = row.get("facts")
@@ -136,4 +142,5 @@ _STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {
     3: _to_schema_3,
     4: _to_schema_4,
     5: _to_schema_5,
+    6: _to_schema_6,
 }

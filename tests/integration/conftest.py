@@ -28,6 +28,7 @@ from ops.stack.anvil import Anvil
 from ops.stack.parts import StackPart, credentials
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
+from pipeline.store import sharding
 from protocol.types import TxHash
 from tests.waiting import ample
 
@@ -226,6 +227,8 @@ def given(variables: Mapping[str, str]) -> dict[str, object]:
 def _database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any]]]]:
     name = f"test_{secrets.token_hex(6)}"
     with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
+        if StackSettings().sharded:
+            sharding.shard(client[name])
         yield name, client
         client.drop_database(name)
 

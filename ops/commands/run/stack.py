@@ -60,6 +60,10 @@ def _up(
             help="MongoDB as a replica set of three and RabbitMQ as three nodes, at 127.0.0.2 to 127.0.0.4.",
         ),
     ] = False,
+    sharded: Annotated[
+        bool,
+        typer.Option("--sharded", help="MongoDB as a router, a config server and two shards, to try `sluice shard`."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Start what does not run yet, wait until it is ready, and say where everything is.
@@ -72,8 +76,7 @@ def _up(
     server of the same part is stopped first, and the other way round; each keeps its own data.
     """
     now, ports = _settings(), stack_settings()
-    if clustered:
-        ports = ports.model_copy(update={"cluster": True})
+    ports = ports.model_copy(update={"cluster": ports.cluster or clustered, "sharded": ports.sharded or sharded})
     with Board(quiet=as_json) as board:
         running = stack.up(now, ports, wanted(parts or ()), board.show)
     if as_json:

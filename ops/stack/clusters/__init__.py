@@ -1,1 +1,1 @@
-"""Clusters of three servers on one machine, each at an address of its own, and partitions between them."""
+"""Clusters on one machine: three servers, each at its own address, and partitions between them; MongoDB sharded."""

@@ -1,8 +1,9 @@
-"""MongoDB and RabbitMQ as clusters of three: started, found, cut off and brought back.
+"""MongoDB and RabbitMQ as clusters of three: started, found, cut off and brought back. And MongoDB sharded.
 
 part        members                   ends well without one member, since
 mongodb     a replica set             two elect a primary, and a write is acknowledged by two
 rabbitmq    nodes of one cluster      a quorum queue has a member on each, and two elect a leader
+mongodb     sharded (`sharding`)      not: each shard is a replica set of one
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from config.settings import Settings
 from config.values.stack_settings import StackSettings
 from ops.stack import mongodb, rabbitmq
-from ops.stack.clusters import members, partition
+from ops.stack.clusters import members, partition, sharding
 from ops.stack.clusters.members import Member
 from ops.stack.clusters.partition import Side
 from ops.stack.parts import StackPart, credentials
@@ -28,18 +29,24 @@ PARTS = (StackPart.MONGODB, StackPart.RABBITMQ)
 
 def of_part(part: StackPart, home: Path, ports: StackSettings) -> tuple[Member, ...]:
     """The members of a part's cluster, running or not. `home`: of the stack."""
-    port = ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port
-    return members.of_cluster(home.absolute() / "stack" / part, port)
+    folder = home.absolute() / "stack" / part
+    if part is StackPart.MONGODB and ports.sharded:
+        return members.of_sharded(folder)
+    return members.of_cluster(folder, ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port)
 
 
-def runs(home: Path) -> bool:
-    """Whether a cluster is up under `home`: one of its members was started and not stopped since, if maybe killed."""
-    return any(_was_started(home / "stack" / part) for part in PARTS)
+def has_members(part: StackPart, ports: StackSettings) -> bool:
+    """Whether a part is to be a cluster, or sharded."""
+    return part in PARTS and (ports.cluster or (ports.sharded and part is StackPart.MONGODB))
 
 
 def as_it_runs(ports: StackSettings, home: Path) -> StackSettings:
-    """The stack's settings, with `cluster` where one is up."""
-    return ports.model_copy(update={"cluster": ports.cluster or runs(home)})
+    """The stack's settings, with `cluster` and `sharded` where one is up: one of its members was started and not
+    stopped since, if maybe killed.
+    """
+    clustered = any(_was_started(home / "stack" / part) for part in PARTS)
+    sharded = _was_started(home / "stack" / StackPart.MONGODB, [folder for folder, *_ in members.SHARDED])
+    return ports.model_copy(update={"cluster": ports.cluster or clustered, "sharded": ports.sharded or sharded})
 
 
 def start(part: StackPart, settings: Settings, ports: StackSettings) -> list[Process]:
@@ -48,6 +55,8 @@ def start(part: StackPart, settings: Settings, ports: StackSettings) -> list[Pro
     Ends partitions that a killed test left. Raises PortTaken, NotReady, MissingTool, BadInput.
     """
     three = of_part(part, settings.home, ports)
+    if part is StackPart.MONGODB and ports.sharded:
+        return sharding.start(three, ports.mongodb_port)
     _heal(three)
     if part is StackPart.MONGODB:
         processes = _side_by_side(lambda member: mongodb.start_member(member, ports.mongodb_port), three)
@@ -72,8 +81,8 @@ def restart(part: StackPart, number: int, settings: Settings, ports: StackSettin
 
 def forget(folder: Path) -> None:
     """Have `runs` say no: remove the pid files of members that were killed. `folder`: of the part."""
-    for number in members.NUMBERS:
-        (folder / str(number) / "pid").unlink(missing_ok=True)
+    for name in members.FOLDERS:
+        (folder / name / "pid").unlink(missing_ok=True)
 
 
 def process(part: StackPart, member: Member) -> Process | None:
@@ -98,7 +107,7 @@ def cut(part: StackPart, member: Member, ports: StackSettings) -> None:
 def end_partitions(part: StackPart, home: Path, ports: StackSettings) -> None:
     """End the partitions that a killed test left of a part whose cluster was started. `home`: of the stack."""
     if _was_started(home / "stack" / part):
-        _heal(of_part(part, home, ports))
+        _heal(of_part(part, home, ports.model_copy(update={"sharded": False})))
 
 
 def heal(member: Member) -> None:
@@ -114,9 +123,9 @@ def _heal(three: Sequence[Member]) -> None:
             partition.heal(groups)
 
 
-def _was_started(folder: Path) -> bool:
-    """Whether a member of the part in this folder was started and not stopped since, if maybe killed."""
-    return any((folder / str(number) / "pid").exists() for number in members.NUMBERS)
+def _was_started(folder: Path, names: Sequence[str] = tuple(map(str, members.NUMBERS))) -> bool:
+    """Whether one of these members of the part in this folder was started and not stopped since, if maybe killed."""
+    return any((folder / name / "pid").exists() for name in names)
 
 
 def _group(member: Member) -> int:

@@ -42,7 +42,8 @@ COLLECTION = "tasks"
 MOST_URGENT_FIRST = {"contribution_deadline": ASCENDING}
 
 INDEXES = [
-    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="by_deal", unique=True),
+    # No two tasks have both alike: a task's id is their hash. Tasks are sharded by it, and then nothing else is unique.
+    IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="of_deal"),
     IndexModel(
         [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
         name="waiting_turn",

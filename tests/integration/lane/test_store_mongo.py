@@ -8,6 +8,7 @@ from chain.lane.store.lease import LaneLease
 from chain.lane.store.mongo import MongoStore
 from config.mongodb import client
 from protocol.errors import LeaseLost
+from tests.integration.pipeline.sharded.shards import ONE_SERVER
 from tests.lane_store_contract import LANE, LaneStoreContract, intent, past, queries_of_a_run, record
 
 
@@ -37,6 +38,7 @@ class TestMongoStore(LaneStoreContract):
         assert sum(lease is not None for lease in leases) <= 1
         assert store.take_lease(LANE, "elsewhere|9", 60.0) is None or not any(leases)
 
+    @ONE_SERVER
     def test_every_query_of_a_run_finds_what_it_looks_for_by_an_index_and_reads_no_past(
         self, store: MongoStore, emptied_database: str, mongo_uri: str
     ) -> None:

@@ -33,6 +33,7 @@ from protocol.wire import Assignment, Capabilities
 from tests.integration import forged
 from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
+from tests.integration.pipeline.sharded.shards import at_each_server
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
 from tests.waiting import freeze, until
 
@@ -252,12 +253,15 @@ def by_index(store: Store) -> Iterator[None]:
 
     MongoDB's own profiler tells, whoever asked: the store itself, or a process of the scheduler.
     """
-    db = store._db
-    db.command("profile", 1, filter={"planSummary": {"$regex": "COLLSCAN"}})
-    yield
-    db.command("profile", 0)
-    scans = [(scan["ns"], scan["command"]) for scan in db["system.profile"].find()]
-    db.drop_collection("system.profile")
+    with at_each_server(store._db) as servers:
+        for db in servers.values():
+            db.command("profile", 1, filter={"planSummary": {"$regex": "COLLSCAN"}})
+        yield
+        scans = []
+        for db in servers.values():
+            db.command("profile", 0)
+            scans += [(scan["ns"], scan["command"]) for scan in db["system.profile"].find()]
+            db.drop_collection("system.profile")
     assert not [scan for scan in scans if not _may_scan(scan[1])]
 
 

@@ -7,6 +7,7 @@ and the packet filter, a container on it is as alone as on a bridge of its own.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +32,9 @@ _BRIDGE_OPTION: Final = "com.docker.network.bridge.name"
 _BRIDGED: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 #: What Docker says of a start on a network that was removed, e.g. by `docker network prune`.
 GONE: Final = f"network {NETWORK} not found"
+#: Seconds for a network that another worker makes to be there, and between two looks: the engine refuses a second one
+#: from the moment on at which the first one's bridge has a name.
+_APPEARS_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 #: The networks of machines with an allow list of domains: one per engine and wallet.
 LISTED: Final = "sluice-listed-"
 
@@ -93,11 +97,23 @@ def make(api: docker.APIClient, listed: str | None = None) -> AppNetwork:
                 name, driver="bridge", options=network_options(bridge), check_duplicate=True, enable_ipv6=False
             )
         except docker.errors.APIError as error:
-            # Another worker has just made it: its name or its bridge is taken.
+            # Another worker makes it: its name or its bridge is taken.
             if error.status_code not in {requests.codes.conflict, requests.codes.forbidden}:
                 raise
-        found = api.inspect_network(name)
+        found = _await(api, name)
     return read_network(found, bridge, name)
+
+
+def _await(api: docker.APIClient, name: str) -> Any:
+    """A network's inspection once it is there. Raises NotFound."""
+    deadline = time.monotonic() + _APPEARS_SECONDS
+    while True:
+        try:
+            return api.inspect_network(name)
+        except docker.errors.NotFound:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def confine(host: str, network: AppNetwork, targets: Iterable[Target] | None = None) -> AppNetwork:

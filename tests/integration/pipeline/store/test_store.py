@@ -32,6 +32,7 @@ from protocol.types import (
 )
 from protocol.wire import Mode, ResultLink, Step
 from tests.integration.pipeline.rows import ALICE, BOB, DEAL, NO_TAG, NOW, deal, enrol, held, prove, some_tasks
+from tests.integration.pipeline.sharded.shards import ONE_SERVER
 
 
 def given_to(store: Store, wallet: Wallet, **fields: Any) -> TaskRecord:
@@ -337,6 +338,7 @@ def test_tasks_passed_over_make_room_for_others_for_a_while(store: Store) -> Non
     assert len(store.tasks.tasks_wanting_workers(1003.0, 3)) == 3
 
 
+@ONE_SERVER
 def test_tasks_that_were_begun_are_found_behind_many_that_were_not_without_a_look_at_those(store: Store) -> None:
     first, *others = some_tasks(store, 200)
     begun = replace(first, wants=1, contribution_deadline=Timestamp(first.contribution_deadline + 1))

@@ -40,6 +40,7 @@ from tests.integration.pipeline.rows import (
     prove,
     some_tasks,
 )
+from tests.integration.pipeline.sharded.shards import ONE_SERVER
 
 
 def test_the_best_workers_are_looked_at_not_the_first(store: Store) -> None:
@@ -160,6 +161,7 @@ def test_a_bag_is_stored_by_one_process_at_a_time_and_goes_on_where_another_left
     assert store.deals.mark_ingested(later)
 
 
+@ONE_SERVER
 def test_what_each_wake_up_ping_and_report_asks_is_found_by_an_index(store: Store) -> None:
     tasks = some_tasks(store, 40)
     enrol(store, ALICE)

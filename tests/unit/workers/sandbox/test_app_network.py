@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 import pytest
+import requests
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -305,6 +307,33 @@ def test_a_network_of_that_name_with_other_options_is_refused() -> None:
             read_network({**good, **wrong}, "sluice0")
     with pytest.raises(BadSetting, match="not the worker's own"):
         read_network(good, "sluice1")
+
+
+class SlowEngine:
+    """An engine at which another worker makes the network: it refuses a second one before the first can be seen."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def info(self) -> dict[str, str]:
+        return {"DockerRootDir": "/data"}
+
+    def create_network(self, *_: object, **__: object) -> None:
+        forbidden = requests.Response()
+        forbidden.status_code = requests.codes.forbidden
+        raise docker.errors.APIError("a network with the same bridge name", response=forbidden)
+
+    def inspect_network(self, name: str) -> dict[str, Any]:
+        self.looks += 1
+        if self.looks < 4:
+            raise docker.errors.NotFound(name)
+        options = network_options(bridge_name("/data"))
+        return {"Driver": "bridge", "Options": options, "IPAM": {"Config": [{"Gateway": "172.17.0.1"}]}}
+
+
+def test_a_network_that_another_worker_is_making_is_waited_for() -> None:
+    made = network.make(SlowEngine())  # type: ignore[arg-type]  # what `make` asks of it
+    assert made == AppNetwork(bridge_name("/data"), "172.17.0.1")
 
 
 @pytest.mark.parametrize(("architecture", "machine"), [("amd64", 62), ("arm64", 183)])
