@@ -30,6 +30,7 @@ from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.poco.state import CHAIN_ID, PocoState
+from ops.stack import enclave_images
 from ops.stack.stack import Stack
 from protocol.assignment import sign_assignment
 from protocol.enclave.cipher import decrypted, encrypted
@@ -78,9 +79,11 @@ APP = (
 ANSWER = f"{hashlib.sha256(ROWS + SECRETS[1] + SECRETS[2]).hexdigest()}  -\n".encode()
 POINTS = {
     "assignment received": Point("journal.add", "before"),
+    "pre-compute's container made": Point("engine.create"),
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
     "container ended": Point("engine.wait"),
+    "post-compute's container made": Point("engine.create"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
     "result in the lane": Point("lane_store.add"),
@@ -235,6 +238,8 @@ def scene(
     poco_state: PocoState, stack: Stack, ipfs: IpfsNode, engine_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("enclaves")
+    with closing(Engine(engine_host)) as engine:
+        enclave_images.load(engine)
     with standing_still(poco_state, folder / "anvil") as chain:
         shop = open_shop(chain)
         params = {

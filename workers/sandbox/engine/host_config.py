@@ -37,7 +37,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
     return api.create_host_config(
         # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
         mounts=[
-            docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
+            docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=not spec.writes_inputs),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
             *(names if spec.resolv_conf else []),
         ],
