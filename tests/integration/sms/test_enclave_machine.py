@@ -30,7 +30,6 @@ from ops.market import contracts, orders
 from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.poco.state import CHAIN_ID, PocoState
-from ops.stack import enclave_images
 from ops.stack.stack import Stack
 from protocol.assignment import sign_assignment
 from protocol.enclave.cipher import decrypted, encrypted
@@ -50,7 +49,7 @@ from tests.faulty.http import Handler, beside
 from tests.integration import forged
 from tests.integration.chain.test_poco_life import Shop, open_shop
 from tests.integration.conftest import IpfsNode, standing_still
-from tests.integration.sms.service import Sms, serving
+from tests.integration.sms.service import Sms, load_surroundings, serving
 from tests.integration.workers.conftest import IMAGE, engine_host
 from tests.integration.workers.restarts import one_replicate
 from tests.integration.workers.restarts.one_replicate import Orders, Point
@@ -238,8 +237,7 @@ def scene(
     poco_state: PocoState, stack: Stack, ipfs: IpfsNode, engine_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("enclaves")
-    with closing(Engine(engine_host)) as engine:
-        enclave_images.load(engine)
+    load_surroundings(engine_host)
     with standing_still(poco_state, folder / "anvil") as chain:
         shop = open_shop(chain)
         params = {
