@@ -60,7 +60,7 @@ test-sms: $(READY)
 # Python. Each build takes half a minute the first time.
 test-enclave-images: $(READY)
 	@$(SLUICE) stack up docker
-	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/enclave_images.py $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/enclave_images.py tests/integration/sms/others_images.py $(ARGS)
 
 # Each fault of `bench faults` by itself in the middle of a bag of tasks, those that `make test` leaves out, and a pool that
 # has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` has one fault of each kind, and the lane's half

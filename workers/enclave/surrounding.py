@@ -1,11 +1,17 @@
 """Runs pre- or post-compute in a container of its own, which is gone when it returns, whatever happens.
 
+    our images       program ──starts──► door opened in its network, which the program waits for
+    iExec's images   container that holds a network ──► door opened in it ──► program in the same network
+
 A container's environment holds secrets: nobody can look at it afterwards, and a later attempt makes another with the
 variables of its own session.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from typing import Final
 
@@ -18,7 +24,9 @@ from protocol.types import Wallet
 from workers.enclave import door_server, images
 from workers.enclave.door import VARIABLES, Door
 from workers.enclave.port import Host, Work
+from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.network import pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
 from workers.task.deadline import backoff
@@ -32,6 +40,8 @@ SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_
 _LOOK_SECONDS: Final = 5.0
 #: Times a program is started because the engine, its image or its container went away.
 _TRIES: Final = 5
+#: End of the name of a container that has the network of one with another's image.
+_HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
 
@@ -51,29 +61,62 @@ def run(service: Service, work: Work, host: Host, door: Door) -> None:
 
 
 def clear(service: Service, work: Work, host: Host) -> None:
-    """Remove what an attempt that was killed has left: a container that has the secrets of another session.
+    """Remove what an attempt that was killed has left: containers that have the secrets of another session.
 
     Raises EngineUnavailable.
     """
-    host.engine.remove(_name(service, work, host))
+    for name in (_name(service, work, host), _name(service, work, host) + _HOLDER):
+        host.engine.remove(name)
 
 
 def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
     engine.require_fit(image)
-    spec = _spec(service, work, host, image)
     clear(service, work, host)
+    spec = _spec(service, work, host, image)
+    if image in images.OWN.values():
+        # It asks again until the door is open.
+        with _running(engine, spec) as container, door_server.serving(engine, container, door):
+            return _ended(work, host, container)
+    engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
+    # iExec's would fail: for them the network is there first.
+    with (
+        _running(engine, _holder(spec)) as holder,
+        door_server.serving(engine, holder, door),
+        _running(engine, replace(spec, network_of=holder)) as container,
+    ):
+        return _ended(work, host, container)
+
+
+@contextmanager
+def _running(engine: Engine, spec: ContainerSpec) -> Iterator[str]:
+    """The id of a container that runs, and is gone afterwards."""
     container = engine.create(spec)
     try:
         engine.start(container)
-        with door_server.serving(engine, container, door):
-            in_time = _await(work, host, container)
-        if not in_time:
-            engine.kill(container)
-        state = engine.state(container)
-        return ContainerExit(state.exit_code, state.out_of_memory, timed_out=not in_time)
+        yield container
     finally:
         engine.remove(container)
+
+
+def _holder(spec: ContainerSpec) -> ContainerSpec:
+    """A container that has a network and does nothing."""
+    return replace(
+        spec,
+        name=spec.name + _HOLDER,
+        image=":".join(pause_program.IMAGE),
+        command=(f"/{pause_program.PATH}",),
+        environment={},
+        writes_inputs=False,
+    )
+
+
+def _ended(work: Work, host: Host, container: str) -> ContainerExit:
+    in_time = _await(work, host, container)
+    if not in_time:
+        host.engine.kill(container)
+    state = host.engine.state(container)
+    return ContainerExit(state.exit_code, state.out_of_memory, timed_out=not in_time)
 
 
 def _await(work: Work, host: Host, container: str) -> bool:

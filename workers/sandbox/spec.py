@@ -115,6 +115,8 @@ class ContainerSpec:
     resolv_conf: str | None = None
     #: Whether it is no app, but what makes an app's inputs.
     writes_inputs: bool = False
+    #: Id of a container whose network it shares, whatever the sandbox says; None: it has its own.
+    network_of: str | None = None
 
     def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
         """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another
