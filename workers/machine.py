@@ -222,8 +222,9 @@ def _checked(settings: Settings, key: Key) -> Machine:
 def _require_enclaves(machine: Machine) -> None:
     """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable."""
     if machine.framework is not None:
-        why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
-        log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
+        if machine.settings.enclave == "simulated":
+            why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
+            log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
         with closing(Engine(machine.settings.docker_host)) as engine:
             machine.framework.require(engine)
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from protocol.enclave.session import POST_COMPUTE, PRE_COMPUTE, Service
 from protocol.errors import BadSetting, TaskDeclined, TaskFailure
-from workers.enclave.port import Host, Work
+from workers.enclave.port import SETTING, Host, Work
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import AppImage
 
@@ -43,12 +43,12 @@ def provide(service: Service, work: Work, host: Host) -> str:
         raise TaskDeclined(task=work.task_id, cause=NOT_PREPARED, why=str(error.fields["why"])) from error
 
 
-def require_own(engine: Engine, setting: str) -> None:
+def require_own(engine: Engine) -> None:
     """Raise BadSetting unless the engine has our own images; EngineUnavailable."""
     missing = [name for name in OWN.values() if not engine.has_image(name)]
     if missing:
         raise BadSetting(
-            name=setting,
+            name=SETTING,
             why=f"this machine's Docker engine has no image {' and no image '.join(missing)}",
             fix="Build them with `sluice sms images`.",
         )

@@ -5,7 +5,7 @@ with and without an enclave, and one for the kinds of enclave that a machine can
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from protocol.results.params import DealParams
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
@@ -18,6 +18,9 @@ from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import ImageRules
 from workers.sandbox.spec import ContainerSpec, Limits
 from workers.task.deadline import TaskDeadline
+
+#: What decides which kind of enclave a machine runs.
+SETTING: Final = "SLUICE_ENCLAVE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ variables of its own session.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,12 +19,12 @@ from typing import Final
 import structlog
 
 from protocol.enclave.session import PRE_COMPUTE, Service
-from protocol.errors import EngineUnavailable, NoSuchContainer, NoSuchImage, TaskDeclined, TaskFailure
+from protocol.errors import BadSetting, EngineUnavailable, NoSuchContainer, NoSuchImage, TaskDeclined, TaskFailure
 from protocol.results.error_result import MACHINE_FAILED, Failure
 from protocol.types import Wallet
 from workers.enclave import door_server, images
 from workers.enclave.door import VARIABLES, Door
-from workers.enclave.port import Host, Work
+from workers.enclave.port import SETTING, Host, Work
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.network import pause_program
@@ -44,6 +45,16 @@ _TRIES: Final = 5
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
+
+
+def require_reach(engine: Engine) -> None:
+    """Raise BadSetting for a process that cannot enter its containers' network."""
+    if os.geteuid() != 0 or not engine.host.startswith("unix://"):
+        raise BadSetting(
+            name=SETTING,
+            why="what runs before and after an app needs a worker that is root on the machine of its Docker engine",
+            fix="Run it as root, with an engine of this machine, or unset it.",
+        )
 
 
 def run(service: Service, work: Work, host: Host, door: Door) -> None:

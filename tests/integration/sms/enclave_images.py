@@ -187,7 +187,8 @@ def test_results_that_apps_leave_have_the_same_digest_or_the_same_cause_as_in_py
 def test_an_image_ends_with_the_code_that_says_what_it_lacks(service: str, engine_host: str) -> None:
     load_surroundings(engine_host)
     with closing(DockerClient(base_url=engine_host)) as client:
-        for variables, code in (({}, 3), ({"IEXEC_TASK_ID": TASK}, 2)):
+        nothing, task = dict[str, str](), {"IEXEC_TASK_ID": str(TASK)}
+        for variables, code in ((nothing, 3), (task, 2)):
             made = client.containers.create(OWN[service], environment=variables, network_mode="none", read_only=True)
             try:
                 made.start()

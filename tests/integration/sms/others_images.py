@@ -32,7 +32,7 @@ from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
 from workers.enclave.port import Host, Work
-from workers.enclave.simulated import SimulatedEnclave
+from workers.enclave.session_enclave import SessionEnclave
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import ImageRules
 from workers.sandbox.spec import Limits
@@ -71,7 +71,7 @@ def built(host: str, name: str, script: str) -> str:
     return name
 
 
-def entered(engine: Engine, root: Path, service: Service) -> SimulatedEnclave:
+def entered(engine: Engine, root: Path, service: Service) -> SessionEnclave:
     """A replicate's enclave with a session for one program."""
     layout = Layout(root)
     layout.make()
@@ -85,7 +85,7 @@ def entered(engine: Engine, root: Path, service: Service) -> SimulatedEnclave:
     policy: Any = None
     rules = ImageRules(policy, frozenset({service.image_name}))
     host = Host(engine, rules, Limits(2**28, 10**9), "test", "0x" + "bb" * 20)
-    return SimulatedEnclave(work, host, Session(name="a-session", services=(service,)))
+    return SessionEnclave(work, host, Session(name="a-session", services=(service,)))
 
 
 def signing(task: str, wallet: str) -> dict[str, str]:
@@ -98,7 +98,7 @@ def signing(task: str, wallet: str) -> dict[str, str]:
     }
 
 
-def nothing_runs(engine: Engine, enclave: SimulatedEnclave) -> None:
+def nothing_runs(engine: Engine, enclave: SessionEnclave) -> None:
     assert engine.containers_of(Wallet(enclave.work.assignment.wallet)) == []
 
 

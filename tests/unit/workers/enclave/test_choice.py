@@ -18,9 +18,9 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers import machine as machine_process
 from workers.context import Machine
-from workers.enclave import tdx
 from workers.enclave.choice import chosen
 from workers.enclave.images import OWN
+from workers.enclave.tdx import AgentGuest
 from workers.fitness import doctor
 from workers.pool.api import PoolApi
 
@@ -78,19 +78,28 @@ def test_a_pool_without_a_secret_service_is_told_apart_from_a_machine_without_en
     assert chosen(settings(), POOL, WORKER_KEY) is None
 
 
-def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_in_this_release(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*this release does not run the agent"):
-        chosen(settings(enclave="tdx"), SERVING, WORKER_KEY)
-    assert [words.partition(" (")[0] for words in tdx.missing(tmp_path)[:3]] == [
+def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_chosen_where_all_is_there(tmp_path: Path) -> None:
+    guest = AgentGuest(tmp_path)
+    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*cannot be run here: no TDX guest.*no agent"):
+        chosen(settings(enclave="tdx"), SERVING, WORKER_KEY, guest)
+    assert [words.partition(" (")[0] for words in guest.missing()] == [
         "no TDX guest",
         "no quotes by the kernel",
         "no agent for sessions",
+        "no file system in memory",
     ]
-    for path in ("dev/tdx_guest", "sys/kernel/config/tsm/report", "usr/local/bin/secret_provider_agent"):
+    parts = ("dev/tdx_guest", "sys/kernel/config/tsm/report", "usr/local/bin/secret_provider_agent", "dev/shm/here")
+    for path in parts:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    (only,) = tdx.missing(tmp_path)
-    assert only.startswith("this release")
+    assert guest.missing() == []
+    # On any chain: what a guest gets, it has proved to be one for.
+    own = settings(enclave="tdx").model_copy(update={"chain_id": 42161})
+    framework = chosen(own, SERVING, WORKER_KEY, guest)
+    assert framework is not None
+    assert framework.tag == TDX_TAG
+    with pytest.raises(BadSetting, match="names no secret service"):
+        chosen(own, POOL, WORKER_KEY, guest)
 
 
 @pytest.mark.parametrize(

@@ -146,14 +146,15 @@ def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
 
 
 def named(service: str, **fields: str) -> Service:
-    return Service(name=service, **{"image_name": "", "fingerprint": "", "environment": {}, **fields})  # type: ignore[arg-type]
+    return Service(name=service, environment={}, **({"image_name": "", "fingerprint": ""} | fields))
 
 
 def test_a_program_whose_engine_went_away_is_started_again_and_given_up_in_the_end(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waits: list[str] = []
-    door.work.deadline = SimpleNamespace(wait_before_retry=lambda _, why: waits.append(why))  # type: ignore[misc]
+    work: Any = door.work
+    work.deadline = SimpleNamespace(wait_before_retry=lambda _, why: waits.append(why))
 
     def away(*_: object) -> ContainerExit:
         raise EngineUnavailable(what="the engine", why="gone")
