@@ -26,7 +26,7 @@ from workers.data import inputs, outputs
 from workers.data.download import DownloadPolicy
 from workers.data.layout import OPEN_TO_CONTAINER
 from workers.data.outputs import PackedResult, ResultLimits
-from workers.enclave import door, inputs_of, surrounding
+from workers.enclave import door, named_inputs, surrounding
 from workers.enclave.door import Door
 from workers.enclave.port import Host, Work
 from workers.sandbox import disk
@@ -55,7 +55,7 @@ class SessionEnclave:
         if PRE_COMPUTE not in self._services and work.assignment.dataset is None and not work.params.input_files:
             return
         service = self._of(PRE_COMPUTE)
-        datasets = inputs_of.datasets_of(work.task_id, service.environment)
+        datasets = named_inputs.datasets_of(work.task_id, service.environment)
         names = [each.address for each in datasets.values()] + [input_file_name(url) for url in work.params.input_files]
         target, sealed = work.folders.inputs, work.folders.sealed
         # Each is there as a whole or not at all; the app of an earlier attempt may be reading them.
@@ -72,7 +72,7 @@ class SessionEnclave:
         # The container's root is not this machine's where the engine maps users.
         target.chmod(OPEN_TO_CONTAINER)
         base = door.URL + door.FILES
-        variables = inputs_of.fetched_at(base, service.environment, datasets, work.params.input_files)
+        variables = named_inputs.fetched_at(base, service.environment, datasets, work.params.input_files)
         surrounding.run(_with(service, variables), work, self.host, Door(work, files))
         for url in work.params.input_files:
             # What iExec's programs call it by.

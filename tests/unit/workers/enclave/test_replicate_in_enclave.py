@@ -45,7 +45,7 @@ from tests.unit.workers.enclave.machine import (
     Bench,
     beneficiary,
 )
-from workers.enclave import inputs_of
+from workers.enclave import named_inputs
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.task import steps, votes
@@ -161,8 +161,8 @@ def test_a_session_that_names_no_sound_slice_is_declined_without_its_words(
     bulk(bench)
     names = {"FILENAME": DATASET, "URL": "/ipfs/Qm", "CHECKSUM": CHECKSUM, "KEY": "the-key"}
     variables = {f"IEXEC_DATASET_1_{part}": value for part, value in names.items()} | spoilt
-    whole = inputs_of.datasets_of
-    monkeypatch.setattr(inputs_of, "datasets_of", lambda task, _: whole(task, variables))
+    whole = named_inputs.datasets_of
+    monkeypatch.setattr(named_inputs, "datasets_of", lambda task, _: whole(task, variables))
     cause = bench.replicate().cause or ""
     assert cause_code(cause) == "TEE_SESSION_GENERATION_UNKNOWN_ISSUE"
     assert not [value for value in (*spoilt.values(), "the-key") if len(value) > 4 and value in cause]
@@ -256,7 +256,7 @@ class Killed(BaseException):
 MOMENTS = [
     "workers.enclave.sms_api.SmsApi.open_session",
     "workers.enclave.sms_api.SmsApi.take_session",
-    "workers.enclave.inputs_of.fetched_at",
+    "workers.enclave.named_inputs.fetched_at",
     "tests.unit.workers.enclave.programs.fetch",
     "workers.sandbox.run_app.run_app",
     "tests.unit.workers.enclave.programs.seal",
