@@ -8,6 +8,7 @@ from typing import Final
 
 from protocol.enclave.session import POST_COMPUTE, PRE_COMPUTE, Service
 from protocol.errors import BadSetting, TaskDeclined, TaskFailure
+from protocol.results.error_result import NOT_PREPARED
 from workers.enclave.port import SETTING, Host, Work
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import AppImage
@@ -16,8 +17,6 @@ from workers.sandbox.images.image import AppImage
 OWN: Final = {PRE_COMPUTE: "sluice/pre-compute:1", POST_COMPUTE: "sluice/post-compute:1"}
 #: A fingerprint that may be an image's digest: without it a registry's tag counts.
 _DIGEST: Final = re.compile(r"(?:0x|sha256:)?([0-9a-f]{64})")
-#: Cause of a task whose images around the app cannot be had.
-NOT_PREPARED: Final = "TEE_PREPARATION_FAILED"
 _NO_CHECKSUM: Final = "0x" + "0" * 64
 
 

@@ -15,7 +15,7 @@ import (
 	"sluice/enclaves/internal/worker"
 )
 
-// Gateways are asked in turn for an IPFS address where SLUICE_IPFS_GATEWAYS names none.
+// Gateways are asked in turn for an IPFS address where IPFS_GATEWAYS names none.
 var Gateways = []string{"https://ipfs-gateway.arbitrum-mainnet.iex.ec", "https://ipfs.io"}
 
 const (

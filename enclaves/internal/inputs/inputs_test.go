@@ -42,7 +42,7 @@ func environment(folder, url string, file []byte) program.Environment {
 	sum := sha256.Sum256(file)
 	found := program.Environment{
 		"IEXEC_PRE_COMPUTE_OUT": folder, "IS_DATASET_REQUIRED": "true", "IEXEC_BULK_SLICE_SIZE": "1",
-		"IEXEC_INPUT_FILES_NUMBER": "1", "IEXEC_INPUT_FILE_URL_1": url + "/input", "SLUICE_IPFS_GATEWAYS": url,
+		"IEXEC_INPUT_FILES_NUMBER": "1", "IEXEC_INPUT_FILE_URL_1": url + "/input", "IPFS_GATEWAYS": url,
 	}
 	for _, prefix := range []string{"IEXEC_DATASET", "IEXEC_DATASET_1"} {
 		found[prefix+"_URL"] = "/ipfs/QmRows"

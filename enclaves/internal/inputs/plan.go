@@ -39,7 +39,7 @@ func ReadPlan(environment program.Environment) (Plan, error) {
 		return Plan{}, err
 	}
 	plan := Plan{Folder: folder, Gateways: fetch.Gateways}
-	if own := strings.Fields(environment["SLUICE_IPFS_GATEWAYS"]); len(own) > 0 {
+	if own := strings.Fields(environment["IPFS_GATEWAYS"]); len(own) > 0 {
 		plan.Gateways = own
 	}
 	if plan.Datasets, err = readDatasets(environment); err != nil {
