@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -55,6 +55,12 @@ test-strict: $(READY)
 test-sms: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/stock_sdks.py tests/integration/sms/stock_sdk_pool.py tests/integration/sms/demo_enclave.py $(ARGS)
+
+# Our images of pre- and post-compute (enclaves/): formatted, vetted, tested, twice the same, and held against openssl and
+# Python. Each build takes half a minute the first time.
+test-enclave-images: $(READY)
+	@$(SLUICE) stack up docker
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/enclave_images.py tests/integration/sms/others_images.py $(ARGS)
 
 # Each fault of `bench faults` by itself in the middle of a bag of tasks, those that `make test` leaves out, and a pool that
 # has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` has one fault of each kind, and the lane's half

@@ -295,7 +295,7 @@ class Settings(BaseSettings):
         "none",
         description="Kind of enclave that this machine runs. simulated: the tasks of TDX enclaves without attestation,"
         " so that the machine's owner can read all their secrets; refused unless the chain is a development one."
-        " tdx: refused in this release, with what is missing.",
+        " tdx: in a guest of a TDX host; refused with what is missing.",
     )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: Bytes = Field(

@@ -103,7 +103,7 @@ def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machin
     machine = _prepared(settings)
     try:
         _require_enclaves(machine)
-    except BadSetting as refusal:
+    except (BadSetting, EngineUnavailable) as refusal:
         # To reveal its votes, it may have to sign in, and then it offers nothing.
         _refuse(replace(machine, settings=machine.settings.model_copy(update={"enclave": "none"})), refusal)
     try:
@@ -220,10 +220,13 @@ def _checked(settings: Settings, key: Key) -> Machine:
 
 
 def _require_enclaves(machine: Machine) -> None:
-    """Raise BadSetting for a kind of enclave that this machine cannot run."""
+    """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable."""
     if machine.framework is not None:
-        why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
-        log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
+        if machine.settings.enclave == "simulated":
+            why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
+            log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
+        with closing(Engine(machine.settings.docker_host)) as engine:
+            machine.framework.require(engine)
 
 
 def _try_engine(machine: Machine) -> None:

@@ -41,7 +41,7 @@ from ops.pool import local, servers, site
 from ops.pool.local import LocalPool, WorkerMachine
 from ops.pool.on_chain import PROVIDER
 from ops.pool.site import Chain, Names, Servers
-from ops.stack import stack
+from ops.stack import enclave_images, stack
 from ops.stack.parts import StackPart
 from ops.stack.stack import Watch
 from protocol.amounts import NRLC
@@ -49,6 +49,7 @@ from protocol.errors import StorageUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, NRlc, Wallet
+from workers.sandbox.engine.container import Engine
 
 #: Honest machines, one container each; three must agree at trust 5, four and one more if one of them lies.
 WORKERS = 4
@@ -144,6 +145,8 @@ def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers, confidential
     datasets = [NewDataset("sluice-demo", _add_to_ipfs(hosts, DATASET), checksum)]
     env = {}
     if confidential is not None:
+        with closing(Engine(hosts.docker_host)) as engine:
+            enclave_images.load(engine)
         client(hosts.mongodb_uri).drop_database(SMS_DATABASE)
         datasets.append(confidential.dataset)
         env["SLUICE_ENCLAVE_SMS_URL"] = confidential.service

@@ -1,4 +1,6 @@
-"""Programs that are built once from Go modules pinned here: go.mod and go.sum lie in a folder of their own."""
+"""Programs that are built once from Go modules pinned here: go.mod and go.sum, and the sources of ours, lie in a folder
+of their own.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class GoProgram:
     #: The file's name.
     name: str
     module: Path
-    #: Its Go package, as in "github.com/ipfs/kubo/cmd/ipfs".
+    #: Its Go package, as in "github.com/ipfs/kubo/cmd/ipfs", or "./cmd/…" for one of ours.
     package: str
     #: What is built and how long that takes on an idle machine of 2 cores, as in "kubo (2 to 3 minutes)".
     takes: str
@@ -35,9 +37,11 @@ class GoProgram:
 
     @property
     def path(self) -> Path:
-        """Where it is once it is built: another place for other pins."""
-        pins = (self.module / "go.mod").read_bytes() + (self.module / "go.sum").read_bytes()
-        wanted = hashlib.sha256(pins).hexdigest()[:12]
+        """Where it is once it is built: another place for other pins, or other sources of ours."""
+        digest = hashlib.sha256()
+        for path in (self.module / "go.mod", self.module / "go.sum", *sorted(self.module.rglob("*.go"))):
+            digest.update(path.read_bytes())
+        wanted = digest.hexdigest()[:12]
         return tools.cache_folder() / f"{self.module.name}-{wanted}" / self.name
 
     def built(self) -> Path | None:

@@ -32,9 +32,11 @@ def to_bytes(text: str, size: int | None = None) -> bytes:
 def to_bytes_leniently(text: str) -> bytes:
     """Bytes as iExec's Java decoder reads them: an odd first digit stands alone, a non-digit counts as -1.
 
-    Only for what must hash like Java workers hash it (callback data; iexec-worker 9.2).
+    Only for what must hash like Java workers hash it (callback data; iexec-worker 9.2). Java counts characters by their
+    UTF-16 code units.
     """
-    digits = [_DIGITS.get(character, _NOT_A_DIGIT) for character in text.removeprefix("0x")]
+    units = [unit for character in text.removeprefix("0x") for unit in (character, character)[character <= "\uffff" :]]
+    digits = [_DIGITS.get(unit, _NOT_A_DIGIT) for unit in units]
     odd = len(digits) % 2
     head = bytes(digit & 0xFF for digit in digits[:odd])
     pairs = zip(digits[odd::2], digits[odd + 1 :: 2], strict=True)

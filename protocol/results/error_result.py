@@ -29,6 +29,8 @@ CONTRIBUTION_TIMEOUT = "CONTRIBUTION_TIMEOUT"
 ABORTED = "ABORTED_BY_WORKER"
 #: Cause of a task for a kind of enclave that this machine does not run.
 NO_ENCLAVE = "TEE_NOT_SUPPORTED"
+#: Cause of a task for an enclave where the images of pre- and post-compute cannot be had.
+NOT_PREPARED = "TEE_PREPARATION_FAILED"
 #: Begin of the causes by which the secret service makes no session: iExec SMS's own word follows.
 NO_SESSION = "TEE_SESSION_GENERATION_"
 #: The secret service does not answer, or not as one.
@@ -37,7 +39,16 @@ SESSION_UNKNOWN = f"{NO_SESSION}UNKNOWN_ISSUE"
 NO_ENCLAVE_KEY = "ENCLAVE_SIGNATURE_NOT_FOUND"
 #: All causes of a replicate that its worker declined, but those of an enclave's session.
 DECLINED = frozenset(
-    {MACHINE_FAILED, MACHINE_MEMORY, UNCLEAR_END, NOT_AUTHORIZED, CONTRIBUTION_TIMEOUT, ABORTED, NO_ENCLAVE}
+    {
+        MACHINE_FAILED,
+        MACHINE_MEMORY,
+        UNCLEAR_END,
+        NOT_AUTHORIZED,
+        CONTRIBUTION_TIMEOUT,
+        ABORTED,
+        NO_ENCLAVE,
+        NOT_PREPARED,
+    }
 )
 #: Characters of a cause in a report (`protocol.wire`).
 CAUSE_CHARACTERS = 200

@@ -11,8 +11,7 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
-                    sealed  clear.zip             of a task for an enclave: its dataset as it came, its result before it
-                                                  is encrypted
+                    sealed                        of a task for an enclave: datasets and input files as they came
 """
 
 from __future__ import annotations
@@ -61,13 +60,8 @@ class TaskFolders:
 
     @property
     def sealed(self) -> Path:
-        """A dataset as it was fetched, which is decrypted into `inputs`."""
+        """Datasets and input files as they were fetched, which pre-compute puts into `inputs`."""
         return self.root / "sealed"
-
-    @property
-    def clear_zip(self) -> Path:
-        """A result before it is encrypted for its beneficiary."""
-        return self.root / "clear.zip"
 
     @property
     def zip(self) -> Path:
@@ -99,7 +93,7 @@ class TaskFolders:
         if not self.root.exists():
             return None
         aside = Path(tempfile.mkdtemp(prefix="over-", dir=self.root))
-        for path in (self.inputs, self.outputs, self.errors, self.sealed, self.clear_zip):
+        for path in (self.inputs, self.outputs, self.errors, self.sealed):
             if path.exists():
                 path.rename(aside / path.name)
         return aside

@@ -78,6 +78,14 @@ def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, resul
         raise _failure(task_id, Failure.RESULT_DIGEST, str(error)) from error
 
 
+def require_fit(task_id: TaskId, folder: Path, result_limits: ResultLimits) -> int:
+    """Bytes of all files of `folder`. Raises as `pack` does for names, number and size of what is there."""
+    tree = _walk(task_id, folder, result_limits)
+    size = sum((folder / path).lstat().st_size for path in tree.files)
+    _require_size(task_id, size, result_limits)
+    return size
+
+
 def _failure(task_id: TaskId, failure: Failure, why: str) -> TaskFailure:
     return TaskFailure(task=task_id, status=failure.status, cause=failure, why=why)
 

@@ -9,16 +9,15 @@ any other word of the service                  ──► declined with that word
 from __future__ import annotations
 
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
-from protocol.enclave.session import Session, SessionError
+from protocol.enclave.session import Session, SessionError, SessionPlace
 from protocol.errors import NoSession, TaskDeclined, Unavailable
 from protocol.results.error_result import MACHINE_FAILED, NO_SESSION, SESSION_UNKNOWN
 from protocol.types import TaskId
 from protocol.wire import Assignment
-from workers.enclave.sms_api import SmsApi
 from workers.task.deadline import TaskDeadline, backoff
 
 log = structlog.get_logger(__name__)
@@ -34,7 +33,20 @@ TRANSIENT: Final = frozenset(
 )
 
 
-def take_session(service: SmsApi, assignment: Assignment, deadline: TaskDeadline) -> Session:
+class Sessions(Protocol):
+    """Where sessions come from."""
+
+    def open_session(self, assignment: Assignment) -> SessionPlace:
+        """A new session, in place of an earlier one. Raises NoSession, Unavailable."""
+
+    def take_session(self, place: SessionPlace) -> Session:
+        """What is in it, once. Raises Unavailable."""
+
+    def store_token(self) -> None:
+        """Store what the service wants every worker to have. Raises Unavailable."""
+
+
+def take_session(service: Sessions, assignment: Assignment, deadline: TaskDeadline) -> Session:
     """The session of this replicate, taken: whoever comes after asks for another. Raises TaskDeclined."""
     task_id, lacks_token, has_token = TaskId(assignment.task_id), False, False
     for failures in count(1):

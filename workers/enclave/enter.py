@@ -7,7 +7,7 @@ from protocol.poco.tags import needs_enclave_signature
 from protocol.results.error_result import NO_ENCLAVE
 from protocol.types import Hash32
 from workers.context import WorkerContext
-from workers.enclave.port import Enclave, NoEnclave, Work
+from workers.enclave.port import Enclave, Host, NoEnclave, Work
 
 
 def enter(context: WorkerContext, work: Work) -> Enclave:
@@ -17,4 +17,14 @@ def enter(context: WorkerContext, work: Work) -> Enclave:
     framework = context.machine.framework
     if framework is None:
         raise TaskDeclined(task=work.task_id, cause=NO_ENCLAVE, why="this machine runs no enclaves (SLUICE_ENCLAVE)")
-    return framework.enter(work)
+    machine = context.machine
+    return framework.enter(
+        work,
+        Host(
+            engine=context.engine,
+            images=machine.images,
+            limits=machine.limits,
+            worker_name=machine.settings.worker_name,
+            workerpool=machine.pool.workerpool,
+        ),
+    )

@@ -5,7 +5,7 @@ with and without an enclave, and one for the kinds of enclave that a machine can
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from protocol.results.params import DealParams
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
@@ -14,8 +14,13 @@ from workers.data import inputs, outputs
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
-from workers.sandbox.spec import ContainerSpec
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.images.image import ImageRules
+from workers.sandbox.spec import ContainerSpec, Limits
 from workers.task.deadline import TaskDeadline
+
+#: What decides which kind of enclave a machine runs.
+SETTING: Final = "SLUICE_ENCLAVE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,17 @@ class Work:
         return self.layout.task(self.task_id)
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a machine runs the programs around an app with."""
+
+    engine: Engine
+    images: ImageRules
+    limits: Limits
+    worker_name: str
+    workerpool: str
+
+
 class Enclave(Protocol):
     """What is done around the app of one replicate. The methods are called in this order, once each."""
 
@@ -64,7 +80,10 @@ class Framework(Protocol):
     def tag(self) -> Hash32:
         """The bits of a tag that it serves."""
 
-    def enter(self, work: Work) -> Enclave:
+    def require(self, engine: Engine) -> None:
+        """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
+
+    def enter(self, work: Work, host: Host) -> Enclave:
         """What surrounds this replicate's app: asks for its session. Raises TaskDeclined."""
 
 

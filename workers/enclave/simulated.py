@@ -1,30 +1,19 @@
 """Enclaves without the hardware, on development chains: all is done as for TDX, and nothing is attested.
 
-    secret service ──► session ──► pre-compute ──► app ──► post-compute
-                       once         (here)      (sandbox)    (here)
-
-This machine itself takes the session, so that its owner can read all that is in it; pre- and post-compute are the
-worker's own code. What a session holds stays in this process's memory, and in the app's container while that exists:
-after a crash another session is asked for.
+The worker itself takes the session from the secret service, so that this machine's owner can read all that is in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
-from protocol.enclave.session import APP, POST_COMPUTE, PRE_COMPUTE, Session
-from protocol.errors import TaskDeclined
 from protocol.poco.tags import TDX_BITS, make_tag
-from protocol.results.error_result import SESSION_UNKNOWN
 from protocol.types import Hash32
-from workers.data.download import DownloadPolicy
-from workers.data.outputs import PackedResult, ResultLimits
-from workers.enclave import ask, post_compute, pre_compute
-from workers.enclave.port import Enclave, Work
+from workers.enclave import ask, images, surrounding
+from workers.enclave.port import Enclave, Host, Work
+from workers.enclave.session_enclave import SessionEnclave
 from workers.enclave.sms_api import SmsApi
-from workers.sandbox.spec import ContainerSpec
+from workers.sandbox.engine.container import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,37 +27,11 @@ class Simulated:
         """See `Framework`."""
         return make_tag(*TDX_BITS)
 
-    def enter(self, work: Work) -> Enclave:
+    def require(self, engine: Engine) -> None:
         """See `Framework`."""
-        return SimulatedEnclave(work, ask.take_session(self.service, work.assignment, work.deadline))
+        surrounding.require_reach(engine)
+        images.require_own(engine)
 
-
-@dataclass(frozen=True)
-class SimulatedEnclave:
-    """An `Enclave` with a session that was taken."""
-
-    work: Work
-    session: Session
-
-    def pre_compute(self, policy: DownloadPolicy) -> None:
-        """See `Enclave`."""
-        pre_compute.fetch(self.work, policy, self._variables.get(PRE_COMPUTE, {}))
-
-    def app(self, spec: ContainerSpec) -> ContainerSpec:
-        """See `Enclave`."""
-        return replace(spec, environment=dict(self._of(APP)))
-
-    def post_compute(self, limits: ResultLimits) -> PackedResult:
-        """See `Enclave`."""
-        return post_compute.seal(self.work, limits, self._of(POST_COMPUTE))
-
-    @cached_property
-    def _variables(self) -> dict[str, dict[str, str]]:
-        """Variables of each container that has any."""
-        return {service.name: service.environment for service in self.session.services}
-
-    def _of(self, service: str) -> Mapping[str, str]:
-        if service not in self._variables:
-            why = f"the session has nothing for {service}"
-            raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=why)
-        return self._variables[service]
+    def enter(self, work: Work, host: Host) -> Enclave:
+        """See `Framework`."""
+        return SessionEnclave(work, host, ask.take_session(self.service, work.assignment, work.deadline))

@@ -1,26 +1,148 @@
-"""What this machine and this release lack to run TDX enclaves: for `doctor`, and for the refusal at start."""
+"""TDX enclaves: the worker, its engine and all containers of a task are in one guest of a TDX host (iexec-worker 9.2).
+
+    secret service ──► session at the service that attests
+    agent ── quote of this guest ──► there ──► session file ──► pre-compute, app, post-compute
+
+The agent is iExec's program. What it gets lies in memory for a moment, and never on a disk.
+"""
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from tempfile import TemporaryDirectory
+from typing import Final, Protocol
+
+from pydantic import ValidationError
+
+from protocol.enclave.session import Session, SessionPlace
+from protocol.errors import Unavailable
+from protocol.poco.tags import TDX_BITS, make_tag
+from protocol.types import Hash32
+from protocol.wire import Assignment
+from workers.enclave import ask, surrounding
+from workers.enclave.port import Enclave, Host, Work
+from workers.enclave.session_enclave import SessionEnclave
+from workers.enclave.sms_api import SmsApi
+from workers.sandbox.engine.container import Engine
 
 #: What a guest of a TDX host has: the device that asks the processor for reports, and where the kernel makes quotes.
 _DEVICE, _QUOTES = "dev/tdx_guest", "sys/kernel/config/tsm/report"
-#: iExec's program that proves to the secret service's store what it runs in, and gets the session (iexec-worker 9.2).
+#: Proves to the service what it runs in, and gets the session.
 _AGENT = "usr/local/bin/secret_provider_agent"
+#: A file system in memory.
+_MEMORY = "dev/shm"
 #: In words, by path.
 _PARTS: Final = {
     _DEVICE: "no TDX guest (/dev/tdx_guest is absent)",
     _QUOTES: "no quotes by the kernel (/sys/kernel/config/tsm/report is absent: Linux 6.7 or later, with configfs)",
     _AGENT: f"no agent for sessions (/{_AGENT} is absent)",
+    _MEMORY: f"no file system in memory (/{_MEMORY} is absent)",
 }
-#: Whatever the machine has.
-_RELEASE: Final = (
-    "this release does not run the agent and the images of pre- and post-compute that an attested session names"
-)
+#: Seconds the agent may take: a quote, and one answer of the service.
+AGENT_SECONDS: Final = 60.0
+#: How the agent checks the service in turn: not at all, as with iExec's worker. The service's address comes from the
+#: pool's secret service.
+_VERIFIER: Final = "nullverifier"
+#: Bytes of a session file at most: all its secrets, and the addresses of a bulk's datasets.
+_FILE_BYTES: Final = 2**24
 
 
-def missing(root: Path = Path("/")) -> list[str]:
-    """What is not there to run TDX enclaves, in words; never empty in this release. `root`: of the file system."""
-    return [words for path, words in _PARTS.items() if not (root / path).exists()] + [_RELEASE]
+class Guest(Protocol):
+    """This machine as a guest of a TDX host."""
+
+    def missing(self) -> list[str]:
+        """What it lacks to run enclaves, in words."""
+
+    def session(self, place: SessionPlace) -> Session:
+        """The session there, for a guest that the service trusts. Raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentGuest:
+    """A `Guest` by iExec's agent. `root`: of the file system."""
+
+    root: Path = Path("/")
+
+    def missing(self) -> list[str]:
+        """See `Guest`."""
+        return [words for path, words in _PARTS.items() if not (self.root / path).exists()]
+
+    def session(self, place: SessionPlace) -> Session:
+        """See `Guest`."""
+        with TemporaryDirectory(prefix="sluice-", dir=self.root / _MEMORY) as folder:
+            file = Path(folder) / "session.json"
+            asked = ["-e", place.secret_provisioning_url, "-i", place.session_id, "-s", file.name, "-v", _VERIFIER]
+            try:
+                # What it prints may hold secrets.
+                ended = subprocess.run(
+                    [self.root / _AGENT, *asked],
+                    cwd=folder,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    timeout=AGENT_SECONDS,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise _no_session(f"took more than {AGENT_SECONDS:.0f} s") from None
+            except OSError as error:
+                raise _no_session(f"cannot be started ({type(error).__name__})") from error
+            if ended.returncode != 0:
+                raise _no_session(f"ended with exit code {ended.returncode}")
+            return _read(file)
+
+
+def _read(file: Path) -> Session:
+    try:
+        with file.open("rb") as source:
+            return Session.model_validate_json(source.read(_FILE_BYTES))
+    except OSError as error:
+        raise _no_session("left no session") from error
+    except ValidationError:
+        # Its words would repeat what it read.
+        raise _no_session("left what is no session") from None
+
+
+def _no_session(why: str) -> Unavailable:
+    return Unavailable(what="the agent for sessions", why=f"it {why}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tdx:
+    """A `Framework` of attested enclaves."""
+
+    service: SmsApi
+    guest: Guest
+
+    @property
+    def tag(self) -> Hash32:
+        """See `Framework`."""
+        return make_tag(*TDX_BITS)
+
+    def require(self, engine: Engine) -> None:
+        """See `Framework`."""
+        surrounding.require_reach(engine)
+
+    def enter(self, work: Work, host: Host) -> Enclave:
+        """See `Framework`."""
+        sessions = _Attested(self.service, self.guest)
+        return SessionEnclave(work, host, ask.take_session(sessions, work.assignment, work.deadline))
+
+
+@dataclass(frozen=True, slots=True)
+class _Attested:
+    """Sessions that this guest gets by what it is."""
+
+    service: SmsApi
+    guest: Guest
+
+    def open_session(self, assignment: Assignment) -> SessionPlace:
+        return self.service.open_session(assignment)
+
+    def take_session(self, place: SessionPlace) -> Session:
+        return self.guest.session(place)
+
+    def store_token(self) -> None:
+        self.service.store_token()

@@ -215,11 +215,15 @@ def _program(info: Mapping[str, object], runtime: str) -> str:
 
 
 def enclave(machine: Machine) -> CheckResult:
-    """Whether this machine can run the kind of enclave that it is set to. Raises BadSetting."""
+    """Whether this machine can run the kind of enclave that it is set to. Raises BadSetting, EngineUnavailable."""
     kind, framework = machine.settings.enclave, machine.framework
     if framework is None:
         return CheckResult("enclave", True, f"{kind}: tasks for enclaves go to other machines", {"kind": kind})
-    says = f"{kind}, sessions from {machine.pool.sms_url}: this machine's owner can read what they hold"
+    with closing(Engine(machine.settings.docker_host)) as engine:
+        framework.require(engine)
+    says = f"{kind}, sessions from {machine.pool.sms_url}"
+    if kind == "simulated":
+        says += ": this machine's owner can read what they hold"
     return CheckResult("enclave", True, says, {"kind": kind, "tag": framework.tag})
 
 

@@ -37,8 +37,6 @@ from workers.sandbox.spec import (
     container_name,
 )
 
-#: An image with the program, made on the engine the first time.
-IMAGE = ("sluice/rehearsal", "1")
 #: In place of a task's id, with a process id behind it: names the container and its folders.
 TASK = "rehearsal"
 _MARKER = "marker"
@@ -87,7 +85,7 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
     folders = machine.layout.task(task)
     spec = ContainerSpec(
         name=container_name(machine.settings.worker_name, machine.wallet, task),
-        image=":".join(IMAGE),
+        image=":".join(pause_program.IMAGE),
         command=(f"/{pause_program.PATH}",),
         environment={},
         labels={
@@ -116,7 +114,7 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
             apart = listed_apps.confine(engine, machine.layout, machine.wallet)
         folders.make()
         (folders.inputs / _MARKER).write_text(str(os.getpid()))
-        engine.make_image(*IMAGE, pause_program.archive(engine.platform[1]))
+        engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
         network = _tried_out(engine, machine, spec, apart, outside) or network
     except ContainerRefused as error:
         raise BadSetting(

@@ -100,7 +100,7 @@ class ContainerSpec:
     #: In an enclave it holds secrets.
     environment: dict[str, str] = field(repr=False)
     labels: dict[str, str]
-    #: Host folders; inputs are bound read-only.
+    #: Host folders; inputs are bound read-only, unless `writes_inputs`.
     inputs: str
     outputs: str
     limits: Limits
@@ -113,6 +113,10 @@ class ContainerSpec:
     gpus: tuple[str, ...] = ()
     #: Host file that it has as /etc/resolv.conf; None: the engine's (`own_kernel_names`).
     resolv_conf: str | None = None
+    #: Whether it is no app, but what makes an app's inputs.
+    writes_inputs: bool = False
+    #: Id of a container whose network it shares, whatever the sandbox says; None: it has its own.
+    network_of: str | None = None
 
     def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
         """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another

@@ -1,7 +1,8 @@
-"""`sluice sms run | rotate`: the secret service for enclaves."""
+"""`sluice sms run | rotate | images`: the secret service for enclaves, and what runs around their apps."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Annotated
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="The secret service for enclaves: an iExec SMS.")
     group.command("run", epilog="Example: `sluice sms run`")(_run)
     group.command("rotate", epilog="Examples: `sluice sms rotate`, `sluice sms rotate --finish --json`")(_rotate)
+    group.command("images", epilog="Example: `sluice sms images > properties.json`")(_images)
     app.add_typer(group, name="sms")
 
 
@@ -67,3 +69,18 @@ def _rotate(
     screen.show(asdict(done), "\n".join(says), as_json=as_json)
     if done.unreadable:
         raise typer.Exit(1)
+
+
+def _images() -> None:
+    """Build our images of pre- and post-compute and load them into this machine's Docker engine (`SLUICE_DOCKER_HOST`).
+
+    Machines with SLUICE_ENCLAVE=simulated need them. Prints what SLUICE_SMS_PROPERTIES_FILE of a secret service may say
+    of them.
+    """
+    from contextlib import closing  # noqa: PLC0415 # help is printed at once
+
+    from ops.stack import enclave_images  # noqa: PLC0415
+    from workers.sandbox.engine.container import Engine  # noqa: PLC0415
+
+    with closing(Engine(settings().docker_host)) as engine:
+        typer.echo(json.dumps(enclave_images.properties(enclave_images.load(engine)), indent=2))

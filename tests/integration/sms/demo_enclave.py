@@ -29,6 +29,7 @@ from protocol.errors import BadMessage, Refused
 from protocol.poco.view import TaskStatus
 from tests.documents import CONFIDENTIAL
 from tests.integration.pool.test_documents import PAGE_SECONDS, folder, said_as_printed, second
+from tests.integration.sms.service import load_surroundings
 
 __all__ = ["folder", "second"]
 
@@ -53,6 +54,7 @@ def confidential(hosts: Servers) -> Confidential:
 @pytest.fixture(scope="module")
 def shared_pool(hosts: Servers, confidential: Confidential) -> Iterator[BenchPool]:
     """A pool with its secret service, and one machine, which simulates enclaves."""
+    load_surroundings(hosts.docker_host)
     port = int(confidential.service.rpartition(":")[2])
     with prepared_pool(
         block_time=BLOCK_TIME,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,13 +15,20 @@ from pymongo import MongoClient
 
 from ops import cli
 from ops.market.secrets import store_secret
-from ops.stack import ports
+from ops.stack import enclave_images, ports
 from protocol.enclave.secrets import SecretId
 from protocol.ethereum.signing import Key
 from protocol.types import Signature
 from tests.integration import forged
 from tests.integration.conftest import Chain
 from tests.waiting import ample, wait_until
+from workers.sandbox.engine.container import Engine
+
+
+def load_surroundings(docker_host: str) -> None:
+    """Have our images of pre- and post-compute on an engine, built at the first call."""
+    with closing(Engine(docker_host)) as engine:
+        enclave_images.load(engine)
 
 
 @dataclass

@@ -28,7 +28,7 @@ from protocol.types import TaskId
 from tests.faulty.http import beside
 from tests.integration.conftest import Chain
 from tests.integration.pool.conftest import ended
-from tests.integration.sms.service import Sms, serving
+from tests.integration.sms.service import Sms, load_surroundings, serving
 from tests.integration.sms.stock_sdks import DATASET, TDX_TAG, start_sdk
 from tests.integration.sms.test_enclave_machine import APP
 from tests.integration.test_sdk_requester import await_deal
@@ -70,6 +70,7 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
     pool: BenchPool, engine_host: str, tmp_path: Path
 ) -> None:
     assert engine_host == pool.servers.docker_host
+    load_surroundings(engine_host)
     url = pool.pool.env["SLUICE_ENCLAVE_SMS_URL"]
     chain = Chain(pool.node, pool.rpc, pool.chain.addresses)
     files = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path))

@@ -49,7 +49,7 @@ from tests.faulty.http import Handler, beside
 from tests.integration import forged
 from tests.integration.chain.test_poco_life import Shop, open_shop
 from tests.integration.conftest import IpfsNode, standing_still
-from tests.integration.sms.service import Sms, serving
+from tests.integration.sms.service import Sms, load_surroundings, serving
 from tests.integration.workers.conftest import IMAGE, engine_host
 from tests.integration.workers.restarts import one_replicate
 from tests.integration.workers.restarts.one_replicate import Orders, Point
@@ -78,9 +78,11 @@ APP = (
 ANSWER = f"{hashlib.sha256(ROWS + SECRETS[1] + SECRETS[2]).hexdigest()}  -\n".encode()
 POINTS = {
     "assignment received": Point("journal.add", "before"),
+    "pre-compute's container made": Point("engine.create"),
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
     "container ended": Point("engine.wait"),
+    "post-compute's container made": Point("engine.create"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
     "result in the lane": Point("lane_store.add"),
@@ -235,6 +237,7 @@ def scene(
     poco_state: PocoState, stack: Stack, ipfs: IpfsNode, engine_host: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("enclaves")
+    load_surroundings(engine_host)
     with standing_still(poco_state, folder / "anvil") as chain:
         shop = open_shop(chain)
         params = {

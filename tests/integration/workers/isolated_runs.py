@@ -209,7 +209,7 @@ def test_a_runtime_that_runs_nothing_on_this_kernel_is_found_out_at_start(
 ) -> None:
     confine(context, "isolated")
     # In place of a program that waits, one that ends at once, as all do where gVisor's kernel falls over.
-    monkeypatch.setattr("workers.sandbox.rehearsal.IMAGE", ("sluice-test/ends", "1"))
+    monkeypatch.setattr("workers.sandbox.network.pause_program.IMAGE", ("sluice-test/ends", "1"))
     monkeypatch.setattr(pause_program, "program", lambda _: syscalls.program([], "/ended"))
     with pytest.raises(BadSetting, match="under the runtime runsc, a program that only waits ended with exit code 0"):
         rehearse(context.machine)

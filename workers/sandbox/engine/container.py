@@ -368,12 +368,16 @@ class Engine:
 
     def has_image(self, name: str) -> bool:
         """Whether the engine has an image of this name. Raises EngineUnavailable."""
+        return self.image_id(name) is not None
+
+    def image_id(self, name: str) -> str | None:
+        """The id of an image, 64 hex digits; None if the engine has none of this name. Raises EngineUnavailable."""
         with engine_errors(self.host):
             try:
-                self._api.inspect_image(name)  # type: ignore[no-untyped-call]
+                found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
             except docker.errors.NotFound:
-                return False
-            return True
+                return None
+            return str(found["Id"]).removeprefix("sha256:")
 
     def load(self, archive: Iterator[bytes], *, meanwhile: Callable[[], None]) -> None:
         """Take an image, as `docker save` writes one. `meanwhile` is called for every piece; what it raises ends it.

@@ -37,11 +37,11 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
     return api.create_host_config(
         # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
         mounts=[
-            docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=True),
+            docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=not spec.writes_inputs),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
             *(names if spec.resolv_conf else []),
         ],
-        network_mode=_NETWORKS.get(sandbox.network) or listed_network(spec.labels[LABEL_WALLET]),
+        network_mode=_network(spec),
         extra_hosts=[line for each in spec.pins for line in each.lines] or None,
         # With an allow list all names are in /etc/hosts.
         dns=[NO_NAME_SERVER] if sandbox.network is NetworkAccess.LISTED else None,
@@ -67,6 +67,12 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         ],
         log_config=docker.types.LogConfig(type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}),
     )
+
+
+def _network(spec: ContainerSpec) -> str:
+    if spec.network_of is not None:
+        return f"container:{spec.network_of}"
+    return _NETWORKS.get(spec.sandbox.network) or listed_network(spec.labels[LABEL_WALLET])
 
 
 def _gpus(ids: tuple[str, ...]) -> docker.types.DeviceRequest:

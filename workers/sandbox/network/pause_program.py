@@ -9,7 +9,9 @@ import struct
 import tarfile
 from typing import Final
 
-#: Path of the program in an image of `archive`.
+#: An image of `archive`, which is made on an engine the first time.
+IMAGE: Final = ("sluice/rehearsal", "1")
+#: Path of the program in it.
 PATH: Final = "sluice-rehearsal"
 #: By Go's name of the processor: ELF machine number (ELF specification), and code that repeats one system call.
 _CODE: Final = {

@@ -116,4 +116,10 @@ def test_proper_hex_means_the_same_to_the_lenient_decoder(data: bytes) -> None:
 
 @given(st.text(max_size=40))
 def test_the_lenient_decoder_takes_any_text(text: str) -> None:
-    assert len(to_bytes_leniently(text)) == (len(text.removeprefix("0x")) + 1) // 2
+    units = len(text.removeprefix("0x").encode("utf-16-be")) // 2
+    assert len(to_bytes_leniently(text)) == (units + 1) // 2
+
+
+def test_a_character_that_java_counts_twice_is_two_that_are_no_digits() -> None:
+    assert to_bytes_leniently("\U0001f600") == b"\xef"
+    assert to_bytes_leniently("0x1\U0001f600") == b"\x01\xef"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from protocol.types import Hash32
 from protocol.wire import Assignment, Dataset, Report
 from tests.unit.sms.world import APP, DATASET, OWNER, POOL, REQUESTER, TASK, WORKER, execution
 from tests.unit.workers.assignments import CHAIN_ID, WORKERPOOL
+from tests.unit.workers.enclave import programs
 from tests.unit.workers.enclave.service import Wire
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
@@ -86,6 +88,7 @@ class Bench:
         )
         monkeypatch.setattr("workers.data.inputs.download", self._download)
         monkeypatch.setattr("workers.sandbox.run_app.run_app", self._run)
+        monkeypatch.setattr("workers.enclave.surrounding._run", programs.run)
         world = self.wire.world
         world.keep(OWNER, dataset_key(DATASET), base64.b64encode(KEY))
         world.keep(OWNER, app_secret(APP), DEVELOPERS.encode())
@@ -95,7 +98,9 @@ class Bench:
     def deal(self, **params: object) -> None:
         """What the deal asks for besides a requester's secret."""
         wanted = {"iexec_secrets": {"1": "mine"}, **params}
-        self.wire.world.chain.executions[TASK] = execution(**wanted)
+        found = execution(**wanted)
+        dataset = found.dataset and replace(found.dataset, checksum=CHECKSUM)
+        self.wire.world.chain.executions[TASK] = replace(found, dataset=dataset)
 
     def assignment(self, **fields: object) -> Assignment:
         deal = self.wire.world.chain.executions[TASK].deal

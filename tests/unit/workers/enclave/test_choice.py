@@ -18,8 +18,9 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers import machine as machine_process
 from workers.context import Machine
-from workers.enclave import tdx
 from workers.enclave.choice import chosen
+from workers.enclave.images import OWN
+from workers.enclave.tdx import AgentGuest
 from workers.fitness import doctor
 from workers.pool.api import PoolApi
 
@@ -32,6 +33,26 @@ def settings(**fields: object) -> Settings:
 
 def machine(own: Settings, pool: PoolConfig = SERVING) -> Machine:
     return Machine(own, WORKER_KEY, pool, PoolApi(own.api_url))
+
+
+class Images:
+    """An engine that has images, or none."""
+
+    def __init__(self, host: str, *names: str) -> None:
+        self.host, self.names = host, names
+
+    def has_image(self, name: str) -> bool:
+        return name in self.names
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+def fit_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (machine_process, doctor):
+        monkeypatch.setattr(module, "Engine", lambda _: Images("unix:///engine", *OWN.values()))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
 
 
 def test_a_machine_offers_enclaves_only_if_it_is_told_to() -> None:
@@ -57,21 +78,50 @@ def test_a_pool_without_a_secret_service_is_told_apart_from_a_machine_without_en
     assert chosen(settings(), POOL, WORKER_KEY) is None
 
 
-def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_in_this_release(tmp_path: Path) -> None:
-    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*this release does not run the agent"):
-        chosen(settings(enclave="tdx"), SERVING, WORKER_KEY)
-    assert [words.partition(" (")[0] for words in tdx.missing(tmp_path)[:3]] == [
+def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_chosen_where_all_is_there(tmp_path: Path) -> None:
+    guest = AgentGuest(tmp_path)
+    with pytest.raises(BadSetting, match=r"SLUICE_ENCLAVE.*cannot be run here: no TDX guest.*no agent"):
+        chosen(settings(enclave="tdx"), SERVING, WORKER_KEY, guest)
+    assert [words.partition(" (")[0] for words in guest.missing()] == [
         "no TDX guest",
         "no quotes by the kernel",
         "no agent for sessions",
+        "no file system in memory",
     ]
-    for path in ("dev/tdx_guest", "sys/kernel/config/tsm/report", "usr/local/bin/secret_provider_agent"):
+    parts = ("dev/tdx_guest", "sys/kernel/config/tsm/report", "usr/local/bin/secret_provider_agent", "dev/shm/here")
+    for path in parts:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
-    (only,) = tdx.missing(tmp_path)
-    assert only.startswith("this release")
+    assert guest.missing() == []
+    # On any chain: what a guest gets, it has proved to be one for.
+    own = settings(enclave="tdx").model_copy(update={"chain_id": 42161})
+    framework = chosen(own, SERVING, WORKER_KEY, guest)
+    assert framework is not None
+    assert framework.tag == TDX_TAG
+    with pytest.raises(BadSetting, match="names no secret service"):
+        chosen(own, POOL, WORKER_KEY, guest)
 
 
+@pytest.mark.parametrize(
+    ("user", "engine", "words"),
+    [
+        (1000, Images("unix:///engine", *OWN.values()), "root on the machine of its Docker engine"),
+        (0, Images("tcp://elsewhere:2376", *OWN.values()), "root on the machine of its Docker engine"),
+        (0, Images("unix:///engine", "sluice/pre-compute:1"), "no image sluice/post-compute:1.*sluice sms images"),
+    ],
+    ids=["no root", "elsewhere", "no image"],
+)
+def test_enclaves_are_simulated_only_with_an_engine_that_can_run_what_surrounds_an_app(
+    monkeypatch: pytest.MonkeyPatch, user: int, engine: Any, words: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    framework = machine(settings(enclave="simulated")).framework
+    assert framework is not None
+    with pytest.raises(BadSetting, match=f"SLUICE_ENCLAVE.*{words}"):
+        framework.require(engine)
+
+
+@pytest.mark.usefixtures("fit_engine")
 def test_start_refuses_what_cannot_be_run_and_warns_of_a_simulation() -> None:
     with pytest.raises(BadSetting):
         machine_process._require_enclaves(machine(settings(enclave="tdx")))
@@ -97,6 +147,7 @@ def test_a_machine_whose_enclaves_are_refused_reveals_its_votes_first_and_offers
     assert [(tag, refusal.fields["name"]) for tag, refusal in seen] == [(ZERO_HASH, "SLUICE_ENCLAVE")]
 
 
+@pytest.mark.usefixtures("fit_engine")
 @pytest.mark.parametrize(
     ("enclave", "ok", "words"),
     [

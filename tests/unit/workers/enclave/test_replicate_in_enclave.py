@@ -45,7 +45,7 @@ from tests.unit.workers.enclave.machine import (
     Bench,
     beneficiary,
 )
-from workers.enclave import pre_compute
+from workers.enclave import named_inputs
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.task import steps, votes
@@ -106,7 +106,6 @@ def test_a_result_that_is_to_be_encrypted_is_in_clear_nowhere_and_opens_with_the
         content = b"".join(decrypted([archive.read("iexec_out.zip.aes")], key))
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         assert archive.read("answer.txt") == ANSWER
-    assert not bench.layout.task(TASK).clear_zip.exists()
     assert ANSWER not in bench.left()
 
 
@@ -162,8 +161,8 @@ def test_a_session_that_names_no_sound_slice_is_declined_without_its_words(
     bulk(bench)
     names = {"FILENAME": DATASET, "URL": "/ipfs/Qm", "CHECKSUM": CHECKSUM, "KEY": "the-key"}
     variables = {f"IEXEC_DATASET_1_{part}": value for part, value in names.items()} | spoilt
-    whole = pre_compute.fetch
-    monkeypatch.setattr(pre_compute, "fetch", lambda work, policy, _: whole(work, policy, variables))
+    whole = named_inputs.datasets_of
+    monkeypatch.setattr(named_inputs, "datasets_of", lambda task, _: whole(task, variables))
     cause = bench.replicate().cause or ""
     assert cause_code(cause) == "TEE_SESSION_GENERATION_UNKNOWN_ISSUE"
     assert not [value for value in (*spoilt.values(), "the-key") if len(value) > 4 and value in cause]
@@ -241,8 +240,8 @@ def test_a_session_for_another_challenge_signs_nothing(bench: Bench, monkeypatch
     """Its signature would be refused by the contract, after gas was paid."""
     framework = bench.machine.framework
 
-    def enter(work: Any) -> Any:
-        entered = framework.enter(work)
+    def enter(work: Any, host: Any) -> Any:
+        entered = framework.enter(work, host)
         other = work.assignment.model_copy(update={"enclave_challenge": ZERO_ADDRESS})
         return replace(entered, work=replace(work, assignment=other))
 
@@ -257,10 +256,12 @@ class Killed(BaseException):
 MOMENTS = [
     "workers.enclave.sms_api.SmsApi.open_session",
     "workers.enclave.sms_api.SmsApi.take_session",
-    "workers.enclave.pre_compute.fetch",
+    "workers.enclave.named_inputs.fetched_at",
+    "tests.unit.workers.enclave.programs.fetch",
     "workers.sandbox.run_app.run_app",
-    "workers.enclave.post_compute._encrypt",
-    "workers.enclave.post_compute.sign_result",
+    "tests.unit.workers.enclave.programs.seal",
+    "workers.enclave.door.Door.take_zip",
+    "workers.enclave.door.Door.take_result",
 ]
 
 

@@ -1,0 +1,181 @@
+"""Serves a `Door` inside the network of one container, which reaches nothing else and is reached by nothing else.
+
+The listening socket is made in the container's network namespace, so this process has to be root on the engine's
+machine. The program starts first, and finds nobody there for some milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, Final
+
+import structlog
+
+from protocol.enclave.reports import REPORT_BYTES
+from protocol.errors import BadInput, BadMessage, NoSuchContainer, NotSignedIn, RefusedHere, TooLarge
+from workers.enclave.door import FILES, HOST, Door
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.network import egress
+
+log = structlog.get_logger(__name__)
+
+#: Seconds without a byte after which a connection is closed.
+_STALL_SECONDS: Final = 60.0
+_PIECE_BYTES: Final = 2**16
+#: Digits of a chunk's length, and bytes of a chunk's first line at most.
+_LINE_BYTES: Final = 1024
+_EXIT: Final = re.compile(r"/compute/(?:pre|post)/(0x[0-9a-f]{64})/exit(?:-causes)?")
+_COMPUTED: Final = re.compile(r"/(?:compute/post/(0x[0-9a-f]{64})|iexec_out/(0x[0-9a-f]{64}))/computed")
+_RESULTS: Final = re.compile(r"/v1/results/?")
+
+
+@contextmanager
+def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
+    """Serve `door` in a running container's network until the block ends. Raises RefusedHere if this process cannot
+    enter it; nothing is served to a container that has ended.
+    """
+    listener = _listen(engine, container)
+    if listener is None:
+        yield
+        return
+    server = ThreadingHTTPServer((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
+    server.socket.close()
+    server.socket, server.daemon_threads = listener, True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="door", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _listen(engine: Engine, container: str) -> socket.socket | None:
+    try:
+        process, address = engine.process_of(container)
+        found = egress.inside(process, address, _listener)
+        running = engine.state(container).running
+    except NoSuchContainer:
+        return None
+    if found is None and running:
+        raise RefusedHere(why="this process cannot enter its containers' network: it has to be root beside the engine")
+    if found is not None and not running:
+        # It may be the network of another process that has its number now.
+        found.close()
+        return None
+    return found
+
+
+def _listener() -> socket.socket:
+    host, _, port = HOST.partition(":")
+    return socket.create_server((host, int(port)))
+
+
+def _handler(door: Door) -> type[BaseHTTPRequestHandler]:
+    class Handler(_Handler):
+        pass
+
+    Handler.door = door
+    return Handler
+
+
+class _Handler(BaseHTTPRequestHandler):
+    door: Door
+    protocol_version = "HTTP/1.1"
+    timeout = _STALL_SECONDS
+
+    def do_GET(self) -> None:
+        """A file for pre-compute."""
+        self._answer(self._send_file)
+
+    def do_POST(self) -> None:
+        """A report, or the result."""
+        self._answer(self._take)
+
+    def _answer(self, act: Any) -> None:
+        # What was refused may not have been read to its end.
+        self.close_connection = True
+        try:
+            act()
+        except NotSignedIn as error:
+            self._say(HTTPStatus.UNAUTHORIZED, str(error))
+        except TooLarge as error:
+            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error))
+        except BadMessage as error:
+            self._say(HTTPStatus.BAD_REQUEST, str(error))
+        except BadInput as error:
+            self._say(HTTPStatus.NOT_FOUND, str(error))
+        except (OSError, ValueError) as error:
+            log.warning("Could not answer an enclave.", action="door_broken", why=type(error).__name__)
+
+    def _send_file(self) -> None:
+        if not self.path.startswith(FILES):
+            self._say(HTTPStatus.NOT_FOUND, "")
+            return
+        path = self.door.file(self.path.removeprefix(FILES))
+        with path.open("rb") as file:
+            self.send_response(HTTPStatus.OK)
+            self.send_header("content-length", str(path.stat().st_size))
+            self.send_header("connection", "close")
+            self.end_headers()
+            shutil.copyfileobj(file, self.wfile)
+
+    def _take(self) -> None:
+        signed = self.headers.get("authorization", "")
+        if _RESULTS.fullmatch(self.path):
+            self.door.take_zip(signed, self._body())
+            self._say(HTTPStatus.OK, "stored")
+            return
+        exits, computed = _EXIT.fullmatch(self.path), _COMPUTED.fullmatch(self.path)
+        if not exits and not computed:
+            self._say(HTTPStatus.NOT_FOUND, "")
+            return
+        body = b""
+        for piece in self._body():
+            body += piece
+            if len(body) > REPORT_BYTES:
+                raise TooLarge(limit=REPORT_BYTES)
+        take = self.door.take_exit_causes if exits else self.door.take_result
+        take(signed, body)
+        self._say(HTTPStatus.OK, "")
+
+    def _say(self, status: HTTPStatus, words: str) -> None:
+        content = words.encode()
+        self.send_response(status)
+        self.send_header("content-length", str(len(content)))
+        self.send_header("connection", "close")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := self._chunk_bytes():
+                yield from self._exactly(size)
+                self.rfile.readline(_LINE_BYTES)
+        else:
+            yield from self._exactly(int(self.headers.get("content-length", "0")))
+
+    def _chunk_bytes(self) -> int:
+        try:
+            return int(self.rfile.readline(_LINE_BYTES).partition(b";")[0], 16)
+        except ValueError:
+            raise BadMessage(why="the body is not in chunks, or was cut") from None
+
+    def _exactly(self, size: int) -> Iterator[bytes]:
+        while size > 0:
+            piece = self.rfile.read(min(size, _PIECE_BYTES))
+            if not piece:
+                raise BadMessage(why="the body was cut")
+            size -= len(piece)
+            yield piece
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: what counts is logged where it ends."""

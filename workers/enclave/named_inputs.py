@@ -1,0 +1,47 @@
+"""What pre-compute of one task is to fetch, by the variables that its session has for it (iExec SMS 9.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from protocol.errors import TaskDeclined
+from protocol.results.environment import input_file_name
+from protocol.results.error_result import SESSION_UNKNOWN
+from protocol.types import TaskId
+from protocol.wire import Dataset
+
+
+def datasets_of(task_id: TaskId, variables: Mapping[str, str]) -> dict[str, Dataset]:
+    """The deal's dataset and those of the task's slice of a bulk, by the beginning of their variables' names.
+
+    Raises TaskDeclined, without the session's words, which may be secrets.
+    """
+    try:
+        prefixes = ["IEXEC_DATASET"] if variables.get("IS_DATASET_REQUIRED") == "true" else []
+        prefixes += [f"IEXEC_DATASET_{n}" for n in range(1, int(variables.get("IEXEC_BULK_SLICE_SIZE", "0")) + 1)]
+        return {prefix: _dataset(prefix, variables) for prefix in prefixes}
+    except (KeyError, ValueError):
+        why = "the session does not name the datasets of its task"
+        raise TaskDeclined(task=task_id, cause=SESSION_UNKNOWN, why=why) from None
+
+
+def _dataset(prefix: str, variables: Mapping[str, str]) -> Dataset:
+    # The address is a file's name here.
+    address, url, checksum, _ = (variables[f"{prefix}_{part}"] for part in ("FILENAME", "URL", "CHECKSUM", "KEY"))
+    return Dataset(address=address, url=url, checksum=checksum)
+
+
+def fetched_at(
+    base: str, variables: Mapping[str, str], datasets: Mapping[str, Dataset], urls: tuple[str, ...]
+) -> dict[str, str]:
+    """The variables for a program that gets all its files below the address `base`, under the names that the app knows.
+
+    `urls`: of the input files; iExec's programs would name them by the addresses that they see.
+    """
+    found = dict(variables)
+    for prefix, dataset in datasets.items():
+        found[f"{prefix}_URL"] = base + dataset.address
+    for number, url in enumerate(urls, start=1):
+        name = input_file_name(url)
+        found |= {f"IEXEC_INPUT_FILE_URL_{number}": base + name, f"IEXEC_INPUT_FILE_NAME_{number}": name}
+    return found

@@ -1,0 +1,160 @@
+"""What surrounds an app in an enclave by its session, whichever kind of enclave it is.
+
+    session ──► pre-compute ──► app ──► post-compute
+                container,    sandbox    container,
+                no network               no network
+
+What a session holds stays in this process's memory, and in each container while that exists: after a crash another
+session is asked for. Pre- and post-compute reach this process and nothing else (`door`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from protocol.enclave.session import APP, POST_COMPUTE, PRE_COMPUTE, Service, Session
+from protocol.errors import BadInput, TaskDeclined, TaskFailure
+from protocol.ethereum.signing import Key
+from protocol.results import zip_rules
+from protocol.results.environment import input_file_name
+from protocol.results.error_result import MACHINE_FAILED, NO_ENCLAVE_KEY, SESSION_UNKNOWN, EnclaveFailure, Failure
+from protocol.types import Hash32, Signature
+from workers.data import inputs, outputs
+from workers.data.download import DownloadPolicy
+from workers.data.layout import OPEN_TO_CONTAINER
+from workers.data.outputs import PackedResult, ResultLimits
+from workers.enclave import door, named_inputs, surrounding
+from workers.enclave.door import Door
+from workers.enclave.port import Host, Work
+from workers.sandbox import disk
+from workers.sandbox.spec import ContainerSpec
+
+#: Bytes by which an encrypted zip is larger than the zip in it, generously.
+_SEAL_BYTES = 2**16
+_CAUSES = {
+    Failure.DATASET_FILE: EnclaveFailure.DATASET_FILE,
+    Failure.DATASET_CHECKSUM: EnclaveFailure.DATASET_CHECKSUM,
+    Failure.INPUT_FILES: EnclaveFailure.INPUT_FILES,
+}
+
+
+@dataclass(frozen=True)
+class SessionEnclave:
+    """An `Enclave` with a session that was taken."""
+
+    work: Work
+    host: Host
+    session: Session
+
+    def pre_compute(self, policy: DownloadPolicy) -> None:
+        """See `Enclave`."""
+        work = self.work
+        if PRE_COMPUTE not in self._services and work.assignment.dataset is None and not work.params.input_files:
+            return
+        service = self._of(PRE_COMPUTE)
+        datasets = named_inputs.datasets_of(work.task_id, service.environment)
+        names = [each.address for each in datasets.values()] + [input_file_name(url) for url in work.params.input_files]
+        target, sealed = work.folders.inputs, work.folders.sealed
+        # Each is there as a whole or not at all; the app of an earlier attempt may be reading them.
+        if all((target / name).exists() for name in names):
+            surrounding.clear(service, work, self.host)
+            return
+        sealed.mkdir(exist_ok=True)
+        with _declined(work):
+            without = work.assignment.model_copy(update={"dataset": None})
+            inputs.fetch(without, work.params, sealed, work.layout, policy, work.deadline)
+            inputs.fetch_datasets(without, [*datasets.values()], sealed, work.layout, policy, work.deadline)
+        files = {name: sealed / name for name in names}
+        self._require_space(sum(path.stat().st_size for path in files.values()))
+        # The container's root is not this machine's where the engine maps users.
+        target.chmod(OPEN_TO_CONTAINER)
+        base = door.URL + door.FILES
+        variables = named_inputs.fetched_at(base, service.environment, datasets, work.params.input_files)
+        surrounding.run(_with(service, variables), work, self.host, Door(work, files))
+        for url in work.params.input_files:
+            # What iExec's programs call it by.
+            other = target / input_file_name(base + input_file_name(url))
+            if other.exists():
+                other.replace(target / input_file_name(url))
+        if not all((target / name).exists() for name in names):
+            why = f"the image {service.image_name} has not left all inputs"
+            raise TaskDeclined(task=work.task_id, cause="PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", why=why)
+
+    def app(self, spec: ContainerSpec) -> ContainerSpec:
+        """See `Enclave`."""
+        return replace(spec, environment=dict(self._of(APP).environment))
+
+    def post_compute(self, limits: ResultLimits) -> PackedResult:
+        """See `Enclave`."""
+        work, service = self.work, self._of(POST_COMPUTE)
+        folders = work.folders
+        self._require_challenge_key(service.environment)
+        size = zip_rules.largest_zip(outputs.require_fit(work.task_id, folders.outputs, limits))
+        self._require_space(size)
+        folders.zip.unlink(missing_ok=True)
+        opened = Door(work, most_bytes=size + _SEAL_BYTES)
+        variables = service.environment | {
+            "RESULT_STORAGE_PROVIDER": "ipfs",
+            "RESULT_STORAGE_PROXY": door.URL,
+            "RESULT_STORAGE_TOKEN": opened.token,
+        }
+        surrounding.run(_with(service, variables), work, self.host, opened)
+        if opened.result is None:
+            raise self._without("it has not said what the result is")
+        digest, callback_data = Hash32(opened.result.result_digest), None
+        if work.has_callback:
+            # What a contract gets is public: nobody encrypts or stores it but this machine.
+            own = outputs.pack(work.task_id, folders.outputs, folders.zip, callback=True, result_limits=limits)
+            callback_data = own.callback_data
+            if own.digest != digest:
+                raise self._without(f"its digest is {digest}, and that of the callback's data {own.digest}")
+        elif not folders.zip.exists():
+            raise self._without("it has not stored the result")
+        return PackedResult(digest, callback_data, Signature(opened.result.enclave_signature))
+
+    def _require_challenge_key(self, variables: Mapping[str, str]) -> None:
+        """Whatever another key signs is refused by the contract, after gas was paid."""
+        try:
+            key = Key.from_hex(variables.get("SIGN_TEE_CHALLENGE_PRIVATE_KEY", ""))
+        except BadInput:
+            key = None
+        challenge = self.work.assignment.enclave_challenge
+        if key is None or key.wallet != challenge:
+            why = f"the session has no key of {challenge}, the task's challenge"
+            raise TaskDeclined(task=self.work.task_id, cause=NO_ENCLAVE_KEY, why=why)
+
+    def _require_space(self, size: int) -> None:
+        disk.require_free_space(self.work.task_id, self.work.folders.root, disk.LEAST_FREE_BYTES + size)
+
+    def _without(self, why: str) -> TaskDeclined:
+        return TaskDeclined(task=self.work.task_id, cause=MACHINE_FAILED, why=f"post-compute ended well, but {why}")
+
+    @cached_property
+    def _services(self) -> dict[str, Service]:
+        """Containers that the session has something for."""
+        return {service.name: service for service in self.session.services}
+
+    def _of(self, service: str) -> Service:
+        if service not in self._services:
+            why = f"the session has nothing for {service}"
+            raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=why)
+        return self._services[service]
+
+
+def _with(service: Service, variables: dict[str, str]) -> Service:
+    return service.model_copy(update={"environment": variables})
+
+
+@contextmanager
+def _declined(work: Work) -> Iterator[None]:
+    """What cannot be fetched, by the names that pre-compute has for it."""
+    try:
+        yield
+    except TaskDeclined:
+        raise
+    except TaskFailure as error:
+        cause = _CAUSES[Failure(error.cause)]
+        raise TaskDeclined(task=work.task_id, cause=cause, why=str(error.fields["why"])) from error

@@ -1,0 +1,183 @@
+"""Runs pre- or post-compute in a container of its own, which is gone when it returns, whatever happens.
+
+    our images       program ──starts──► door opened in its network, which the program waits for
+    iExec's images   container that holds a network ──► door opened in it ──► program in the same network
+
+A container's environment holds secrets: nobody can look at it afterwards, and a later attempt makes another with the
+variables of its own session.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
+from typing import Final
+
+import structlog
+
+from protocol.enclave.session import PRE_COMPUTE, Service
+from protocol.errors import BadSetting, EngineUnavailable, NoSuchContainer, NoSuchImage, TaskDeclined, TaskFailure
+from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.types import Wallet
+from workers.enclave import door_server, images
+from workers.enclave.door import VARIABLES, Door
+from workers.enclave.port import SETTING, Host, Work
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.network import pause_program
+from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
+from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
+from workers.task.deadline import backoff
+
+log = structlog.get_logger(__name__)
+
+#: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
+#: trusted: the engine's own runtime serves.
+SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_only=False, runtime=None)
+#: Seconds between two looks at whether the task is still wanted.
+_LOOK_SECONDS: Final = 5.0
+#: Times a program is started because the engine, its image or its container went away.
+_TRIES: Final = 5
+#: End of the name of a container that has the network of one with another's image.
+_HOLDER: Final = "-network"
+#: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
+_REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
+
+
+def require_reach(engine: Engine) -> None:
+    """Raise BadSetting for a process that cannot enter its containers' network."""
+    if os.geteuid() != 0 or not engine.host.startswith("unix://"):
+        raise BadSetting(
+            name=SETTING,
+            why="what runs before and after an app needs a worker that is root on the machine of its Docker engine",
+            fix="Run it as root, with an engine of this machine, or unset it.",
+        )
+
+
+def run(service: Service, work: Work, host: Host, door: Door) -> None:
+    """Run the program to its good end. Raises TaskFailure, TaskDeclined."""
+    for failures in count(1):
+        try:
+            ended = _run(service, work, host, door)
+            break
+        except (EngineUnavailable, NoSuchContainer, NoSuchImage) as trouble:
+            if failures == _TRIES:
+                raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(trouble)) from trouble
+            work.deadline.wait_before_retry(backoff(failures), str(trouble))
+    if ended.exit_code != 0:
+        raise _failure(service, work, door, ended)
+
+
+def clear(service: Service, work: Work, host: Host) -> None:
+    """Remove what an attempt that was killed has left: containers that have the secrets of another session.
+
+    Raises EngineUnavailable.
+    """
+    for name in (_name(service, work, host), _name(service, work, host) + _HOLDER):
+        host.engine.remove(name)
+
+
+def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
+    engine, image = host.engine, images.provide(service, work, host)
+    engine.require_fit(image)
+    clear(service, work, host)
+    spec = _spec(service, work, host, image)
+    if image in images.OWN.values():
+        # It asks again until the door is open.
+        with _running(engine, spec) as container, door_server.serving(engine, container, door):
+            return _ended(work, host, container)
+    engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
+    # iExec's would fail: for them the network is there first.
+    with (
+        _running(engine, _holder(spec)) as holder,
+        door_server.serving(engine, holder, door),
+        _running(engine, replace(spec, network_of=holder)) as container,
+    ):
+        return _ended(work, host, container)
+
+
+@contextmanager
+def _running(engine: Engine, spec: ContainerSpec) -> Iterator[str]:
+    """The id of a container that runs, and is gone afterwards."""
+    container = engine.create(spec)
+    try:
+        engine.start(container)
+        yield container
+    finally:
+        engine.remove(container)
+
+
+def _holder(spec: ContainerSpec) -> ContainerSpec:
+    """A container that has a network and does nothing."""
+    return replace(
+        spec,
+        name=spec.name + _HOLDER,
+        image=":".join(pause_program.IMAGE),
+        command=(f"/{pause_program.PATH}",),
+        environment={},
+        writes_inputs=False,
+    )
+
+
+def _ended(work: Work, host: Host, container: str) -> ContainerExit:
+    in_time = _await(work, host, container)
+    if not in_time:
+        host.engine.kill(container)
+    state = host.engine.state(container)
+    return ContainerExit(state.exit_code, state.out_of_memory, timed_out=not in_time)
+
+
+def _await(work: Work, host: Host, container: str) -> bool:
+    """Whether it ends in the time that the deal's category gives each of a task's containers."""
+    left = float(work.assignment.category_seconds)
+    while left > 0:
+        if host.engine.wait(container, min(left, _LOOK_SECONDS)):
+            return True
+        left -= _LOOK_SECONDS
+        work.deadline.check()
+    return False
+
+
+def _spec(service: Service, work: Work, host: Host, image: str) -> ContainerSpec:
+    assignment, folders = work.assignment, work.folders
+    return ContainerSpec(
+        name=_name(service, work, host),
+        image=image,
+        command=(),
+        environment=service.environment | VARIABLES,
+        labels={LABEL_POOL: host.workerpool, LABEL_WALLET: assignment.wallet, LABEL_TASK: assignment.task_id},
+        inputs=str(folders.inputs),
+        outputs=str(folders.outputs),
+        limits=host.limits,
+        seconds=assignment.category_seconds,
+        sandbox=SANDBOX,
+        writes_inputs=service.name == PRE_COMPUTE,
+    )
+
+
+def _name(service: Service, work: Work, host: Host) -> str:
+    return f"{container_name(host.worker_name, Wallet(work.assignment.wallet), work.task_id)}-{service.name}"
+
+
+def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> TaskFailure:
+    """What a program that did not end well says of its task, by the names of iexec-worker 9.2."""
+    stage = service.name.upper().replace("-", "_")
+    cause, why = f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
+    if ended.timed_out:
+        why = f"{service.name} took more than {work.assignment.category_seconds} s"
+    elif ended.out_of_memory:
+        cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
+    elif ended.exit_code == _REPORTED and door.exit_cause is not None:
+        cause, why = door.exit_cause.cause, door.exit_cause.message
+    elif ended.exit_code == _UNREPORTED:
+        cause = f"{stage}_EXIT_REPORTING_FAILED"
+    elif ended.exit_code == _NO_TASK:
+        cause = f"{stage}_TASK_ID_MISSING"
+    log.warning("Failed around the app.", action="surrounding_failed", task=work.task_id, cause=cause, why=why)
+    if cause in frozenset(Failure):
+        failure = Failure(cause)
+        return TaskFailure(task=work.task_id, status=failure.status, cause=failure, why=why)
+    return TaskDeclined(task=work.task_id, cause=cause, why=why)
