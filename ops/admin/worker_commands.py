@@ -9,18 +9,25 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from chain.contracts.ens_names import wallets_of
+from config.settings import settings
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age, native
 from ops.commands.work import task
 
-Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet.")]
+Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet: its address or ENS name.")]
 
 
 def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int | None = None) -> None:
     """Have the pool do something with a machine and say what changed. Raises OperatorRefused, Unavailable."""
-    answer = OperatorApi.open().post(f"/workers/{wallet.lower()}/{action}", dry_run=dry_run, most=most)
+    answer = OperatorApi.open().post(f"/workers/{_address(wallet)}/{action}", dry_run=dry_run, most=most)
     screen.show(answer, screen.changed(answer), as_json=as_json)
+
+
+def _address(wallet: str) -> str:
+    """The wallet's address; asks the node for an ENS name's. Raises BadSetting, RpcUnavailable."""
+    return wallets_of(settings(), [wallet])[0]
 
 
 def _ls(
@@ -50,7 +57,7 @@ def _ls(
 
 def _show(wallet: Wallet, as_json: Json = False) -> None:
     """A machine of this pool: what it offers and has, and why it gets work or does not. For the pool's operator."""
-    found = OperatorApi.open().get(f"/workers/{wallet.lower()}")
+    found = OperatorApi.open().get(f"/workers/{_address(wallet)}")
     screen.show(found, _drawn(found), as_json=as_json)
 
 

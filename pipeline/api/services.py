@@ -28,6 +28,7 @@ from pipeline.api.monitor import Monitor
 from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
+from pipeline.broker.machine_names import MachineNames
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.flow.machines.enrolment import SignInsUnderWay
@@ -157,7 +158,7 @@ class Services:
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
             notifier=notifier,
-            relay=Relay(app, settings.host_name),
+            relay=Relay(app, MachineNames(store.workers.names), settings.host_name),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,

@@ -156,6 +156,11 @@ class Workers:
         """The stored workers with these wallets, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
+    def names(self, wallets: Iterable[Wallet]) -> dict[Wallet, str]:
+        """What these workers call themselves; without those that never signed in."""
+        rows = self._rows.find({"_id": {"$in": list(wallets)}}, {"name": 1})
+        return {Wallet(row["_id"]): str(row["name"]) for row in rows if "name" in row}
+
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
         return self._terms.change(wallet, {"banned": banned})
