@@ -188,6 +188,7 @@ def _settings(bench_pool: BenchPool) -> dict[str, object]:
 
 
 def _store(bench_pool: BenchPool) -> Store:
+    """The store of the pool's scheduler."""
     return Store.open(read_settings(**_settings(bench_pool)))
 
 

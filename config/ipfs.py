@@ -77,6 +77,7 @@ class Ipfs:
                 raise
 
     def _ask(self, what: str, cid: str, **options: str) -> None:
+        """Call a method of Kubo's RPC API about a CID; its answer is not read. Raises StorageUnavailable."""
         try:
             asked = {"arg": cid, **options}
             response = self._http.post(f"{self._url}/api/v0/{what}", params=asked, timeout=PIN_SECONDS)

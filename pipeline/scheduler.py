@@ -138,6 +138,7 @@ class Scheduler:
 
 
 def _address(value: str | None, name: str) -> Contract:
+    """A contract's address from its setting. Raises BadSetting if it is not set."""
     if value is None:
         raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
     return Contract(value.lower())

@@ -83,6 +83,7 @@ class PocoReader:
         return tuple(self._known(answer, "a dataset") for answer in found)
 
     def _known(self, answer: Answer[T] | Broken, what: str) -> T:
+        """What the hub answered. Raises RpcUnavailable if it is not known."""
         if isinstance(answer, Known):
             return answer.value
         raise RpcUnavailable(what=self._hub.rpc.name, why=f"it does not tell {what}: {answer.why}")

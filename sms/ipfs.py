@@ -63,5 +63,6 @@ class IpfsGateway:
 
 
 def _unavailable(why: str) -> StorageUnavailable:
+    """The error for a gateway that gives no answer."""
     # Clients read it: not where the gateway is.
     return StorageUnavailable(what="the IPFS gateway (SLUICE_IPFS_GATEWAY)", why=why)

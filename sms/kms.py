@@ -50,6 +50,7 @@ class CommandKms:
             raise self._failed("unwrap", "it did not print a key as hex") from None
 
     def _run(self, what: str, given: str) -> str:
+        """Run the key service's command with a line of input; returns the line that it prints. Raises Unavailable."""
         try:
             done = subprocess.run(
                 [*self._words, what],
@@ -71,4 +72,5 @@ class CommandKms:
         return printed
 
     def _failed(self, what: str, why: str) -> Unavailable:
+        """The error for a command that failed."""
         return Unavailable(what=f"the key service ({SETTING} {what})", why=why)

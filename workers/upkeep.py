@@ -98,6 +98,7 @@ class Upkeep:
         self._attempts.run("drain", self._drain)
 
     def _tidy_datasets(self) -> None:
+        """Remove datasets from the cache that are unused, once in a while."""
         now = self._context.now()
         if now < self._tidied_at + TIDY_SECONDS:
             return
@@ -110,6 +111,7 @@ class Upkeep:
     # -- the pool ------------------------------------------------------------------------------------------------------
 
     def _ping(self, replicates: Sequence[Replicate]) -> None:
+        """Tell the pool which tasks are held here, and do what its answer asks for."""
         try:
             pong = self._context.pool.ping(
                 [replicate.task_id for replicate in replicates[:PING_TASKS]], self._context.layout.machine_id()
@@ -144,6 +146,7 @@ class Upkeep:
         return True
 
     def _too_late(self, replicates: Sequence[Replicate], task_id: str) -> bool:
+        """Whether the final deadline of a held task is over."""
         held = next((replicate for replicate in replicates if replicate.task_id == task_id), None)
         return held is not None and self._context.now() > held.assignment.final_deadline
 
@@ -174,6 +177,7 @@ class Upkeep:
                     )
 
     def _leave(self) -> None:
+        """Sign off from the pool: no new tasks."""
         try:
             self._context.pool.leave(self._context.layout.machine_id())
         except (PoolUnavailable, BadInput) as error:
@@ -221,6 +225,7 @@ class Upkeep:
     # -- what no message moves -----------------------------------------------------------------------------------------
 
     def _resume(self, replicates: Sequence[Replicate]) -> None:
+        """Carry on with tasks for which no message has come for a while."""
         for replicate in replicates:
             next_step = todo(replicate)
             if next_step is None or self._context.now() < replicate.updated_at + RESUME_SECONDS:
@@ -252,6 +257,7 @@ class Upkeep:
             log.warning("Docker does not answer.", action="engine_away", why=str(error))
 
     def _remove_stray(self, task_id: TaskId, container: str) -> None:
+        """Remove a container that no running task uses."""
         with self._context.layout.lock(task_id, wait=False) as idle:
             if idle:
                 remove_container(self._context, container)

@@ -206,14 +206,17 @@ def _volumes(tasks: int) -> list[int]:
 
 
 def _port(url: str) -> int:
+    """The port of a URL."""
     port = urlsplit(url).port
     assert port is not None
     return port
 
 
 def _behind(url: str, port: int) -> str:
+    """A server's URL with the port of its relay."""
     return url.replace(f":{_port(url)}", f":{port}", 1)
 
 
 def _loopback(scheme: str, port: int) -> str:
+    """The URL of a port of this machine."""
     return f"{scheme}://127.0.0.1:{port}"

@@ -67,6 +67,7 @@ class FreshWallet:
                     continue
 
     def _on_message(self, message: Message) -> None:
+        """Report what this wallet reports of each task that it is given."""
         (subject, *_), _, _ = json.loads(message.body or "")
         if isinstance(subject, dict):
             task = TaskId(subject["task_id"])
@@ -119,6 +120,7 @@ def asked_again(ask: Callable[[], T]) -> T:
 
 
 def _ping(api: PoolApi, wallets: Sequence[FreshWallet], stop: threading.Event) -> None:
+    """The thread: have all wallets ping until it is stopped."""
     while not stop.wait(PING_SECONDS):
         for wallet in wallets:
             # One that a test has banned for a while is refused meanwhile; the next ping makes up for one that is late.

@@ -67,6 +67,7 @@ def _undrain(wallet: Wallet, dry_run: DryRun = False, as_json: Json = False) -> 
 
 
 def _slots(found: Mapping[str, Any]) -> str:
+    """Busy and usable slots of a machine, as text."""
     limited = "" if found["operator_slots"] is None else f" (at most {found['operator_slots']})"
     return f"{found['busy_slots']} of {found['usable_slots']}{limited}"
 
@@ -92,6 +93,7 @@ def _unban(wallet: Wallet, dry_run: DryRun = False, as_json: Json = False) -> No
 
 
 def _drawn(found: Mapping[str, Any]) -> RenderableType:
+    """A machine as `sluice worker show` prints it."""
     now = screen.clock()
     facts = {
         "wallet": found["wallet"],

@@ -152,6 +152,8 @@ def step_up(member: Member, port: int) -> None:
 
 
 def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float) -> Process:
+    """A running mongod of this member, started if it does not run. Raises NotReady, PortTaken."""
+
     def prepare() -> None:
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=member.host)
         (member.folder / "data").mkdir(parents=True, exist_ok=True)
@@ -213,6 +215,7 @@ def _writable(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> bool
 
 
 def _join(client: MongoClient[dict[str, Any]], hosts: Sequence[str]) -> None:
+    """Make the replica set of these hosts, or have it go on with them."""
     wanted = {
         "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],
         "settings": {"electionTimeoutMillis": ELECTION_MS},

@@ -105,6 +105,7 @@ class BackgroundNotifier:
         self._notifier.close()
 
     def _deliver(self, items: Sequence[TaskId | _Wake]) -> None:
+        """Publish queued notifications, each task and each kind once."""
         tasks = dict.fromkeys(item for item in items if not isinstance(item, _Wake))
         self._notifier.send_advance(list(tasks))
         if _Wake.ASSIGN in items:
@@ -194,6 +195,7 @@ def store_hold(switch: HoldSwitch, notifier: BackgroundNotifier, by: str, why: s
 
 
 def _log_up(settings: Settings) -> None:
+    """Log where the pool is reached, once it is up."""
     log.info(
         f"The pool is up at {settings.api_url}.",
         action="pool_up",

@@ -183,6 +183,7 @@ def step_events(
 
 
 def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | None) -> list[RelayEvent]:
+    """The events that a step was received and started, at a moment."""
     uuid = _uuid(name, machine, task_id)
     kwargs = repr({} if called is None else {"machine": called})
     received = {"uuid": uuid, "name": name, "args": f"('{task_id}',)", "kwargs": kwargs, "retries": 0, "eta": None}
@@ -195,6 +196,7 @@ def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | No
 def _end(
     name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, failure: str | None = None
 ) -> RelayEvent:
+    """The event that a step succeeded, or failed with its cause."""
     runtime = 0.0 if since is None else max(0.0, now - since)
     fields = {"uuid": _uuid(name, machine, task_id), "runtime": runtime}
     if failure is not None:
@@ -203,6 +205,7 @@ def _end(
 
 
 def _uuid(name: str, machine: str, task_id: TaskId) -> str:
+    """A step's id in Flower, the same for the same step."""
     return str(uuid5(NAMESPACE, f"{task_id}:{machine}:{name}"))
 
 
@@ -293,6 +296,7 @@ class Relay:
         self._link.close()
 
     def _deliver(self, events: Sequence[RelayEvent]) -> None:
+        """Publish events, all in one message. Raises BrokerUnavailable."""
         bodies = [self._body(event) for event in events]
         with self._link.producer() as producer:
             # One message for all, as Celery groups its own events.
@@ -306,6 +310,7 @@ class Relay:
             )
 
     def _body(self, event: RelayEvent) -> dict[str, Any]:
+        """An event as Celery's receivers read it."""
         body: dict[str, Any] = Event(
             event.kind,
             hostname=event.hostname,

@@ -105,6 +105,7 @@ def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, Cha
 def _folded(
     tasks: Sequence[TaskRecord], logs: Mapping[TaskId, Sequence[Seen]], broken: Collection[TaskId]
 ) -> dict[TaskId, ChainView]:
+    """Each task's state on chain, folded from its logs; none for tasks with a log that cannot be read."""
     return {
         task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         for task in tasks
@@ -175,6 +176,7 @@ class _TroubleOf:
 
 
 def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Hand the decided transactions to the lane and wake it."""
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
         count, failures = scheduler.transactions.submit(submits, scheduler.clock())
@@ -184,6 +186,7 @@ def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
 
 
 def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Free and pledge slots as decided, and count outcomes for and against workers."""
     pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
     scheduler.store.workers.pledge(pledged)
     freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
@@ -248,6 +251,7 @@ def _show_end(scheduler: Scheduler, task: TaskRecord, end: End) -> None:
 
 
 def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:
+    """The messages to machines that a decision asks for."""
     task, found = step.before.task_id, []
     for action in step.actions:
         match action:

@@ -44,6 +44,7 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
 
 
 def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
+    """When the sweep looks at a decided task again."""
     if step.put_off:
         return now + progress.SOONEST_VISIT
     return progress.next_visit(step.after, step.view, now, scheduler.timeouts)
@@ -94,6 +95,7 @@ def _ahead(view: ChainView, folded: ChainView) -> bool:
 
 
 def _progress(view: ChainView) -> tuple[int, int, int]:
+    """Status, votes and reveals on chain, to compare with those seen before."""
     return view.status, len(view.contributions), len(view.revealed)
 
 

@@ -70,6 +70,7 @@ class _LogDocuments(Documents[events.Seen]):
     """Events with their places; the kind decides which mapping reads the event."""
 
     def to_document(self, record: events.Seen) -> Document:
+        """An event log as its row."""
         place = _Place(record.block_number, record.block_hash, record.timestamp, record.tx_hash, record.log_index)
         kind = type(record.event).__name__
         return {
@@ -81,6 +82,7 @@ class _LogDocuments(Documents[events.Seen]):
         }
 
     def to_record(self, row: Row) -> events.Seen:
+        """A row as an event log. Raises Unfit for an event of another release."""
         place = _PLACES.to_record(row)
         kind = _KINDS.get(str(row.get("kind")))
         if kind is None:
@@ -120,6 +122,7 @@ class Logs:
                 self._put_alone(item)
 
     def _put_alone(self, item: events.Seen) -> None:
+        """Store one log; of one that MongoDB does not take, a stub that has its task asked about on chain."""
         document = LOGS.to_document(item)
         try:
             self._replace([document])
@@ -130,6 +133,7 @@ class Logs:
             self.reader.quarantine(document["_id"], f"it cannot be stored ({error!r})")
 
     def _replace(self, documents: Sequence[Document]) -> None:
+        """Write rows, new or again."""
         writes = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
         self._rows.bulk_write(writes, ordered=False)
 
@@ -198,4 +202,5 @@ class Logs:
 
 
 def _key(seen: events.Seen) -> str:
+    """A log's key: its block and its place there."""
     return f"{seen.block_hash}:{seen.log_index}"

@@ -136,10 +136,12 @@ class MongoSecretStore:
 
 
 def _sealed_fields(sealed: Sealed) -> dict[str, Any]:
+    """Encrypted content as fields of a row."""
     return {"key_id": sealed.key_id, "content": sealed.content}
 
 
 def _row(document: dict[str, Any]) -> Row:
+    """A document as a row."""
     ends_at = document.get("ends_at")
     return Row(
         document["_id"],

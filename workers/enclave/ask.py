@@ -57,6 +57,7 @@ def take_session(service: SmsApi, assignment: Assignment, deadline: TaskDeadline
 
 
 def _wait(task_id: TaskId, deadline: TaskDeadline, failures: int, cause: str, why: str) -> None:
+    """Wait before the next try at the secret service. Raises TaskDeclined when no time is left."""
     try:
         deadline.wait_before_retry(backoff(failures), why)
     except TaskDeclined as over:

@@ -42,6 +42,7 @@ def seal(work: Work, limits: ResultLimits, variables: Mapping[str, str]) -> Pack
 
 
 def _challenge_key(work: Work, variables: Mapping[str, str]) -> Key:
+    """The key that signs the result in the enclave. Raises TaskDeclined unless it is that of the task's challenge."""
     try:
         key = Key.from_hex(variables.get("SIGN_TEE_CHALLENGE_PRIVATE_KEY", ""))
     except BadInput:
@@ -53,6 +54,7 @@ def _challenge_key(work: Work, variables: Mapping[str, str]) -> Key:
 
 
 def _encrypt(work: Work, clear: Path, public_key: str) -> None:
+    """Encrypt a result's zip for the beneficiary. Raises TaskDeclined."""
     folders = work.folders
     disk.require_free_space(work.task_id, folders.root, disk.LEAST_FREE_BYTES + clear.stat().st_size)
     partial = folders.zip.with_name(f"{folders.zip.name}.part")
@@ -71,5 +73,6 @@ def _encrypt(work: Work, clear: Path, public_key: str) -> None:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, piece by piece."""
     with path.open("rb") as file:
         yield from iter(lambda: file.read(CHUNK_BYTES), b"")

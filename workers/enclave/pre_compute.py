@@ -65,6 +65,7 @@ def _keys(work: Work, variables: Mapping[str, str]) -> dict[Dataset, str]:
 
 
 def _open(work: Work, dataset: Dataset, key: str) -> None:
+    """Decrypt a dataset into the app's folder. Raises TaskDeclined for a wrong key."""
     folders = work.folders
     sealed, target = folders.sealed / dataset.address, folders.inputs / dataset.address
     floor = disk.LEAST_FREE_BYTES + sealed.stat().st_size
@@ -83,6 +84,7 @@ def _open(work: Work, dataset: Dataset, key: str) -> None:
 
 
 def _pieces(work: Work, path: Path) -> Iterator[bytes]:
+    """The bytes of a file, piece by piece, as long as there is time. Raises TaskDeclined."""
     with path.open("rb") as file:
         while piece := file.read(PIECE_BYTES):
             work.deadline.check()
@@ -91,6 +93,7 @@ def _pieces(work: Work, path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def _declined(work: Work) -> Iterator[None]:
+    """Raise failures of the block as declined, with the cause that the enclave's pre-compute gives."""
     try:
         yield
     except TaskDeclined:

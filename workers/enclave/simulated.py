@@ -68,6 +68,7 @@ class SimulatedEnclave:
         return {service.name: service.environment for service in self.session.services}
 
     def _of(self, service: str) -> Mapping[str, str]:
+        """The environment of one container of the session. Raises TaskDeclined if it has none."""
         if service not in self._variables:
             why = f"the session has nothing for {service}"
             raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=why)

@@ -377,6 +377,7 @@ def money(machine: Machine, seen: FeeMarket, surcharge: Mapping[str, int] | None
 
 
 def _found(part: str, ask: Callable[[], CheckResult]) -> CheckResult:
+    """The finding, or an error in its place."""
     try:
         return ask()
     except SluiceError as error:

@@ -151,6 +151,7 @@ def images(refused: Sequence[RefusedImage], served: int, platform: str, now: flo
 
 
 def _limit_ends(limit: RefusedImage) -> float:
+    """When a registry's rate limit ends."""
     return limit.met_at + RATE_LIMIT_SECONDS if limit.until is None else limit.until
 
 
@@ -167,6 +168,7 @@ def _rate_limit_words(limits: Sequence[RefusedImage]) -> str:
 
 
 def _moment(seconds: float) -> str:
+    """A moment in UTC, to the second."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 

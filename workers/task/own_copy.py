@@ -60,4 +60,5 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
 
 
 def _for_contract(replicate: Replicate) -> bool:
+    """Whether the result also goes to a callback contract."""
     return replicate.assignment.callback != ZERO_ADDRESS and replicate.callback_data is not None

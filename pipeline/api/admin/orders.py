@@ -154,11 +154,13 @@ def _for(closes: int, cost: Wei | None) -> str:
 
 
 def _view(services: Services) -> OrderView:
+    """The pool's orders beside policy, supply and market, as the process that keeps them sees them."""
     hub = Hub(services.rpc, services.pool.hub)
     return read_view(services.settings, services.store, hub, services.pool.workerpool, services.clock())
 
 
 def _closes_on_chain(view: OrderView) -> bool:
+    """Whether withdrawn orders are also closed by a transaction."""
     return view.policy is None or view.policy.close_on_chain
 
 
@@ -218,6 +220,7 @@ def _cost(services: Services, orders: Iterable[OrderRecord]) -> Wei | None:
 
 
 def _line(services: Services, order: OrderRecord) -> OrderLine:
+    """An order as the operator's API shows it."""
     state, tx, fee = _close(services, order)
     return OrderLine(
         order_hash=order.order_hash,

@@ -137,6 +137,7 @@ def _why_not(
 
 
 def _sells(offer: Offer, order: OrderRecord) -> bool:
+    """Whether an order is what the offer asks for now."""
     return order.of(offer.category, offer.trust, offer.tag) and order.order.workerpoolprice == offer.price
 
 

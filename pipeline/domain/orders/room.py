@@ -65,6 +65,7 @@ class _Machine:
         return min(self.free, self.stake // stake) if stake else self.free
 
     def take(self, tasks: int, stake: NRlc) -> None:
+        """Count tasks as taken by the machine."""
         self.free -= tasks
         self.stake = NRlc(self.stake - tasks * stake)
 

@@ -203,6 +203,7 @@ class Reading:
         return PoolOnChain(tasks=views, deals=told)
 
     def _stop_asking(self, error: Exception) -> None:
+        """Ask the chain no more in this audit, and note why."""
         self.unasked["the chain"] = str(error)
         self._block = self._explained = None
 
@@ -289,6 +290,7 @@ class Reading:
         return PoolOnChain(tasks=page.tasks, deals=page.deals, locked=locked, events=events, lane=lane)
 
     def _broker(self) -> BrokerView | None:
+        """Machines as RabbitMQ knows them; None, with why noted, if it does not answer."""
         try:
             with BrokerAdmin.from_settings(self.scheduler.settings) as admin:
                 return BrokerView(*admin.machines())
@@ -297,6 +299,7 @@ class Reading:
             return None
 
     def _storage(self, results: Sequence[KeptResult]) -> StorageView | None:
+        """Which results IPFS keeps; None, with why noted, if it does not answer."""
         try:
             with closing(Ipfs(self.scheduler.settings.ipfs_api)) as ipfs:
                 return StorageView({result.cid: ipfs.pinned(result.cid) for result in results})

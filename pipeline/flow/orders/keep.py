@@ -125,6 +125,7 @@ def _seen(orders: Sequence[OrderRecord], hub: Hub, at: BlockRef | None) -> list[
 
 
 def _with_consumed(order: OrderRecord, consumed: int, at: BlockRef) -> OrderRecord:
+    """The order with what the chain shows as consumed of it."""
     spent = (order.spent_block or at.number) if consumed >= order.order.volume else None
     return replace(order, consumed=consumed, spent_block=spent)
 

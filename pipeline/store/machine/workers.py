@@ -395,4 +395,5 @@ def _proven(seen_after: float) -> dict[str, Any]:
 
 
 def _silent(seen_before: float) -> list[dict[str, Any]]:
+    """The queries for machines not heard of since a moment whose tasks are not with others yet."""
     return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]
