@@ -85,7 +85,7 @@ class Host:
 
     @property
     def env(self) -> dict[str, str]:
-        """Its own settings."""
+        """The host's own settings."""
         return {
             "SLUICE_HOST_NAME": self.name,
             "SLUICE_API_PORT": str(self.api_port),

@@ -45,7 +45,7 @@ class Declared:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Its names in Prometheus: of a histogram `_bucket`, `_sum` and `_count`, else the one name."""
+        """The metric's names in Prometheus: of a histogram `_bucket`, `_sum` and `_count`, else the one name."""
         if self.kind is Kind.HISTOGRAM:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)

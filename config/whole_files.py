@@ -20,7 +20,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
 
 
 def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """The same, but a file that is there stays: of several processes that create it at once, the first wins."""
+    """Write a whole new file; one that is there stays: of several processes that create it at once, the first wins."""
 
     def link(partial: Path) -> None:
         with suppress(FileExistsError):

@@ -170,7 +170,7 @@ def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, Fa
 
 
 def _relayed(servers: Servers, relays: Relays) -> Servers:
-    """The same servers behind relays. A client of MongoDB would look for the set's own address: it must not."""
+    """The servers' addresses behind relays. A client of MongoDB would look for the set's own address: it must not."""
     mongodb = relays.open("mongodb", _port(servers.mongodb_uri))
     amqp = relays.open("rabbitmq", servers.amqp_port)
     api = relays.open("rabbitmq", _port(servers.rabbitmq_api))

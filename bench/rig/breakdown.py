@@ -78,7 +78,7 @@ class Breakdown:
         return counts
 
     def _cpu_seconds(self) -> Counter[Any]:
-        """Of the scheduler's processes."""
+        """CPU seconds so far of each of the scheduler's processes, with their children."""
         pids = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
         return Counter({path.stem: tree_cpu_seconds(int(path.read_text())) for path in pids})
 

@@ -79,7 +79,7 @@ class FreshWallet:
 
 @contextmanager
 def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
-    """That many of them, at their queues and pinging until the end of the block; they stay enrolled after it."""
+    """So many fresh wallets, at their queues and pinging until the end of the block; they stay enrolled after it."""
     api = PoolApi(bench_pool.pool.api_url)
     config, stop = api.config(), threading.Event()
     ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")

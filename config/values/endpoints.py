@@ -108,7 +108,7 @@ def plaintext_warnings(settings: Settings) -> list[str]:
 def require_encrypted(what: str, url: str, *, allowed: bool) -> None:
     """Raise BadSetting if `url` leads to another machine without encryption, unless that is `allowed`.
 
-    `what` it is the address of, for the message, which holds nothing of `url` but scheme, host and port.
+    `what`: what is reached there, for the message, which holds nothing of `url` but scheme, host and port.
     """
     if allowed or not _is_plaintext_elsewhere(url):
         return

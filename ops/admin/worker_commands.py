@@ -9,8 +9,8 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from chain.contracts.ens_names import wallets_of
 from config.settings import settings
+from config.values.types import is_address
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age, native
@@ -27,6 +27,10 @@ def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int 
 
 def _address(wallet: str) -> str:
     """The wallet's address; asks the node for an ENS name's. Raises BadSetting, RpcUnavailable."""
+    if is_address(wallet):
+        return wallet.lower()
+    from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
+
     return wallets_of(settings(), [wallet])[0]
 
 

@@ -47,7 +47,7 @@ class Anvil:
 
     @property
     def pid(self) -> int:
-        """Of the node itself, to freeze or kill it."""
+        """The pid of the node itself, to freeze or kill it."""
         return self.process.pid
 
     def stop(self) -> None:

@@ -87,7 +87,7 @@ def server() -> tuple[Path, str]:
 
 
 def _runs(mongod: Path) -> bool:
-    """Whether this machine has the libraries it needs."""
+    """Whether this machine has the libraries that the program needs."""
     return subprocess.run([mongod, "--version"], capture_output=True, check=False).returncode == 0
 
 

@@ -29,7 +29,7 @@ class StackPart(StrEnum):
 
     @property
     def label(self) -> str:
-        """Its name in output of commands, as 'MongoDB'."""
+        """The part's name in what commands print, as 'MongoDB'."""
         return _LABELS[self]
 
 

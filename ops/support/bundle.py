@@ -83,7 +83,7 @@ def _operator(settings: Settings, route: str) -> object:
 
 
 def _versions(settings: Settings) -> dict[str, Any]:
-    """Of Sluice, its libraries, this machine, and the servers that answer."""
+    """The versions of Sluice, its libraries, this machine, and the servers that answer."""
     return {
         "sluice": version("sluice"),
         "python": sys.version,

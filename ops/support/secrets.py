@@ -81,7 +81,7 @@ class Scrubber:
         return without_passwords(_HEX.sub(lambda found: HIDDEN if self._is_key(found[0]) else found[0], shown))
 
     def value(self, value: object) -> object:
-        """The same for every text in JSON."""
+        """JSON with the secrets removed from each text in it."""
         match value:
             case str():
                 return self.text(value)

@@ -140,7 +140,7 @@ class Deals:
         ]
 
     def ready(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
-        """Those of these deals that are ingested, in no order."""
+        """Which of these deals are ingested, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "state": READY}))
 
     def read_again(self, deal_ids: Iterable[DealId]) -> None:

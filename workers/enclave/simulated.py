@@ -35,11 +35,11 @@ class Simulated:
 
     @property
     def tag(self) -> Hash32:
-        """See `Framework`."""
+        """The bits of a tag that it serves."""
         return make_tag(*TDX_BITS)
 
     def enter(self, work: Work) -> Enclave:
-        """See `Framework`."""
+        """What surrounds this replicate's app: asks for its session. Raises TaskDeclined."""
         return SimulatedEnclave(work, ask.take_session(self.service, work.assignment, work.deadline))
 
 
@@ -51,15 +51,15 @@ class SimulatedEnclave:
     session: Session
 
     def pre_compute(self, policy: DownloadPolicy) -> None:
-        """See `Enclave`."""
+        """Put dataset and input files where the app sees them. Raises TaskFailure, TaskDeclined."""
         pre_compute.fetch(self.work, policy, self._variables.get(PRE_COMPUTE, {}))
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
-        """See `Enclave`."""
+        """The app's container, with the variables that it gets here."""
         return replace(spec, environment=dict(self._of(APP)))
 
     def post_compute(self, limits: ResultLimits) -> PackedResult:
-        """See `Enclave`."""
+        """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
         return post_compute.seal(self.work, limits, self._of(POST_COMPUTE))
 
     @cached_property

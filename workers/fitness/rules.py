@@ -173,7 +173,7 @@ def _moment(seconds: float) -> str:
 
 
 def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> CheckResult:
-    """This machine's clock against the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
+    """Judge this machine's clock by the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
     is not known). An old head alone tells of the node: only the pool's clock shows that this one is ahead.
     """
     numbers = {"seconds_after_head": round(now - head_time, 1), "limit_seconds": CLOCK_SECONDS}

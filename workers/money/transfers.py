@@ -174,7 +174,7 @@ def _dropped(wish: Wish, why: str) -> TransferDropped:
 
 
 def _day(moment: float) -> str:
-    """Of Unix seconds, by the operator's wall clock."""
+    """A moment (Unix seconds) as text, by the operator's wall clock."""
     return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from chain.keystore import load_key
 from config.logging import configure
 from config.metrics_folder import share
+from config.processes.lean_imports import lean_imports
 from config.settings import settings
 from ops.admin import screen
 from ops.admin.screen import DryRun, Json
@@ -67,14 +68,16 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
     # Imported here: help and mistakes should be printed at once, and the processes are many.
-    from ops import preflight  # noqa: PLC0415
+    with lean_imports():
+        from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())
     seconds = preflight.WAIT_SECONDS if wait is None else wait
     now = preflight.resolve_names(now, wait=seconds)
     preflight.require(now, key, wait=seconds)
     preflight.require_free_name(now, wanted, wait=seconds)
-    from ops import scheduler  # noqa: PLC0415
+    with lean_imports():
+        from ops import scheduler  # noqa: PLC0415
 
     scheduler.run(now, key.wallet, wanted)
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from chain.contracts.ens_names import wallets_of
 from config.settings import settings
 from config.values.types import ENS_NAME
 from ops.admin import screen
@@ -33,7 +32,10 @@ def _explain(
 
     The answer comes from the same functions that decide.
     """
-    asked = wallets_of(settings(), [anything])[0] if ENS_NAME.fullmatch(anything) else anything
-    found = OperatorApi.open().get(f"/explain/{asked}")
+    if ENS_NAME.fullmatch(anything):
+        from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
+
+        (anything,) = wallets_of(settings(), [anything])
+    found = OperatorApi.open().get(f"/explain/{anything}")
     lines = [Text(f"{found['kind']} {found['id']}"), *(Text(f"  {screen.printable(says)}") for says in found["says"])]
     screen.show(found, screen.stacked(*lines), as_json=as_json)

@@ -111,8 +111,8 @@ def publish(services: Operator, dry_run: DryRun = False) -> Changed:
 
 @router.post("/orders/cancel", summary="Cancel orders")
 def cancel(services: Operator, wanted: CancelledOrders, dry_run: DryRun = False) -> OrdersCancelled:
-    """They are unpublished, and closed on chain if somebody may have a copy. One that is named is replaced by what the
-    policy says; with `all`, nothing is offered until `publish`.
+    """Withdraw orders: they are unpublished, and closed on chain if somebody may have a copy. One that is named is
+    replaced by what the policy says; with `all`, nothing is offered until `publish`.
     """
     if bool(wanted.orders) == wanted.all:
         raise BadMessage(why="give hashes of orders, or `all`")

@@ -32,7 +32,7 @@ def _signed_in(services: Access, authorization: _Token = "") -> Wallet:
 
 
 def _signed_in_lately(services: Access, authorization: _Token = "") -> Wallet:
-    """The same, but a ban or revocation by another process may count KEPT_SECONDS later."""
+    """The wallet of a request's token; a ban or revocation by another process may count KEPT_SECONDS later."""
     return _wallet_of(services, authorization, kept_seconds=KEPT_SECONDS)
 
 

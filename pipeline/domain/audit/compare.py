@@ -230,7 +230,7 @@ def _terms(deal: DealRecord) -> dict[str, object]:
 
 
 def _terms_on_chain(deal: Deal) -> dict[str, object]:
-    """The same terms of the deal on chain."""
+    """The terms of the deal on chain that are compared, by name."""
     return {
         "app": deal.app,
         "requester": deal.requester,

@@ -42,7 +42,7 @@ class Demand:
 
     @classmethod
     def of(cls, order: WorkerpoolOrder, worker_stake_ratio: int) -> Demand:
-        """Of a task that is bought with the order, with the trust that takes most machines."""
+        """What a task needs that is bought with the order, with the trust that takes most machines."""
         # Alone, for trust 1, a worker locks nothing.
         stake = order.workerpoolprice * worker_stake_ratio // 100 if order.trust > 1 else 0
         # As many newcomers as would decide it together are never asked (`replicas.newcomers_left`).

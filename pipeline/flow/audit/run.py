@@ -171,7 +171,7 @@ class Reading:
         return found
 
     def _deal_rows(self, deal_ids: set[DealId]) -> list[DealRow]:
-        """Those of these deals that are ingested and were on no page before, with the number of their tasks."""
+        """Which of these deals are ingested and were on no page before, with the number of their tasks."""
         store = self.scheduler.store
         ready = store.deals.ready(deal_ids - self._compared)
         self._compared |= deal_ids
@@ -179,7 +179,7 @@ class Reading:
         return [DealRow(deal, counts[deal.deal_id]) for deal in ready]
 
     def _read_tasks(self, database: DatabaseView) -> PoolOnChain | None:
-        """The same tasks and deals by the contracts; None if the node does not tell, and then it is asked no more."""
+        """What the contracts say of tasks and deals; None if the node does not tell, and then it is asked no more."""
         if self._block is None:
             return None
         hub, tasks = self.scheduler.hub, [stored.record.task_id for stored in database.tasks]
