@@ -70,7 +70,9 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
         read = scheduler.hub.tasks([*suspected, *unread])
     except (RpcUnavailable, RpcError) as error:
         why = str(error)
-        log.warning("The node cannot be asked about suspected events.", action="doubt", tasks=len(suspected), why=why)
+        log.warning(
+            "The node cannot be asked about suspected events.", action="suspects_unread", tasks=len(suspected), why=why
+        )
         return {}
     read_views = {view.task_id: view for view in read}
     ahead = {
