@@ -231,7 +231,7 @@ def hostile_command(
     category: Annotated[int, typer.Option(help="Category of the deals: 0 is XS (300 s), 6 is TEST-10 (10 s).")] = 0,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
-    """The same deals with and without liars, copiers and others, and a crowd that does no work. Example: hostile"""
+    """Run the same deals with and without liars, copiers and others, and a crowd that does no work. Example: hostile"""
     _print_lines(hostile.run(wallets=wallets, tasks=tasks, category=category))
 
 

@@ -83,6 +83,7 @@ def busy(path: Path) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """The figures in a file. Raises NoFigures."""
     try:
         body = json.loads(path.read_text())
         return {**body, "ratios": {str(name): float(value) for name, value in body["ratios"].items()}}

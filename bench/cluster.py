@@ -85,7 +85,7 @@ class Host:
 
     @property
     def env(self) -> dict[str, str]:
-        """Its own settings."""
+        """The host's own settings."""
         return {
             "SLUICE_HOST_NAME": self.name,
             "SLUICE_API_PORT": str(self.api_port),
@@ -152,6 +152,7 @@ class ClusterPool:
                 cluster.heal(self._member(target))
 
     def _member(self, target: Target) -> Member:
+        """The member of the cluster that a target names."""
         assert target.part is not None
         return cluster.of_part(target.part, read_settings().home, StackSettings())[target.number - 1]
 

@@ -81,6 +81,7 @@ def run(*, logins: int, pings: int) -> Iterator[str]:
 
 
 def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[dict[str, Any]]:
+    """Sign many wallets in, have them ping, and yield the figures."""
     bare = inserts_per_second(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
     keys = [Key(secrets.token_bytes(32)) for _ in range(logins)]
     sessions: dict[str, str] = {}

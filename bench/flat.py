@@ -98,6 +98,7 @@ class _Pool:
         return tasks
 
     def _begun(self, task: TaskRecord, number: int, now: float) -> TaskRecord:
+        """The task with one machine that has computed."""
         steps = {Step.STARTED: now, Step.COMPUTED: now}
         wallet = machine_wallet(number % SMALL_MACHINES)
         item = Replicate(wallet, Mode.SOLO, 2, now, ReplicateState.COMPUTED, published_at=now, steps=steps)
@@ -122,6 +123,7 @@ class _Pool:
         self.clear()
 
     def _prepared(self, what: str) -> Callable[[], object]:
+        """What is measured, with everything it needs stored before."""
         scheduler = self.scheduler
         match what:
             case "advance":
@@ -207,4 +209,5 @@ def _pool(ended: int, machines: int) -> Iterator[_Pool]:
 
 
 def _id(number: int) -> str:
+    """A number as a 32-byte id."""
     return f"0x{number:064x}"

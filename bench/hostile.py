@@ -81,4 +81,5 @@ def _timed(bench_pool: BenchPool, tasks: int, category: int) -> tuple[float, lis
 
 
 def _winners(views: Mapping[TaskId, ChainView]) -> set[Wallet]:
+    """Wallets that voted for the result of any of the tasks."""
     return {vote.worker for view in views.values() for vote in view.winners}

@@ -134,7 +134,7 @@ def _claimed(bench_pool: BenchPool, tasks: int) -> Mapping[TaskId, ChainView]:
 
 @contextmanager
 def _drained(bench_pool: BenchPool, wallets: Sequence[Wallet]) -> Iterator[None]:
-    """These machines get nothing new in the block."""
+    """Drain these machines for the block: they get nothing new."""
     census = _store(bench_pool).census
     for wallet in wallets:
         census.limit_slots(wallet, 0)
@@ -182,12 +182,13 @@ def _reorgs(bench_pool: BenchPool) -> int:
 
 
 def _settings(bench_pool: BenchPool) -> dict[str, object]:
-    """Of the scheduler's home, where the operator's token is."""
+    """The settings of the scheduler's home, where the operator's token is."""
     own = {name.removeprefix("SLUICE_").lower(): value for name, value in bench_pool.pool.env.items()}
     return {**own, "home": bench_pool.home / "scheduler"}
 
 
 def _store(bench_pool: BenchPool) -> Store:
+    """The store of the pool's scheduler."""
     return Store.open(read_settings(**_settings(bench_pool)))
 
 

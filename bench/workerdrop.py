@@ -73,6 +73,7 @@ def make_visits(seed: int, machines: int, seconds: float) -> tuple[tuple[Visit, 
 
 
 def _visits(draw: random.Random, seconds: float) -> tuple[Visit, ...]:
+    """When a machine comes and goes, at random."""
     visits: list[Visit] = []
     at = 0.0
     while True:
@@ -117,6 +118,7 @@ def _measure(
     category: int,
     seconds: float,
 ) -> Iterator[str]:
+    """Run the machines' comings and goings, and yield a line for each deal that ended."""
     presence, over, enrolling = Presence(), threading.Event(), threading.BoundedSemaphore(AT_ONCE)
     began = time.monotonic()
     with ThreadPoolExecutor(len(strangers) + 1, thread_name_prefix="machine") as threads:
@@ -203,6 +205,7 @@ def _visit(
 
 
 def _ping(strangers: Sequence[Stranger], over: threading.Event) -> None:
+    """The thread: have the machines that are there ping until it is over."""
     while not over.wait(PING_SECONDS):
         for stranger in strangers:
             if stranger.token and not stranger.stop.is_set():
@@ -247,6 +250,7 @@ def told(
 def _figures(
     bench_pool: BenchPool, deals: Sequence[Matched], strangers: Sequence[Stranger], presence: Presence
 ) -> tuple[int, list[float]]:
+    """How many tasks were given to machines that had gone, and how long each took to be noticed."""
     tasks = Tasks(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
     replicates = [
         (task.task_id, item) for deal in deals for task in tasks.of_deal(deal.deal_id) for item in task.replicates

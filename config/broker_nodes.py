@@ -63,4 +63,5 @@ def _node(entry: str, port: int) -> BrokerNode:
 
 
 def _listed(several: str) -> list[str]:
+    """The entries of a setting that names several nodes, without spaces and slashes at their ends."""
     return [stripped for entry in several.split(SEPARATOR) if (stripped := entry.strip().rstrip("/"))]

@@ -205,6 +205,7 @@ class MachineConsumer(LeanConsumer):
 
 
 def _app(name: str, url: str, ca_file: Path | None, **conf: Any) -> ConfirmTimeoutCelery:
+    """A Celery app with what all of Sluice's apps have in common; `conf` goes over it."""
     app = ConfirmTimeoutCelery(name, broker=url, set_as_current=False)
     app.conf.update(
         broker_use_ssl=url_options(url, ca_file),

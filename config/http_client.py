@@ -164,6 +164,9 @@ def _excepted(target: SplitResult, scheme: str, no_proxy: str) -> bool:
 
 
 def _names(entry: str, host: str, port: int | None) -> bool:
+    """Whether an entry of NO_PROXY covers the host: `*`, a network, an address, a host or a domain, with or without
+    port.
+    """
     if entry == "*":
         return True
     network = _network(entry)
@@ -207,6 +210,7 @@ def _split_port(entry: str) -> tuple[str, int | None]:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The IP network that an entry of NO_PROXY is; None if it is none."""
     if "/" not in text:
         return None
     try:
@@ -216,6 +220,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a host is, IPv4 also where it is mapped into IPv6; None for a name."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -86,9 +86,11 @@ class Ipfs:
                 raise
 
     def _ask(self, what: str, cid: str, **options: str) -> None:
+        """Call a method of Kubo's RPC API about a CID; its answer is not read. Raises StorageUnavailable."""
         self._post(what, arg=cid, **options)
 
     def _post(self, what: str, **asked: str) -> httpx.Response:
+        """The answer of a method of Kubo's RPC API. Raises StorageUnavailable."""
         try:
             response = self._http.post(f"{self._url}/api/v0/{what}", params=asked, timeout=PIN_SECONDS)
         except httpx.HTTPError as error:

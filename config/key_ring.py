@@ -158,9 +158,11 @@ class KeyFile(Generic[K]):
         return dropped
 
     def _new(self, now: float) -> K:
+        """A new random key, made at `now`."""
         return self._kind(secrets.token_hex(8), now, secrets.token_bytes(SECRET_BYTES))
 
     def _read(self) -> tuple[K, ...]:
+        """The keys in the file; one of an earlier release holds a single secret and nothing else. Raises BadSetting."""
         path = self._path
         if path.stat().st_mode & 0o077:
             raise BadSetting(name=self._setting, why=f"{path} can be read by others", fix=f"Run chmod 600 {path}.")
@@ -193,10 +195,12 @@ class KeyFile(Generic[K]):
         return self._unwrapped[wrapped]
 
     def _written(self, keys: Sequence[RingKey]) -> bytes:
+        """The file's content for these keys. Raises BadSetting if the key service does not wrap them."""
         rows = [{"id": key.id, "made_at": key.made_at, **self._stored(key.secret)} for key in keys]
         return json.dumps({"keys": rows}, indent=1).encode()
 
     def _stored(self, secret: bytes) -> dict[str, str]:
+        """A secret as the file holds it: in hex, or wrapped by the key service. Raises BadSetting."""
         if self._wrapping is None:
             return {"secret": secret.hex()}
         # A copy: other threads may unwrap meanwhile.

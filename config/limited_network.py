@@ -33,12 +33,12 @@ class AnswerTime:
         self._reads, self._given, self._until = 0, 0.0, 0.0
 
     def to_send(self, wanted: float | None) -> float | None:
-        """See `Limit`."""
+        """The time-out, in seconds, of connecting or of one write: `wanted`, or less if less is left."""
         self._reads = 0
         return wanted
 
     def to_read(self, wanted: float | None) -> float | None:
-        """See `Limit`. Raises httpcore.ReadTimeout."""
+        """The time-out, in seconds, of one read: `wanted`, or less if less is left. Raises httpcore.ReadTimeout."""
         self._reads += 1
         if self._reads == 1:
             return wanted

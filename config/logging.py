@@ -40,6 +40,7 @@ _SHARED: list[Any] = [
 
 
 def _formatter(renderer: Any) -> logging.Formatter:
+    """The formatter of all log lines, other libraries' too: secrets are redacted before `renderer` writes them."""
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=_SHARED,
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, redact, renderer],

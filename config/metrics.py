@@ -45,7 +45,7 @@ class Declared:
 
     @property
     def series(self) -> tuple[str, ...]:
-        """Its names in Prometheus: of a histogram `_bucket`, `_sum` and `_count`, else the one name."""
+        """The metric's names in Prometheus: of a histogram `_bucket`, `_sum` and `_count`, else the one name."""
         if self.kind is Kind.HISTOGRAM:
             return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
         return (self.name,)
@@ -76,10 +76,12 @@ DECLARED: list[Declared] = []
 
 
 def _declare(name: str, kind: Kind, about: str, labels: Sequence[str]) -> None:
+    """Note a metric for the table in docs/metrics.md."""
     DECLARED.append(Declared(name, kind, about, tuple(labels)))
 
 
 def _counter(name: str, about: str, labels: Sequence[str] = ()) -> Counter:
+    """Declare a counter and make it."""
     _declare(name, Kind.COUNTER, about, labels)
     return Counter(name, about, labels)
 
@@ -91,11 +93,13 @@ def _gauge(name: str, about: str, labels: Sequence[str] = ()) -> Gauge:
 
 
 def _histogram(name: str, about: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = ()) -> Histogram:
+    """Declare a histogram and make it, with its own buckets if there are any."""
     _declare(name, Kind.HISTOGRAM, about, labels)
     return Histogram(name, about, labels, buckets=buckets) if buckets else Histogram(name, about, labels)
 
 
 def _reading(name: str, about: str, labels: Sequence[str] = ()) -> Reading:
+    """Declare a gauge that is read at each scrape."""
     _declare(name, Kind.GAUGE, about, labels)
     return Reading(name, about, tuple(labels))
 

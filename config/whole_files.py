@@ -20,7 +20,7 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
 
 
 def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
-    """The same, but a file that is there stays: of several processes that create it at once, the first wins."""
+    """Write a whole new file; one that is there stays: of several processes that create it at once, the first wins."""
 
     def link(partial: Path) -> None:
         with suppress(FileExistsError):
@@ -40,12 +40,14 @@ def new_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def _put(path: Path, content: str | bytes, mode: int, put: Callable[[Path], object]) -> None:
+    """Write a new file beside `path`, then have `put` move it into place."""
     with _beside(path, mode, put) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def _beside(path: Path, mode: int, put: Callable[[Path], object]) -> Iterator[BinaryIO]:
+    """A new file beside `path` for the block; after it, `put` gets its path. Removed if the block fails."""
     partial = path.with_name(f"{path.name}.part-{secrets.token_hex(4)}")
     try:
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), "w+b") as file:

@@ -133,4 +133,5 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def _damaged(path: Path, why: str) -> BadBackup:
+    """The error for a backup whose content is not what was written."""
     return BadBackup(path=path, why=why, fix=_DAMAGED)

@@ -19,6 +19,7 @@ import structlog
 import typer
 
 from config.processes import collector
+from config.processes.lean_imports import lean_imports
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
@@ -64,7 +65,9 @@ def _build_app(words: Sequence[str]) -> typer.Typer:
     words = [*words, *_words_to_complete()]
     first = next((word.replace("-", "_") for word in words if not word.startswith("-")), None)
     for name in [first] if first in files else sorted(files):
-        importlib.import_module(files[name]).register(app)
+        with lean_imports():
+            module = importlib.import_module(files[name])
+        module.register(app)
     return app
 
 

@@ -26,5 +26,6 @@ def markdown() -> str:
 
 
 def _table_row(metric: Declared) -> str:
+    """A metric's row in docs/metrics.md."""
     labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
     return f"| `{metric.name}` | {metric.kind} | {labels} | {metric.about} |\n"

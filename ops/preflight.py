@@ -128,13 +128,17 @@ def resolve_names(settings: Settings, *, wait: float = WAIT_SECONDS) -> Settings
     return settings.model_copy(update={field: getattr(found, field) for field in names})
 
 
-def require(settings: Settings, key: Key, *, wait: float = WAIT_SECONDS) -> None:
+def require(
+    settings: Settings, key: Key, *, wait: float = WAIT_SECONDS, meanwhile: Callable[[], object] = bool
+) -> None:
     """Ask every server and log each that is not well; called before the scheduler starts.
 
     Raises SchedulerNotReady if the scheduler cannot start without one of them. `wait`: seconds for which a server that
-    does not answer is asked again.
+    does not answer is asked again. `meanwhile`: called while the servers are asked.
     """
-    findings = _call_in_child(_ask_findings, settings, key, wait)
+    collect = _begin_in_child(_ask_findings, settings, key, wait)
+    meanwhile()
+    findings = collect()
     bad = [finding for finding in findings if not finding.ok]
     fatal = [finding for finding in bad if finding.fatal]
     if len(fatal) == 1 and len(bad) == 1:
@@ -251,7 +255,12 @@ def _ask_running_scheduler(settings: Settings) -> dict[str, HealthPart] | None:
 
 
 def _call_in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of `ask`, called in a child process, or the SluiceError that it raised there.
+    """The result of `ask`, called in a child process, or the SluiceError that it raised there."""
+    return _begin_in_child(ask, *args, **kwargs)()
+
+
+def _begin_in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Callable[[], T]:
+    """Call `ask` in a child process; what is returned waits for its result, or raises the SluiceError that it raised.
 
     The supervisor forks, so its own process must not start a thread.
     """
@@ -260,18 +269,23 @@ def _call_in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     child = context.Process(target=_send_result, args=(sending, partial(ask, *args, **kwargs)))
     child.start()
     sending.close()
-    try:
-        answer, error = receiving.recv()
-    except EOFError as ended:
-        raise SchedulerNotReady(why="What the scheduler needs could not be examined; the reason is above.") from ended
-    finally:
-        child.join()
-        receiving.close()
-    if error is not None:
-        kind, fields = error
-        raise kind(**fields)
-    found: T = answer
-    return found
+
+    def collect() -> T:
+        try:
+            answer, error = receiving.recv()
+        except EOFError as ended:
+            why = "What the scheduler needs could not be examined; the reason is above."
+            raise SchedulerNotReady(why=why) from ended
+        finally:
+            child.join()
+            receiving.close()
+        if error is not None:
+            kind, fields = error
+            raise kind(**fields)
+        found: T = answer
+        return found
+
+    return collect
 
 
 def _send_result(sending: Connection, ask: Callable[[], object]) -> None:

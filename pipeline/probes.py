@@ -148,6 +148,7 @@ class Probes:
         return self._with_pace(facts)
 
     def _answers(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+        """The answers to questions, asked side by side; one that takes too long is asked no second time meanwhile."""
         for name, question in questions.items():
             if name not in self._asked:
                 self._asked[name] = self._threads.submit(question)
@@ -174,6 +175,7 @@ class Probes:
         return replace(facts, head_still=seen[2] - self._moved[0], head_pace=self._moved[1])
 
     def _node(self) -> NodeFacts | NoAnswer:
+        """What the node tells of the chain, the workerpool and our wallet."""
         hub = Hub(self.rpc, Contract(str(self.settings.hub).lower()))
         try:
             _, owner, account = self._chain = self._slow_facts(hub)
@@ -198,6 +200,7 @@ class Probes:
         return now, hub.workerpool(self.pool.workerpool).owner, hub.account(self.pool.wallet)
 
     def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
+        """What RabbitMQ tells of itself and, while we run, of our queues."""
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
         found = ask_broker(self.broker, wanted if running else (), self.clock)
@@ -225,6 +228,7 @@ class Probes:
         return self._counted[1]
 
     def _lane(self) -> LaneFacts | None:
+        """What the lane's records tell; None if MongoDB or the node does not answer."""
         store, lane = self.lane.context.store, LaneId(self.settings.chain_id, self.pool.wallet)
         try:
             with pymongo.timeout(ANSWER_SECONDS):
@@ -240,6 +244,7 @@ class Probes:
             return None
 
     def _machines(self) -> MachineFacts | None:
+        """How many machines can work, and what keeps the others from it; None if MongoDB does not answer."""
         now = self.clock()
         try:
             with pymongo.timeout(ANSWER_SECONDS):
@@ -262,6 +267,7 @@ _NO_RIGHTS = {13, 18}
 
 
 def _late(server: str, seconds: float = ALL_SECONDS) -> NoAnswer:
+    """The finding that a server did not answer in time."""
     fix = "It takes connections and does not answer; see whether it is overloaded, and look at its log."
     return NoAnswer(f"{server} gave no answer in {seconds:g} s", fix, may_recover=True)
 

@@ -20,6 +20,7 @@ from config.celery_apps import core_app, pool_app
 from config.settings import Settings
 from pipeline.broker import segments
 from pipeline.broker.link import BrokerLink
+from pipeline.broker.machine_names import MachineNames
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
@@ -93,7 +94,7 @@ class Scheduler:
             pool=pool,
             notifier=Notifier(core, key.wallet),
             pool_link=BrokerLink(pool),
-            relay=Relay(core, settings.host_name),
+            relay=Relay(core, MachineNames(store.workers.names), settings.host_name),
             registry_cache=RegistryCache(hub),
             timeouts=Timeouts.of(settings),
             chain_time=ChainTime(hub.rpc, store.chain.cursor, settings.block_time),
@@ -137,6 +138,7 @@ class Scheduler:
 
 
 def _address(value: str | None, name: str) -> Contract:
+    """A contract's address from its setting. Raises BadSetting if it is not set."""
     if value is None:
         raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
     return Contract(value.lower())

@@ -40,6 +40,7 @@ def amount_of(text: str) -> NRlc:
 
 
 def _decimal(amount: int, digits: int) -> str:
+    """An amount of the smallest unit as decimal text with at most `digits` places."""
     whole, part = divmod(abs(amount), 10**digits)
     text = f"{part:0{digits}d}".rstrip("0")
     sign = "-" if amount < 0 else ""

@@ -36,6 +36,7 @@ def file_cid(content: bytes) -> str:
 
 
 def _multihash(block: bytes) -> bytes:
+    """The SHA-256 multihash of a block."""
     return _SHA256 + hashlib.sha256(block).digest()
 
 
@@ -50,6 +51,7 @@ def _number(field: int, value: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
+    """A number as unsigned LEB128, protobuf's varint."""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)

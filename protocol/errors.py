@@ -82,6 +82,7 @@ class SluiceError(Exception):
 
 
 def _with_fields(kind: type[SluiceError], fields: dict[str, object]) -> SluiceError:
+    """The error with its fields again, as pickle makes it in another process."""
     return kind(**fields)
 
 

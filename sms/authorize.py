@@ -59,6 +59,7 @@ def worker_asks(request: SessionRequest, signature: str) -> bool:
 
 
 def _task_refusal(execution: Execution, kind: str, now: float) -> SessionError | None:
+    """Why a task may have no session now; None if it may."""
     if framework(execution.deal.tag) != kind:
         return SessionError.NOT_A_TEE_TASK
     place = execution.place

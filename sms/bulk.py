@@ -57,6 +57,7 @@ def read_orders(content: bytes) -> tuple[DatasetOrder, ...]:
 
 
 def _order(row: object) -> DatasetOrder:
+    """The order of a dataset in a bulk. Raises NoSession."""
     if not isinstance(row, dict):
         _refuse("a dataset's order is no object")
     try:
@@ -71,6 +72,7 @@ def _order(row: object) -> DatasetOrder:
 
 
 def _list(content: bytes) -> list[object]:
+    """The list in a file of a bulk. Raises NoSession."""
     try:
         text = content.decode()
         found = None if nests_deeper(text, _DEEPEST) else json.loads(text)
@@ -82,11 +84,13 @@ def _list(content: bytes) -> list[object]:
 
 
 def _cid(text: object) -> str:
+    """The CID of a file of a bulk. Raises NoSession."""
     if not isinstance(text, str) or not _CID.fullmatch(text):
         _refuse("a bulk, or a slice of it, is not named by a CIDv0")
     return text
 
 
 def _refuse(why: str) -> NoReturn:
+    """Raise NoSession for a bulk that cannot be served."""
     # It may repeat what a requester wrote.
     raise NoSession(error=SessionError.NO_DATASET_KEY, why=why[:WHY_CHARACTERS])

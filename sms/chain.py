@@ -57,14 +57,14 @@ class PocoReader:
         self._hub = hub
 
     def owner_of(self, secret: SecretId) -> Wallet:
-        """See the port."""
+        """The owner of the dataset or app that a secret belongs to."""
         address, what = Contract(secret.owner), f"contract {secret.owner}"
         if secret.kind is Kind.DATASET:
             return self._known(self._hub.dataset(address), what).owner
         return self._known(self._hub.app(address), what).owner
 
     def execution(self, task: TaskId) -> Execution:
-        """See the port."""
+        """A task that was initialized."""
         place = self._hub.task_place(task)
         if place.status is TaskStatus.UNSET:
             raise RpcUnavailable(what=self._hub.rpc.name, why=f"it does not know the task {task}")
@@ -73,7 +73,7 @@ class PocoReader:
         return Execution(task, place, deal, self._known(self._hub.app(deal.app), "the app"), dataset)
 
     def allowed(self, deal: DealId, orders: Sequence[DatasetOrder]) -> tuple[Dataset, ...]:
-        """See the port."""
+        """The datasets of these orders, each of which allows the deal to use it. Raises NoSession if one does not."""
         for order, answer in zip(orders, self._hub.objections(deal, orders), strict=True):
             objection = self._known(answer, f"whether dataset {order.dataset} may be used")
             if objection is not None:
@@ -83,6 +83,7 @@ class PocoReader:
         return tuple(self._known(answer, "a dataset") for answer in found)
 
     def _known(self, answer: Answer[T] | Broken, what: str) -> T:
+        """What the hub answered. Raises RpcUnavailable if it is not known."""
         if isinstance(answer, Known):
             return answer.value
         raise RpcUnavailable(what=self._hub.rpc.name, why=f"it does not tell {what}: {answer.why}")

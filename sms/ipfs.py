@@ -36,7 +36,7 @@ class IpfsGateway:
         )
 
     def fetch(self, cid: str) -> bytes:
-        """See `IpfsFiles`."""
+        """The content of a file, by its CIDv0. Raises StorageUnavailable for what cannot be had now."""
         ends_at = time.monotonic() + FETCH_SECONDS
         content = bytearray()
         try:
@@ -58,10 +58,11 @@ class IpfsGateway:
         return found
 
     def close(self) -> None:
-        """See `IpfsFiles`."""
+        """Disconnect."""
         self._http.close()
 
 
 def _unavailable(why: str) -> StorageUnavailable:
+    """The error for a gateway that gives no answer."""
     # Clients read it: not where the gateway is.
     return StorageUnavailable(what="the IPFS gateway (SLUICE_IPFS_GATEWAY)", why=why)

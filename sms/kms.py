@@ -39,17 +39,18 @@ class CommandKms:
         return f"CommandKms({self._words[0]})"
 
     def wrap(self, secret: bytes) -> str:
-        """See `KeyWrapping`."""
+        """What stands for the key in the file. Raises Unavailable."""
         return self._run("wrap", secret.hex())
 
     def unwrap(self, wrapped: str) -> bytes:
-        """See `KeyWrapping`."""
+        """The key again. Raises Unavailable."""
         try:
             return bytes.fromhex(self._run("unwrap", wrapped))
         except ValueError:
             raise self._failed("unwrap", "it did not print a key as hex") from None
 
     def _run(self, what: str, given: str) -> str:
+        """Run the key service's command with a line of input; returns the line that it prints. Raises Unavailable."""
         try:
             done = subprocess.run(
                 [*self._words, what],
@@ -71,4 +72,5 @@ class CommandKms:
         return printed
 
     def _failed(self, what: str, why: str) -> Unavailable:
+        """The error for a command that failed."""
         return Unavailable(what=f"the key service ({SETTING} {what})", why=why)

@@ -37,10 +37,12 @@ def read_properties(sms: SmsSettings) -> dict[str, FrameworkProperties]:
 
 
 def _made(sms: SmsSettings, version: str, row: Mapping[str, object]) -> FrameworkProperties:
+    """One version of the framework, from the file's entry."""
     return FrameworkProperties.model_validate({**row, "teeFramework": sms.framework, "teeFrameworkVersion": version})
 
 
 def _read(path: Path) -> dict[str, Mapping[str, object]]:
+    """The file's entries by version. Raises BadSetting."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -51,4 +53,5 @@ def _read(path: Path) -> dict[str, Mapping[str, object]]:
 
 
 def _bad(path: Path, why: str) -> BadSetting:
+    """The error for a file that cannot be used."""
     return BadSetting(name=_SETTING, why=f"{path}: {why}", fix=_FIX)

@@ -45,7 +45,7 @@ class Simulated:
     url: str
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """See `Provisioner`."""
+        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
         del session
         self.store.add_session(opened)
         return self.url + SIMULATED_PATH
@@ -62,7 +62,7 @@ class Attested:
         self._attestation_url = attestation_url
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """See `Provisioner`."""
+        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
         del opened
         try:
             self._http.post("/session", json=session.model_dump()).raise_for_status()
@@ -72,7 +72,7 @@ class Attested:
         return self._attestation_url
 
     def close(self) -> None:
-        """See `Provisioner`."""
+        """Disconnect."""
         self._http.close()
 
 
@@ -80,7 +80,7 @@ class Unattested:
     """No way: what a service has whose operator has set up neither."""
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """See `Provisioner`."""
+        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
         del session, opened
         why = "no service that attests enclaves is set up (SLUICE_SMS_SESSION_STORE)"
         raise NoSession(error=SessionError.NOT_DELIVERED, why=why)

@@ -79,6 +79,7 @@ def rates_of(settings: Settings, sms: SmsSettings) -> RateLimits:
 
 
 def _hub(settings: Settings) -> Contract:
+    """The hub's address. Raises BadSetting if it is not set."""
     if settings.hub is None:
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the hub's address.")
     return Contract(settings.hub.lower())

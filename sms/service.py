@@ -77,6 +77,7 @@ class SecretService:
         _log("Secret changed.", "secret_changed", secret)
 
     def _require_owner(self, secret: SecretId, value: bytes, signature: str) -> None:
+        """Raise NotSignedIn unless the secret's owner has signed to store this value."""
         require_value(value)
         owner = self.chain.owner_of(secret) if secret.kind.of_contract else Wallet(secret.owner)
         if not signed_by(owner, storing_hash(secret, value), signature):
@@ -123,6 +124,7 @@ class SecretService:
         return session
 
     def _session(self, opened: OpenSession) -> Session:
+        """The session of a task with all of its secrets opened. Raises NoSession."""
         wanted = Wanted.of(self.chain.execution(opened.task_id), opened.wallet)
         if bulk.named(wanted.params):
             wanted = replace(wanted, bulk=bulk.datasets(wanted.execution, wanted.params, self.files, self.chain))
@@ -155,8 +157,10 @@ class SecretService:
 
     @property
     def _usual(self) -> FrameworkProperties:
+        """The framework's first version in the file, which deals without a version get."""
         return next(iter(self.properties.values()))
 
 
 def _log(sentence: str, action: str, secret: SecretId) -> None:
+    """Log what was done with a secret, without its value."""
     log.info(sentence, action=action, kind=secret.kind.value, owner=secret.owner, name=secret.name)

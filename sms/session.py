@@ -120,6 +120,7 @@ def make_session(session_id: str, wanted: Wanted, values: Values, properties: Fr
 
 
 def _pre_compute(wanted: Wanted, values: Values) -> dict[str, str]:
+    """Environment of the pre-compute container. Raises NoSession without a dataset's key."""
     execution, urls = wanted.execution, wanted.params.input_files
     variables = {
         "IEXEC_PRE_COMPUTE_OUT": INPUT_FOLDER,
@@ -139,6 +140,7 @@ def _pre_compute(wanted: Wanted, values: Values) -> dict[str, str]:
 
 
 def _dataset(prefix: str, dataset: Dataset, key: str | None) -> dict[str, str]:
+    """Variables that give a container a dataset and its key. Raises NoSession without the key."""
     if key is None:
         raise NoSession(error=SessionError.NO_DATASET_KEY, why=f"dataset {dataset.address} has no key here")
     return {
@@ -150,6 +152,7 @@ def _dataset(prefix: str, dataset: Dataset, key: str | None) -> dict[str, str]:
 
 
 def _app(wanted: Wanted, values: Values) -> dict[str, str]:
+    """Environment of the app's container."""
     deal = wanted.execution.deal
     variables = app_variables(
         wanted.execution.task_id,
@@ -174,6 +177,7 @@ def _app(wanted: Wanted, values: Values) -> dict[str, str]:
 
 
 def _post_compute(wanted: Wanted, values: Values) -> dict[str, str]:
+    """Environment of the post-compute container. Raises NoSession without a key or token it needs."""
     params, found = wanted.params, values.found
     if params.result_encryption and not found.get("result"):
         raise NoSession(error=SessionError.NO_RESULT_KEY, why="the beneficiary has no encryption key here")
@@ -198,8 +202,10 @@ def _post_compute(wanted: Wanted, values: Values) -> dict[str, str]:
 
 
 def _service(name: str, properties: ComputeProperties, environment: dict[str, str]) -> Service:
+    """One container of a session."""
     return Service(name=name, image_name=properties.image, fingerprint=properties.fingerprint, environment=environment)
 
 
 def _word(value: bool) -> str:
+    """A truth value as containers read it."""
     return "true" if value else "false"

@@ -29,16 +29,16 @@ class MemorySecretStore:
         """Nothing to do."""
 
     def bound_chain(self, chain_id: int) -> int:
-        """See the port."""
+        """The chain that the secrets are of: `chain_id` from the first call on, of whatever process."""
         self.chain_id = self.chain_id or chain_id
         return self.chain_id
 
     def add(self, row: Row) -> bool:
-        """See the port."""
+        """Store a row; False, and nothing is changed, if its place is taken."""
         return self.rows.setdefault(row.place, row) is row
 
     def replace(self, place: str, sealed: Sealed, was: Sealed | None = None) -> bool:
-        """See the port."""
+        """Put another value in the place; False if it is empty, or holds another than `was`, if that is given."""
         row = self.rows.get(place)
         if row is None or (was is not None and row.sealed != was):
             return False
@@ -46,31 +46,31 @@ class MemorySecretStore:
         return True
 
     def has(self, place: str) -> bool:
-        """See the port."""
+        """Whether something is stored there."""
         return place in self.rows
 
     def find(self, places: Sequence[str]) -> Mapping[str, Row]:
-        """See the port."""
+        """What is stored at these places."""
         return {place: self.rows[place] for place in places if place in self.rows}
 
     def sealed_otherwise(self, key_id: str, limit: int) -> list[Row]:
-        """See the port."""
+        """Some of the rows that are encrypted with another key than this one."""
         return [row for row in self.rows.values() if row.sealed.key_id != key_id][:limit]
 
     def uses(self, key_id: str) -> bool:
-        """See the port."""
+        """Whether a row is encrypted with this key."""
         return any(row.sealed.key_id == key_id for row in self.rows.values())
 
     def add_session(self, session: OpenSession) -> None:
-        """See the port."""
+        """Store a session, in place of what the worker had for the task before."""
         self.sessions[session.task_id, session.wallet] = session
 
     def session(self, session_id: str) -> OpenSession | None:
-        """See the port."""
+        """A session; None if it was taken, replaced, or never there."""
         return next((session for session in self.sessions.values() if session.session_id == session_id), None)
 
     def take_session(self, session_id: str) -> bool:
-        """See the port."""
+        """Remove a session; False if it is not there: of several that take it at once, one does."""
         found = self.session(session_id)
         return found is not None and self.sessions.pop((found.task_id, found.wallet), None) is not None
 
@@ -86,19 +86,19 @@ class ScriptedChain:
     objections: dict[str, str] = field(default_factory=dict)
 
     def owner_of(self, secret: SecretId) -> Wallet:
-        """See `ChainReader`."""
+        """The owner of the dataset or app that a secret belongs to."""
         if secret.owner not in self.owners:
             raise RpcUnavailable(what="fake://chain", why="it does not know the contract")
         return self.owners[secret.owner]
 
     def execution(self, task: TaskId) -> Execution:
-        """See `ChainReader`."""
+        """A task that was initialized."""
         if task not in self.executions:
             raise RpcUnavailable(what="fake://chain", why="it does not know the task")
         return self.executions[task]
 
     def allowed(self, deal: DealId, orders: Sequence[DatasetOrder]) -> tuple[Dataset, ...]:
-        """See `ChainReader`."""
+        """The datasets of these orders, each of which allows the deal to use it. Raises NoSession if one does not."""
         del deal
         for order in orders:
             if order.dataset not in self.datasets:
@@ -121,7 +121,7 @@ class MemoryFiles:
         return cid
 
     def fetch(self, cid: str) -> bytes:
-        """See `IpfsFiles`."""
+        """The content of a file, by its CIDv0. Raises StorageUnavailable for what cannot be had now."""
         if cid not in self.files:
             raise StorageUnavailable(what="fake://ipfs", why="it has no such file now")
         return self.files[cid]

@@ -64,4 +64,5 @@ class Vault:
 
 
 def _cipher(key: RingKey) -> AESGCM:
+    """The cipher of a key of the key ring."""
     return AESGCM(derived(key.secret, _PURPOSE))

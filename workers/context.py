@@ -290,6 +290,7 @@ def listed(text: str) -> frozenset[str]:
 
 
 def _credentials(settings: Settings) -> dict[str, str]:
+    """Credentials by registry, from the file of the settings. Raises BadSetting."""
     file = settings.registry_credentials_file
     if file is None:
         return {}

@@ -65,6 +65,7 @@ def await_end(pid: int, seconds: float) -> bool:
 
 
 def _await_end(pid: int, seconds: float, first: signal.Signals | None) -> bool:
+    """Send a process a signal, if there is one, and wait; whether it has ended."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -103,14 +104,17 @@ def end_drain(layout: Layout) -> None:
 
 
 def _pid_file(layout: Layout) -> Path:
+    """The file with the pid of the machine's supervisor."""
     return layout.root / "pid"
 
 
 def _drain_file(layout: Layout) -> Path:
+    """The file that tells the machine to take no new tasks."""
     return layout.root / "drain"
 
 
 def _leads_to(link: Path, target: Path) -> bool:
+    """Whether a symbolic link leads to exactly that target."""
     try:
         return link.readlink() == target
     except OSError:

@@ -88,14 +88,17 @@ def for_people(line: str) -> str:
 
 
 def _matching(path: Path, wanted: str) -> Iterator[str]:
+    """The lines of a log file that hold the text."""
     if path.exists():
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from (line.rstrip("\n") for line in file if wanted in line)
 
 
 def _numbered(path: Path, number: int) -> Path:
+    """The log file of that age; 0 is the newest."""
     return path.with_name(f"{path.name}.{number}") if number else path
 
 
 def _inode(file: TextIO) -> int:
+    """What tells an open file from another of the same name."""
     return os.fstat(file.fileno()).st_ino

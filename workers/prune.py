@@ -50,6 +50,7 @@ def prune(layout: Layout, wallet: Wallet, docker_host: str | None, *, dry_run: b
 
 
 def _folders(layout: Layout, folders: Sequence[Path], known: set[TaskId], *, dry_run: bool) -> Iterator[Leftover]:
+    """Remove folders of tasks that the journal does not know; yields each."""
     for folder in folders:
         if folder.name in known:
             continue
@@ -67,6 +68,7 @@ def _folders(layout: Layout, folders: Sequence[Path], known: set[TaskId], *, dry
 
 
 def _cache(layout: Layout, *, dry_run: bool) -> Iterator[Leftover]:
+    """Remove datasets that nobody has used for long; yields each."""
     for cached, stat in dataset_cache.unused(layout.cache, time.time()):
         if not dry_run:
             cached.unlink(missing_ok=True)
@@ -74,6 +76,7 @@ def _cache(layout: Layout, *, dry_run: bool) -> Iterator[Leftover]:
 
 
 def _container(engine: Engine, container: str, *, dry_run: bool) -> Leftover:
+    """Remove a container of a task that is over."""
     try:
         if not dry_run:
             engine.remove(container)

@@ -32,6 +32,7 @@ class Resumer:
         return True
 
     def _run(self, replicate: Replicate) -> None:
+        """The thread: carry on with one task."""
         try:
             # SQLite's and Docker's connections are this thread's own.
             with closing(WorkerContext(self._machine)) as context:

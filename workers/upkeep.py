@@ -98,6 +98,7 @@ class Upkeep:
         self._attempts.run("drain", self._drain)
 
     def _tidy(self) -> None:
+        """Remove unused datasets from the cache, and old results from the machine's own IPFS node, once in a while."""
         now = self._context.now()
         if now < self._tidied_at + TIDY_SECONDS:
             return
@@ -117,6 +118,7 @@ class Upkeep:
     # -- the pool ------------------------------------------------------------------------------------------------------
 
     def _ping(self, replicates: Sequence[Replicate]) -> None:
+        """Tell the pool which tasks are held here, and do what its answer asks for."""
         try:
             pong = self._context.pool.ping(
                 [replicate.task_id for replicate in replicates[:PING_TASKS]], self._context.layout.machine_id()
@@ -151,6 +153,7 @@ class Upkeep:
         return True
 
     def _too_late(self, replicates: Sequence[Replicate], task_id: str) -> bool:
+        """Whether the final deadline of a held task is over."""
         held = next((replicate for replicate in replicates if replicate.task_id == task_id), None)
         return held is not None and self._context.now() > held.assignment.final_deadline
 
@@ -181,6 +184,7 @@ class Upkeep:
                     )
 
     def _leave(self) -> None:
+        """Sign off from the pool: no new tasks."""
         try:
             self._context.pool.leave(self._context.layout.machine_id())
         except (PoolUnavailable, BadInput) as error:
@@ -228,6 +232,7 @@ class Upkeep:
     # -- what no message moves -----------------------------------------------------------------------------------------
 
     def _resume(self, replicates: Sequence[Replicate]) -> None:
+        """Carry on with tasks for which no message has come for a while."""
         for replicate in replicates:
             next_step = todo(replicate)
             if next_step is None or self._context.now() < replicate.updated_at + RESUME_SECONDS:
@@ -259,6 +264,7 @@ class Upkeep:
             log.warning("Docker does not answer.", action="engine_away", why=str(error))
 
     def _remove_stray(self, task_id: TaskId, container: str) -> None:
+        """Remove a container that no running task uses."""
         with self._context.layout.lock(task_id, wait=False) as idle:
             if idle:
                 remove_container(self._context, container)

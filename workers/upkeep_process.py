@@ -86,6 +86,7 @@ def run(app: Celery | None, machine: Machine) -> None:
 
 
 def _or_end(end: Callable[[], None], work: Callable[[], None]) -> None:
+    """Run a thread's work and have the process end with it."""
     try:
         work()
     finally:
@@ -107,6 +108,7 @@ def _sign_off(machine: Machine) -> None:
 
 
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
+    """The thread: at each new block, run the lane and reveal what is due."""
     context = WorkerContext(machine)
     settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
     announced = lane.announced if asks_who_announces(settings) else None
@@ -197,6 +199,7 @@ class LaneRunner:
 
 
 def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
+    """The thread: sign in, ping, tidy and check the machine every `ping_seconds`."""
     context = WorkerContext(machine)
     upkeep = Upkeep(context, Resumer(machine), votes_only=app is None)
     checkup = Checkup(machine, context.now)
@@ -229,6 +232,7 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
 
 
 def _admit(app: Celery, machine: Machine) -> None:
+    """Sign in again if the broker refuses the machine."""
     try:
         sign_in_if_refused(app, machine)
     except (Unavailable, BadInput) as error:

@@ -63,6 +63,7 @@ class Following:
         return sum(view.status is status for view in self.views.values())
 
     def _follow(self, stop: threading.Event) -> None:
+        """The thread: note the tasks' states on chain until it is stopped."""
         with Rpc(self.bench_pool.chain.rpc_url) as rpc:
             hub = Hub(rpc, self.bench_pool.chain.addresses.hub)
             while not stop.wait(LOOK_SECONDS):

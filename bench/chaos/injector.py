@@ -79,6 +79,7 @@ class Injector:
                 self.bench_pool.pool.restart(name)
 
     def _begin(self, threads: ThreadPoolExecutor, strike: Strike) -> None:
+        """Carry out a strike on a thread of its own, unless its target is still struck."""
         place = _place(strike)
         with self._lock:
             if place in self._busy:
@@ -87,6 +88,7 @@ class Injector:
         self._begun.append(threads.submit(self._carry_out, strike, place))
 
     def _carry_out(self, strike: Strike, place: str) -> None:
+        """Carry out a strike and count it."""
         try:
             if self._strike(strike):
                 self.struck[strike.kind] += 1
@@ -135,6 +137,7 @@ class Injector:
         return True
 
     def _strike_program(self, strike: Strike) -> None:
+        """Kill, restart or stop one program."""
         process = self.bench_pool.pool.running[strike.target]
         match strike.kind:
             case Kind.KILL_PROGRAM:
@@ -165,6 +168,7 @@ class Injector:
             _send(pids, signal.SIGCONT)
 
     def _partition(self, program: str, servers: tuple[str, ...], seconds: float) -> None:
+        """Cut a program off from servers for some seconds."""
         for server in servers:
             self.relays.hold(program, server)
         self._over.wait(seconds)
@@ -173,6 +177,7 @@ class Injector:
 
 
 def _send(pids: Sequence[int], number: signal.Signals) -> None:
+    """Send a signal to processes that still run."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)

@@ -104,6 +104,7 @@ def make_plan(seed: int, tasks: int, every: float) -> tuple[Strike, ...]:
 
 
 def _draw_strike(draw: random.Random, at: float, kind: Kind, target: str) -> Strike:
+    """A strike of that kind with random length and depth."""
     lasts = draw.randint(SHORTEST, LONGEST) if kind in _LASTING else 0
     blocks = draw.randint(1, DEEPEST) if kind in (Kind.LAG_NODE, Kind.REORG) else 0
     return Strike(at, kind, target, lasts, blocks, returned=kind is Kind.REORG and draw.random() < 0.5)

@@ -74,6 +74,7 @@ class Relays:
             self._loop.close()
 
     async def _end(self) -> None:
+        """Close all connections."""
         for listening in self._listening:
             listening.close()
         for task in (tasks := list(self._tasks)):
@@ -89,6 +90,7 @@ class Relays:
         return link
 
     async def _relay(self, server: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass one connection on to its server, as long as its link is not held."""
         program = owner(self.programs(), writer.get_extra_info("peername")[1], writer.get_extra_info("sockname")[1])
         link = self._link(program, server)
         with suppress(OSError):
@@ -145,6 +147,7 @@ def _inode(client_port: int, server_port: int) -> str | None:
 
 
 def _has_socket(process: Path, inode: str) -> bool:
+    """Whether a process has that socket open."""
     wanted = f"socket:[{inode}]"
     for descriptor in (process / "fd").iterdir():
         with suppress(OSError):

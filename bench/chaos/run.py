@@ -170,7 +170,7 @@ def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, Fa
 
 
 def _relayed(servers: Servers, relays: Relays) -> Servers:
-    """The same servers behind relays. A client of MongoDB would look for the set's own address: it must not."""
+    """The servers' addresses behind relays. A client of MongoDB would look for the set's own address: it must not."""
     mongodb = relays.open("mongodb", _port(servers.mongodb_uri))
     amqp = relays.open("rabbitmq", servers.amqp_port)
     api = relays.open("rabbitmq", _port(servers.rabbitmq_api))
@@ -206,14 +206,17 @@ def _volumes(tasks: int) -> list[int]:
 
 
 def _port(url: str) -> int:
+    """The port of a URL."""
     port = urlsplit(url).port
     assert port is not None
     return port
 
 
 def _behind(url: str, port: int) -> str:
+    """A server's URL with the port of its relay."""
     return url.replace(f":{_port(url)}", f":{port}", 1)
 
 
 def _loopback(scheme: str, port: int) -> str:
+    """The URL of a port of this machine."""
     return f"{scheme}://127.0.0.1:{port}"

@@ -70,6 +70,7 @@ class Breakdown:
         return {pid: file.stem for file in files for pid in _tree(int(file.read_text()))}
 
     def _messages(self) -> Counter[str]:
+        """How many messages were published since the last call, by exchange and task."""
         counts: Counter[str] = Counter()
         while (message := self._channel.basic_get(self._tap, no_ack=True)) is not None:
             info = message.delivery_info
@@ -77,7 +78,7 @@ class Breakdown:
         return counts
 
     def _cpu_seconds(self) -> Counter[Any]:
-        """Of the scheduler's processes."""
+        """CPU seconds so far of each of the scheduler's processes, with their children."""
         pids = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
         return Counter({path.stem: tree_cpu_seconds(int(path.read_text())) for path in pids})
 

@@ -67,6 +67,7 @@ class FreshWallet:
                     continue
 
     def _on_message(self, message: Message) -> None:
+        """Report what this wallet reports of each task that it is given."""
         (subject, *_), _, _ = json.loads(message.body or "")
         if isinstance(subject, dict):
             task = TaskId(subject["task_id"])
@@ -78,7 +79,7 @@ class FreshWallet:
 
 @contextmanager
 def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
-    """That many of them, at their queues and pinging until the end of the block; they stay enrolled after it."""
+    """So many fresh wallets, at their queues and pinging until the end of the block; they stay enrolled after it."""
     api = PoolApi(bench_pool.pool.api_url)
     config, stop = api.config(), threading.Event()
     ca_file = bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
@@ -119,6 +120,7 @@ def asked_again(ask: Callable[[], T]) -> T:
 
 
 def _ping(api: PoolApi, wallets: Sequence[FreshWallet], stop: threading.Event) -> None:
+    """The thread: have all wallets ping until it is stopped."""
     while not stop.wait(PING_SECONDS):
         for wallet in wallets:
             # One that a test has banned for a while is refused meanwhile; the next ping makes up for one that is late.

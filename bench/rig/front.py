@@ -35,6 +35,7 @@ def open_front(port: int, hosts: Sequence[int]) -> Iterator[str]:
 
 
 async def _lead(hosts: Sequence[int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass a connection on to the first host that takes it."""
     for host in hosts:
         with suppress(OSError, TimeoutError):
             upstream = await asyncio.wait_for(asyncio.open_connection(_HOST, host), CONNECT_SECONDS)
@@ -46,6 +47,7 @@ async def _lead(hosts: Sequence[int], reader: asyncio.StreamReader, writer: asyn
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy bytes until their end."""
     try:
         while chunk := await reader.read(CHUNK_BYTES):
             writer.write(chunk)

@@ -124,6 +124,7 @@ class Past:
             rows.insert_many(batch, ordered=False)
 
     def _machines(self, wallets: list[Wallet]) -> Iterator[Document]:
+        """Rows of the machines."""
         store = Store.of(self.db)
         for wallet in wallets[:1]:
             offer = Capabilities(name="machine", version="1", slots=2, cpus=2, memory_bytes=2**32, tag=_NO_TAG)
@@ -140,6 +141,7 @@ class Past:
                 }
 
     def _deals(self, ended: int) -> Iterator[Document]:
+        """Rows of the ended deals."""
         deals = _deals_of(ended)
         row = DEALS.to_document(self.deal(0, at=0.0, block=0)) | {"state": READY, "read": True, "fence": 1}
         for number in range(deals):
@@ -157,6 +159,7 @@ class Past:
             }
 
     def _tasks(self, ended: int, wallets: list[Wallet]) -> Iterator[Document]:
+        """Rows of the ended tasks."""
         deals = _deals_of(ended)
         (task,) = task_records(self.deal(0, size=1, at=0.0, block=0))
         steps = dict.fromkeys((Step.STARTED, Step.COMPUTED, Step.UPLOADED), 1.0)
@@ -188,6 +191,7 @@ class Past:
             }
 
     def _logs(self, ended: int, wallets: list[Wallet]) -> Iterator[Document]:
+        """Rows of the event logs."""
         task, worker = TaskId(ZERO_HASH), wallets[0]
         about: list[Event] = [
             TaskInitialize(task, self.workerpool),
@@ -209,6 +213,7 @@ class Past:
                 yield {**row, "_id": key, "block": deal + 1, "block_hash": block_hash, "event": event}
 
     def _intents(self, ended: int) -> Iterator[Document]:
+        """Rows of the lane's intents."""
         made = Intent.new(self.lane.chain_id, self.lane.wallet, "initialize", "", {"deal": ZERO_HASH, "index": 0})
         row = intent_document(replace(made, state=IntentState.FINAL, block=BlockNumber(1))) | {"fence": 1}
         deals = _deals_of(ended)
@@ -217,6 +222,7 @@ class Past:
             yield {**row, "_id": f"{made.key}{task}", "subject": task, "created_at": self._at(deal, deals)}
 
     def _nonces(self, ended: int) -> Iterator[Document]:
+        """Rows of the lane's nonces."""
         tx = TxHash(ZERO_HASH)
         attempt = Attempt(tx, "0x" + "ab" * 900, Fees(Wei(10**9), Wei(10**9)), Purpose.CALL)
         mined = Mined(tx, BlockNumber(0), BlockHash(ZERO_HASH), success=True, fee=Wei(10**15), gas_used=10**6)
@@ -239,6 +245,7 @@ class Past:
             }
 
     def _movements(self, ended: int, wallets: list[Wallet]) -> Iterator[Document]:
+        """Rows of the ledger's movements."""
         deals = _deals_of(ended)
         for number in range(ended):
             deal, index = divmod(number, TASKS_OF_DEAL)
@@ -265,8 +272,10 @@ def machine_wallet(number: int) -> Wallet:
 
 
 def _deals_of(ended: int) -> int:
+    """How many deals that many tasks make."""
     return -(-ended // TASKS_OF_DEAL)
 
 
 def _id(number: int) -> str:
+    """A number as a 32-byte id."""
     return f"0x{number:064x}"

@@ -59,6 +59,7 @@ def _blocks_from_gap(rpc: JsonRpc, lowest: int) -> int | None:
 
 
 def _head(rpc: JsonRpc) -> int:
+    """The number of the newest block."""
     return int(rpc.call("eth_blockNumber"), 16)
 
 

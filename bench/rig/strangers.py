@@ -121,12 +121,14 @@ class Stranger:
                 self.stop.wait(LOOK_SECONDS)
 
     def _drain(self, connection: Connection, queues: Sequence[Queue], on_message: Callable[[Message], None]) -> None:
+        """Take messages from the queues until the machine stops."""
         with Consumer(connection, queues=list(queues), on_message=on_message):
             while not self.stop.is_set() and not self.gone.is_set():
                 with suppress(TimeoutError):
                     connection.drain_events(timeout=LOOK_SECONDS)
 
     def _on_message(self, pool: ThreadPoolExecutor, message: Message) -> None:
+        """Begin what a message asks for on a thread of the pool."""
         (subject, *_), _, _ = json.loads(message.body or "")
         name = message.headers["task"]
         if name == COMPUTE:
@@ -141,6 +143,7 @@ class Stranger:
         message.ack()
 
     def _attempt(self, act: Callable[[Assignment], None], assignment: Assignment) -> None:
+        """Do a step; a failure is logged."""
         try:
             act(assignment)
         except (BadInput, Unavailable, RpcError, RpcUnavailable) as error:
@@ -150,6 +153,7 @@ class Stranger:
     # -- what it does ---------------------------------------------------------------------------------------------
 
     def _work(self, assignment: Assignment) -> None:
+        """Compute and vote in the way of this kind of machine."""
         self._report(assignment, Step.STARTED)
         if self.kind is Kind.VANISHING:
             self.gone.set()
@@ -178,6 +182,7 @@ class Stranger:
         self._vote(assignment, result_hash(task, digest), result_seal(self.key.wallet, task, digest))
 
     def _digest(self, assignment: Assignment) -> Hash32:
+        """The digest that this machine votes for."""
         match self.kind:
             case Kind.LYING:
                 return _lie(self.key.wallet)
@@ -187,16 +192,19 @@ class Stranger:
                 return digest_of(_files(assignment))
 
     def _vote(self, assignment: Assignment, hashed: Hash32, seal: Hash32) -> None:
+        """Send contribute."""
         task, authorization = TaskId(assignment.task_id), Signature(assignment.authorization)
         self._send("contribute", calls.contribute(task, hashed, seal, authorization))
 
     def _reveal(self, assignment: Assignment) -> None:
+        """Reveal, unless this kind of machine does not."""
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
         if self.kind in {Kind.GARBAGE, *_RIGHT, *_LIARS}:
             self._send("reveal", calls.reveal(TaskId(assignment.task_id), self._digest(assignment)))
 
     def _upload(self, assignment: Assignment) -> None:
+        """Upload the result, another one, or none, as this kind of machine does."""
         if self.kind is Kind.SLOW:
             self.stop.wait(DELAY_SECONDS)
         if self.kind in _RIGHT:
@@ -205,6 +213,7 @@ class Stranger:
             self._store_garbage(assignment)
 
     def _finalize_alone(self, assignment: Assignment) -> None:
+        """Upload the result and send contributeAndFinalize."""
         link = self._store(assignment)
         results = to_hex(link.model_dump_json().encode())
         task, authorization = TaskId(assignment.task_id), Signature(assignment.authorization)
@@ -221,14 +230,17 @@ class Stranger:
                 self.api.ping(self.token, list(self.given)[-AT_ONCE:])
 
     def _report(self, assignment: Assignment, step: Step) -> None:
+        """Report a step to the pool."""
         report = partial(self.api.report, self.token, TaskId(assignment.task_id), Report(step=step))
         asked_again(report)
 
     def _store_garbage(self, assignment: Assignment) -> None:
+        """Upload a result that is not what was computed."""
         with suppress(Refused, BadInput):
             self._store(assignment, _files(assignment) | {"result.txt": b"garbage"})
 
     def _store(self, assignment: Assignment, files: Mapping[str, bytes] | None = None) -> ResultLink:
+        """Upload a result of these files, the right ones by default; returns its link."""
         path = self.home / f"{assignment.task_id}-{self.key.wallet}.zip"
         with ResultZip(path) as packed:
             for name, content in (files or _files(assignment)).items():
@@ -238,6 +250,7 @@ class Stranger:
         return asked_again(put).link
 
     def _send(self, method: str, data: str) -> None:
+        """Send a transaction to the hub and wait until it is mined."""
         with self.sending:
             self.sender.send([TxRequest(self.hub.address, data, calls.gas_limit(method, data))])
 
@@ -252,11 +265,13 @@ class Stranger:
 
 
 def _files(assignment: Assignment) -> dict[str, bytes]:
+    """The files of the right result."""
     args = json.loads(assignment.params)["iexec_args"]
     return honest_files(assignment.index, assignment.bot_size, args)
 
 
 def _lie(about: str) -> Hash32:
+    """A wrong digest that depends on nothing but `about`."""
     return Hash32(to_hex(keccak(f"a lie about {about}".encode())))
 
 
@@ -322,6 +337,7 @@ def signed_in_and_working(bench_pool: BenchPool, stranger: Stranger, name: str) 
 
 
 def _ping(strangers: Sequence[Stranger], stop: threading.Event) -> None:
+    """The thread: have all machines ping until it is stopped."""
     while not stop.wait(PING_SECONDS):
         for stranger in strangers:
             stranger.ping()

@@ -1,12 +1,14 @@
-"""Contracts by their ENS names: resolved once, when a process starts, and an address from then on.
+"""ENS names in place of addresses: resolved once, when a process or a command starts, and an address from then on.
 
     SLUICE_WORKERPOOL=pool.example.eth ──registry of the chain──► resolver ──► 0x…
+    sluice enrol allow alice.eth
 
 A name without an owner is wrong; a node that does not answer, or has no registry yet, has said nothing of the name.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -16,9 +18,9 @@ from chain.rpc.client import JsonRpc
 from chain.rpc.library import load_web3
 from chain.rpc.pool import connect
 from config.settings import Settings
-from config.values.types import is_address
+from config.values.types import ENS_NAME, is_address
 from protocol.errors import BadSetting, RpcUnavailable
-from protocol.types import ZERO_ADDRESS, Contract
+from protocol.types import ZERO_ADDRESS, Contract, Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -45,26 +47,46 @@ def with_addresses(settings: Settings) -> Settings:
     chain without ENS, RpcUnavailable.
     """
     names = ens_names(settings)
+    found = _resolve(settings, {f"SLUICE_{field.upper()}": name for field, name in names.items()})
+    return (
+        settings.model_copy(update={field: found[f"SLUICE_{field.upper()}"] for field in names}) if names else settings
+    )
+
+
+def wallets_of(settings: Settings, given: Sequence[str]) -> list[Wallet]:
+    """Wallets that somebody gave as addresses or ENS names, each once, in lower case. Asks the node only for names.
+
+    Raises BadSetting for what is neither, a name without an address or a chain without ENS, RpcUnavailable.
+    """
+    for text in given:
+        if not is_address(text) and not ENS_NAME.fullmatch(text):
+            fix = "Write 0x and 40 hex digits, or an ENS name."
+            raise BadSetting(name="WALLET", why=f"{text!r} is no address", fix=fix)
+    found = {text: _resolve(settings, {"WALLET": text})["WALLET"] for text in given if not is_address(text)}
+    return list(dict.fromkeys(Wallet(found.get(text, text).lower()) for text in given))
+
+
+def _resolve(settings: Settings, names: Mapping[str, str]) -> dict[str, Contract]:
+    """The address of each name, by what asks for it: a setting or an argument."""
     if not names:
-        return settings
+        return {}
     registry = Contract(settings.ens_registry.lower()) if settings.ens_registry else REGISTRIES.get(settings.chain_id)
     if registry is None:
-        field, name = next(iter(names.items()))
+        asking, name = next(iter(names.items()))
         raise BadSetting(
-            name=f"SLUICE_{field.upper()}",
+            name=asking,
             why=f"{name} is an ENS name, and no ENS registry is known on chain {settings.chain_id}",
-            fix="Give the contract's address, or the chain's registry in SLUICE_ENS_REGISTRY.",
+            fix="Give the address, or the chain's registry in SLUICE_ENS_REGISTRY.",
         )
     rpc = connect(settings)
     try:
-        found = {field: _resolve_name(rpc, registry, field, name) for field, name in names.items()}
+        return {asking: _resolve_name(rpc, registry, asking, name) for asking, name in names.items()}
     finally:
         rpc.close()
-    return settings.model_copy(update=found)
 
 
-def _resolve_name(rpc: JsonRpc, registry: Contract, field: str, name: str) -> Contract:
-    """The address of an ENS name: registry, resolver, `addr` (EIP-137).
+def _resolve_name(rpc: JsonRpc, registry: Contract, setting: str, name: str) -> Contract:
+    """The address of an ENS name that stands in `setting`: registry, resolver, `addr` (EIP-137).
 
     Not by web3.py's own `ENS.address`: it asks the Universal Resolver, which Ethereum and Sepolia alone have.
     """
@@ -77,7 +99,7 @@ def _resolve_name(rpc: JsonRpc, registry: Contract, field: str, name: str) -> Co
 
     from chain.rpc.provider import web3_over  # noqa: PLC0415
 
-    setting, contract = f"SLUICE_{field.upper()}", web3_over(rpc).eth.contract
+    contract = web3_over(rpc).eth.contract
     try:
         node = raw_name_to_hash(name)
         resolver = contract(checksummed(registry), abi=ENS).functions.resolver(node).call()
@@ -93,7 +115,7 @@ def _resolve_name(rpc: JsonRpc, registry: Contract, field: str, name: str) -> Co
         raise BadSetting(
             name=setting,
             why=f"the ENS registry {registry} has no address for {name}",
-            fix="Correct the name, give it an address there, or give the contract's address.",
+            fix="Correct the name, give it an address there, or give the address itself.",
         )
     log.info("Name resolved.", action="ens_resolved", name=name, address=address)
     return Contract(address)

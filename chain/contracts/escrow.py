@@ -130,6 +130,7 @@ def _kind_for(
 def _kind_of_transfer(
     entry: _Entry, logs: Mapping[tuple[BlockNumber, BlockHash, int], _Entry], hub: Contract, wallet: Wallet
 ) -> Kind | None:
+    """What an RLC transfer of the wallet's is; None for one that belongs to a lock, unlock or reward told elsewhere."""
     gives, gets = entry.owner == wallet, entry.to == wallet
     if gives == gets:
         return None
@@ -183,4 +184,5 @@ def _words(raw: Mapping[str, Any], count: int) -> list[str]:
 
 
 def _wallet(word: str) -> Wallet:
+    """The wallet in a 32-byte topic."""
     return Wallet("0x" + word[_PAD:])

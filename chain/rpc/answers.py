@@ -47,7 +47,7 @@ class Known(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """It certainly does not exist; `why` names the proof, for logs."""
+    """What was asked for certainly does not exist; `why` names the proof, for logs."""
 
     why: str
 
@@ -61,7 +61,7 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """It exists, and reading it again will never help; `why` is a phrase for the operator."""
+    """What was asked for exists, and reading it again will never help; `why` is a phrase for the operator."""
 
     why: str
 

@@ -360,5 +360,5 @@ def _head_in(request: Request, answer: Reply) -> BlockNumber | None:
 
 
 def _best_answer(answers: Sequence[Reply]) -> Reply:
-    """Of several nodes' answers to the same transaction, the first that is no error; else the first."""
+    """The answer to a transaction that went to several nodes: the first that is no error; else the first."""
     return next((answer for answer in answers if not isinstance(answer, RpcError)), answers[0])

@@ -179,6 +179,7 @@ def _as_json(header: Mapping[str, Any]) -> HeaderJson:
 
 
 def _as_hex(value: object) -> object:
+    """Bytes and whole numbers as the hex of JSON-RPC; all else as it is."""
     if isinstance(value, bytes):
         return to_hex(value)
     return hex(value) if isinstance(value, int) else value

@@ -68,6 +68,7 @@ class EscrowReader:
         return [_holdings(*answers[start : start + 3]) for start in range(0, len(answers), 3)]
 
     def _state(self, at: BlockNumber) -> list[Request]:
+        """The requests for the wallet's stake, balance and nonce at a block."""
         account = {"to": self.hub, "data": calls.VIEW_ACCOUNT.encode(self.wallet)}
         return [
             ("eth_call", (account, hex(at))),
@@ -81,6 +82,7 @@ class EscrowReader:
         return [[list(escrow.OF_ESCROW)], [escrow.TRANSFER, own], [escrow.TRANSFER, None, own]]
 
     def _filter(self, topics: Sequence[object], first: BlockNumber, last: BlockNumber) -> Request:
+        """The request for the hub's logs of these topics in a range of blocks."""
         return "eth_getLogs", ({"address": self.hub, "topics": topics, "fromBlock": hex(first), "toBlock": hex(last)},)
 
     def _logs(self, answer: Reply, last: BlockNumber) -> list[Mapping[str, Any]]:

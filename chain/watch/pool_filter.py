@@ -53,7 +53,7 @@ class PoolFilter:
         self._fresh &= but
 
     def _query_known(self, tasks: Sequence[TaskId]) -> set[TaskId]:
-        """Those of the tasks that the store knows as our workerpool's, asked for in bounded queries."""
+        """Which of the tasks the store knows as our workerpool's, asked for in bounded queries."""
         parts = (tasks[start : start + _QUERY] for start in range(0, len(tasks), _QUERY))
         return {task for part in parts for task in self._store.known(part)}
 

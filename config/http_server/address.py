@@ -35,6 +35,7 @@ def origin_of_scope(scope: Scope) -> str:
 
 
 def _origin(request: Request) -> str:
+    """The address a request came from, as a dependency of FastAPI routes."""
     return origin_of_scope(request.scope)
 
 

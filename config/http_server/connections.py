@@ -82,6 +82,7 @@ def proxies_of(settings: Settings) -> list[IPv4Network | IPv6Network]:
 
 
 def _within(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
+    """Whether a host is an IP address in one of the networks."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -156,30 +157,38 @@ class BoundedProtocol(H11Protocol):
         self._stop_read_timer()
 
     def _watch_reader(self) -> None:
+        """Look in `read_seconds` whether the client has read enough of what waits for it."""
         waiting = self.transport.get_write_buffer_size()
         self._read_timer = self.loop.call_later(self.read_seconds, self._require_progress, waiting)
 
     def _require_progress(self, before: int) -> None:
+        """Close the connection if the client has read too little since `before` bytes waited for it, else go on
+        watching.
+        """
         if before - self.transport.get_write_buffer_size() < LEAST_READ_RATE * self.read_seconds:
             self.transport.abort()
         else:
             self._watch_reader()
 
     def _stop_read_timer(self) -> None:
+        """Watch the client's reading no longer."""
         if self._read_timer is not None:
             self._read_timer.cancel()
             self._read_timer = None
 
     def _start_timer(self) -> None:
+        """Give the client `head_seconds` for the head of its next request."""
         if self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _stop_timer(self) -> None:
+        """End the time for a request's head: it is there, or the connection is closed."""
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _give_up(self) -> None:
+        """Close the connection if the head of a request did not come in time."""
         self._head_timer = None
         if self.conn.their_state is h11.IDLE:
             self.transport.abort()

@@ -54,6 +54,7 @@ class Counters(Storage):
         return count + amount
 
     def _sweep(self, now: float) -> None:
+        """Forget the counts whose time is over."""
         self._counts = {key: item for key, item in list(self._counts.items()) if now < item[1]}
         # Keys that are all in use would otherwise be gone through at each request.
         self._sweep_at = max(SWEEP_KEYS, 2 * len(self._counts))

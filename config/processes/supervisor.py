@@ -126,9 +126,11 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
 
     def _stop(self, *_: object) -> None:
+        """Signal handler of the parent: `run` ends after it."""
         self._stopping = True
 
     def _start(self, name: str, main: Callable[[], None], deaths: int = 0) -> _Child:
+        """Fork a child and write its pid file."""
         process = self._context.Process(target=_child_main, args=(name, main, frozenset(self._own)), name=name)
         process.start()
         (self._pid_dir / f"{name}.pid").write_text(f"{process.pid}\n")
@@ -139,6 +141,7 @@ class Supervisor:
         return _Child(name, main, process, pidfd, time.monotonic(), deaths)
 
     def _look_after(self, child: _Child) -> _Child:
+        """The child, or a new one in its place if it has ended and its pause is over."""
         now = time.monotonic()
         if self._stopping or child.process.is_alive():
             return child
@@ -159,6 +162,7 @@ class Supervisor:
         return child
 
     def _end(self, children: list[_Child]) -> None:
+        """Send SIGTERM to all children, kill those that do not end within `grace`, and remove their pid files."""
         alive = [child.process for child in children if child.process.is_alive()]
         for process in alive:
             process.terminate()
@@ -178,6 +182,7 @@ class Supervisor:
 
 
 def _child_main(name: str, main: Callable[[], None], foreign: frozenset[int] = frozenset()) -> None:
+    """What a forked child runs: detach it from the parent's signals and files, then its own main function."""
     die_with_parent()
     for descriptor in foreign:
         os.close(descriptor)

@@ -108,7 +108,7 @@ def plaintext_warnings(settings: Settings) -> list[str]:
 def require_encrypted(what: str, url: str, *, allowed: bool) -> None:
     """Raise BadSetting if `url` leads to another machine without encryption, unless that is `allowed`.
 
-    `what` it is the address of, for the message, which holds nothing of `url` but scheme, host and port.
+    `what`: what is reached there, for the message, which holds nothing of `url` but scheme, host and port.
     """
     if allowed or not _is_plaintext_elsewhere(url):
         return
@@ -136,10 +136,12 @@ def _place(url: str) -> tuple[str | None, int | None]:
 
 
 def _public_broker(settings: Settings) -> list[str]:
+    """AMQP URLs, without a password, of the nodes that workers connect to."""
     return [broker_url(node.host, node.port, tls=settings.amqp_public_tls) for node in public_nodes(settings)]
 
 
 def _is_plaintext_elsewhere(url: str) -> bool:
+    """Whether a URL leads to another machine without encryption."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -149,6 +151,7 @@ def _is_plaintext_elsewhere(url: str) -> bool:
 
 
 def _public_rpc(settings: Settings) -> str:
+    """The node that workers are given. Raises BadSetting if that could give them a key of the operator's."""
     if settings.public_rpc_url:
         _split("SLUICE_PUBLIC_RPC_URL", settings.public_rpc_url, _HTTP)
         return settings.public_rpc_url
@@ -163,6 +166,7 @@ def _public_rpc(settings: Settings) -> str:
 
 
 def _public_ws(settings: Settings) -> str | None:
+    """The WebSocket that workers are given; None if the only one may hold a key. Raises BadSetting."""
     if settings.public_ws_url:
         _split("SLUICE_PUBLIC_WS_URL", settings.public_ws_url, _WEBSOCKET)
         return settings.public_ws_url
@@ -177,10 +181,12 @@ def require_url(setting: str, url: str, *, fix: str) -> str:
 
 
 def _may_hold_key(parts: SplitResult) -> bool:
+    """Whether a URL has any part in which providers put a key: user, path, query, fragment."""
     return "@" in parts.netloc or parts.path not in {"", "/"} or bool(parts.query) or bool(parts.fragment)
 
 
 def _split(setting: str, url: str, schemes: frozenset[str], fix: str = _FIX) -> SplitResult:
+    """The parts of a setting's URL. Raises BadSetting for another scheme, no host, or no URL at all."""
     try:
         parts = urlsplit(url)
         # Reading the port is what finds a malformed one.
@@ -194,4 +200,5 @@ def _split(setting: str, url: str, schemes: frozenset[str], fix: str = _FIX) -> 
 
 
 def _bad(setting: str, why: str, fix: str = _FIX) -> BadSetting:
+    """The error for a setting that holds a wrong URL."""
     return BadSetting(name=setting, why=why, fix=fix)

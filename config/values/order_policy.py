@@ -91,6 +91,7 @@ class Offer(_Model):
 
     @model_validator(mode="after")
     def _enclaves_alone(self) -> Offer:
+        """Refuse an offer of enclaves at a trust above 1."""
         if self.for_enclaves and self.trust > 1:
             raise ValueError("what an enclave signs is served at trust 1 only")
         return self
@@ -112,6 +113,7 @@ class OrderPolicy(_Model):
 
     @model_validator(mode="after")
     def _each_once(self) -> OrderPolicy:
+        """Refuse two offers of the same category, trust and tag."""
         seen: dict[tuple[int, int, Hash32], int] = {}
         for number, offer in enumerate(self.offer, 1):
             first = seen.setdefault((offer.category, offer.trust, offer.tag), number)
@@ -157,10 +159,12 @@ def _place(where: tuple[int | str, ...]) -> str:
 
 
 def _words(message: str) -> str:
+    """A validator's message without what pydantic puts around it."""
     return message.removeprefix("Value error, ").rstrip(".")
 
 
 def _wrong(path: Path, why: str) -> BadSetting:
+    """The error for a policy file that cannot be used."""
     return BadSetting(
         name=SETTING, why=f"{path}: {why}", fix="See docs/quickstart/operator.md, Offer work on the market."
     )

@@ -30,18 +30,21 @@ COUNT = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
 def _names_a_contract(value: str) -> str:
+    """Refuse a setting that is neither an address nor an ENS name."""
     if not is_address(value) and not ENS_NAME.fullmatch(value):
         raise ValueError("give an address (0x and 40 hex digits) or an ENS name (pool.example.eth)")
     return value
 
 
 def _names_a_container(name: str) -> str:
+    """Refuse a name that Docker would not take for a container."""
     if not CONTAINER_NAME.fullmatch(name):
         raise ValueError("use up to 64 letters, digits, '_', '.' and '-', the first a letter or digit")
     return name
 
 
 def _counts_containers(value: int | str) -> int | str:
+    """Refuse a number of slots out of range."""
     if value != "auto" and not (COUNT.fullmatch(str(value)) and int(value) <= SLOTS_LIMIT):
         raise ValueError(f"give a number from 1 to {SLOTS_LIMIT}, or auto")
     return value

@@ -80,6 +80,7 @@ class OperatorApi:
         return str(found["id"])
 
     def _call(self, method: str, path: str, params: Mapping[str, Param], body: Mapping[str, Any] | None) -> Any:
+        """Send one request and return its JSON. Raises OperatorRefused, Unavailable."""
         given = {name: value for name, value in params.items() if value is not None}
         try:
             with http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http:
@@ -89,6 +90,7 @@ class OperatorApi:
         return self._content(answer)
 
     def _away(self, error: Exception) -> Unavailable:
+        """The error for an API that cannot be reached."""
         why = f"{str(error) or type(error).__name__}: see that `sluice scheduler run` runs, and set SLUICE_ADMIN_URL"
         return Unavailable(what=f"The operator's API at {public_url(self._url)}", why=why)
 

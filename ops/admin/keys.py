@@ -67,6 +67,7 @@ def show(settings: Settings) -> list[KeyShown]:
 
 
 def _token_key(key: Keys, until: float | None, now: float) -> KeyShown:
+    """A key of the machines' tokens as `sluice keys ls` shows it. `until`: when it stops to verify."""
     state = "signs" if until is None else "verifies" if now < until else "ended"
     return KeyShown("tokens", key.id, key.made_at, state, until)
 

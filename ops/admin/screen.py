@@ -32,7 +32,7 @@ def show(answer: Any, drawn: RenderableType, *, as_json: bool) -> None:
 
 
 def clock() -> float:
-    """This machine's time, Unix seconds: by it commands tell ages."""
+    """This machine's time, Unix seconds: commands tell ages by it."""
     return time.time()
 
 

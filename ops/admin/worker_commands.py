@@ -9,18 +9,29 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from config.settings import settings
+from config.values.types import is_address
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age, native
 from ops.commands.work import task
 
-Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet.")]
+Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wallet: its address or ENS name.")]
 
 
 def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int | None = None) -> None:
     """Have the pool do something with a machine and say what changed. Raises OperatorRefused, Unavailable."""
-    answer = OperatorApi.open().post(f"/workers/{wallet.lower()}/{action}", dry_run=dry_run, most=most)
+    answer = OperatorApi.open().post(f"/workers/{_address(wallet)}/{action}", dry_run=dry_run, most=most)
     screen.show(answer, screen.changed(answer), as_json=as_json)
+
+
+def _address(wallet: str) -> str:
+    """The wallet's address; asks the node for an ENS name's. Raises BadSetting, RpcUnavailable."""
+    if is_address(wallet):
+        return wallet.lower()
+    from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
+
+    return wallets_of(settings(), [wallet])[0]
 
 
 def _ls(
@@ -50,7 +61,7 @@ def _ls(
 
 def _show(wallet: Wallet, as_json: Json = False) -> None:
     """A machine of this pool: what it offers and has, and why it gets work or does not. For the pool's operator."""
-    found = OperatorApi.open().get(f"/workers/{wallet.lower()}")
+    found = OperatorApi.open().get(f"/workers/{_address(wallet)}")
     screen.show(found, _drawn(found), as_json=as_json)
 
 
@@ -60,6 +71,7 @@ def _undrain(wallet: Wallet, dry_run: DryRun = False, as_json: Json = False) -> 
 
 
 def _slots(found: Mapping[str, Any]) -> str:
+    """Busy and usable slots of a machine, as text."""
     limited = "" if found["operator_slots"] is None else f" (at most {found['operator_slots']})"
     return f"{found['busy_slots']} of {found['usable_slots']}{limited}"
 
@@ -85,6 +97,7 @@ def _unban(wallet: Wallet, dry_run: DryRun = False, as_json: Json = False) -> No
 
 
 def _drawn(found: Mapping[str, Any]) -> RenderableType:
+    """A machine as `sluice worker show` prints it."""
     now = screen.clock()
     facts = {
         "wallet": found["wallet"],

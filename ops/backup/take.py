@@ -110,6 +110,7 @@ class _Marks:
     wallets: list[str] = field(default_factory=list)
 
     def seen(self, documents: Iterator[bytes]) -> Iterator[bytes]:
+        """Pass documents on, and note what the manifest tells of them: block, schema version, wallets."""
         for document in documents:
             row = bson.decode(document)
             if row["_id"] == CURSOR:

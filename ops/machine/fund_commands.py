@@ -51,6 +51,7 @@ def withdraw(
 
 
 def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bool, wait: float) -> None:
+    """`sluice worker deposit` and `withdraw`: ask, send, wait, and print what became of it."""
     from ops.machine.funds import Moved, funds  # noqa: PLC0415
 
     amount = amount_of(text)
@@ -92,6 +93,7 @@ def _untold(_: object) -> None:
 
 
 def _say(as_json: bool, words: str) -> None:
+    """Print words for people on standard error, unless JSON is asked for."""
     if not as_json:
         Console(stderr=True, soft_wrap=True, highlight=False).print(words)
 

@@ -82,4 +82,5 @@ def income(settings: Settings, since: str) -> Income:
 
 
 def _local(moment: float) -> str:
+    """A moment in this machine's time zone, ISO 8601."""
     return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")

@@ -101,6 +101,7 @@ def _sign_off(settings: Settings, place: Layout) -> None:
 
 
 def _progress(place: Layout) -> str:
+    """What a draining machine has left to do, as a sentence."""
     with closing(Journal(place.journal)) as journal:
         stages = [item.stage for item in journal.all_replicates()]
     apps = sum(stage in (ReplicateStage.TAKEN, ReplicateStage.RUNNING) for stage in stages)
@@ -110,6 +111,7 @@ def _progress(place: Layout) -> str:
 
 
 def _ended(settings: Settings, place: Layout, *, was_running: bool, stopped: bool) -> Ended:
+    """What `stop` and `drain` report: whether the machine has ended, and what it left unfinished."""
     now, wallet = time.time(), load_key(settings).wallet
     try:
         own = settings_from_pool(settings, wallet) if place.journal.exists() else settings

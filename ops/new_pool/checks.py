@@ -98,6 +98,7 @@ def _node(settings: Settings) -> Iterator[JsonRpc]:
 
 
 def _number(rpc: JsonRpc, method: str) -> int:
+    """The whole number that the node answers to a method. Raises BadInput, RpcUnavailable."""
     answer = rpc.call(method)
     try:
         return int(str(answer), 16)
@@ -106,6 +107,7 @@ def _number(rpc: JsonRpc, method: str) -> int:
 
 
 def _timestamp(rpc: JsonRpc, number: int) -> int:
+    """A block's time, Unix seconds. Raises RpcUnavailable."""
     block = rpc.call("eth_getBlockByNumber", hex(number), False)
     if not isinstance(block, dict):
         raise RpcUnavailable(what=rpc.name, why=f"it does not show block {number}")

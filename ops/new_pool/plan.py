@@ -177,12 +177,14 @@ def _todo(chain: ChainFound, pool: PoolFound, wallet: Wallet | None) -> list[str
 
 
 def _host(text: str) -> str:
+    """The host name of `--host`. Raises BadSetting."""
     if not text or not all(character.isalnum() or character in ".-" for character in text):
         raise BadSetting(name="--host", why=f"{text!r} is no host name", fix="Give one like pool.example.")
     return text
 
 
 def _file(text: str) -> Path:
+    """The file that an option names. Raises BadInput if there is none."""
     path = Path(text).expanduser()
     if not path.is_file():
         raise BadInput(what=f"{path} is no file.")

@@ -73,6 +73,7 @@ class PoolOnChain:
         return Offer(app, work, self._offer_dataset(dataset, tag))
 
     def _offer_dataset(self, dataset: Contract | None, tag: Hash32 = ZERO_HASH) -> DatasetOrder:
+        """An order for a dataset by its owner; the empty order for none."""
         return orders.offer_dataset(self.market, dev_key(PROVIDER), dataset, tag=tag) if dataset else NO_DATASET
 
 

@@ -79,6 +79,7 @@ def crash(part: StackPart) -> None:
 
 
 def _folder(part: StackPart) -> Path:
+    """Where the local stack keeps a server's files."""
     return read_settings().home.absolute() / "stack" / part
 
 

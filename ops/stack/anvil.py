@@ -47,7 +47,7 @@ class Anvil:
 
     @property
     def pid(self) -> int:
-        """Of the node itself, to freeze or kill it."""
+        """The pid of the node itself, to freeze or kill it."""
         return self.process.pid
 
     def stop(self) -> None:
@@ -125,6 +125,7 @@ def ready(rpc_url: str) -> int | None:
 
 
 def _answers(rpc: Rpc, method: str, *params: object) -> object | None:
+    """The node's answer; None if it gives none."""
     try:
         result: object | None = rpc.call(method, *params)
     except (RpcUnavailable, RpcError):

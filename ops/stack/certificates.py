@@ -104,6 +104,7 @@ def _is_for(certificate: x509.Certificate, hosts: Sequence[str], ca: x509.Certif
 
 
 def _make_ca(now: datetime) -> _Pair:
+    """A new CA, signed by itself."""
     key, name = ec.generate_private_key(ec.SECP256R1()), _name(_CA_NAME)
     made = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
@@ -117,6 +118,7 @@ def _make_ca(now: datetime) -> _Pair:
 
 
 def _make_server(hosts: Sequence[str], ca: _Pair, now: datetime) -> _Pair:
+    """A new certificate for these hosts, signed by the CA."""
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
     subject = ca.certificate.subject
@@ -134,10 +136,12 @@ def _make_server(hosts: Sequence[str], ca: _Pair, now: datetime) -> _Pair:
 
 
 def _name(common: str) -> x509.Name:
+    """The subject name with this common name."""
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
 def _usage(*, of_ca: bool) -> x509.KeyUsage:
+    """What a certificate's key may be used for: signing certificates, or TLS."""
     return x509.KeyUsage(
         digital_signature=not of_ca,
         key_cert_sign=of_ca,
@@ -157,6 +161,7 @@ def _names(hosts: Sequence[str]) -> list[x509.GeneralName]:
 
 
 def _address(host: str) -> x509.IPAddress | None:
+    """A host as IP address in a certificate; None if it is a name."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -27,7 +27,7 @@ def program() -> Path | None:
 
 
 def build() -> Path:
-    """The same, built if there is none (5 minutes). Raises MissingTool."""
+    """gVisor's runsc, built if there is none (5 minutes). Raises MissingTool."""
     return program() or GVISOR.build()
 
 

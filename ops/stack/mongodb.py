@@ -94,7 +94,7 @@ def server() -> tuple[Path, str]:
 
 
 def _runs(mongod: Path) -> bool:
-    """Whether this machine has the libraries it needs."""
+    """Whether this machine has the libraries that the program needs."""
     return subprocess.run([mongod, "--version"], capture_output=True, check=False).returncode == 0
 
 
@@ -161,6 +161,8 @@ def step_up(member: Member, port: int) -> None:
 
 
 def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float) -> Process:
+    """A running mongod of this member, started if it does not run. Raises NotReady, PortTaken."""
+
     def prepare() -> None:
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=member.host)
         (member.folder / "data").mkdir(parents=True, exist_ok=True)
@@ -227,6 +229,7 @@ def _writable(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: i
 
 
 def _join(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> None:
+    """Make the replica set of these members, or have it go on with them."""
     hosts = [f"{member.host}:{port}" for member in of]
     wanted: dict[str, Any] = {
         "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],

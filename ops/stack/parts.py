@@ -29,7 +29,7 @@ class StackPart(StrEnum):
 
     @property
     def label(self) -> str:
-        """Its name in output of commands, as 'MongoDB'."""
+        """The part's name in what commands print, as 'MongoDB'."""
         return _LABELS[self]
 
 
@@ -144,9 +144,11 @@ _DECIDES: dict[StackPart, tuple[str, ...]] = {
 
 
 def _variable(name: str) -> str:
+    """The environment variable of a setting."""
     return f"SLUICE_{name.upper()}"
 
 
 def _plain(settings: Settings, name: str) -> str:
+    """A setting's value as text, a secret's too."""
     value = getattr(settings, name)
     return str(value.get_secret_value() if hasattr(value, "get_secret_value") else value)

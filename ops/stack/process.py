@@ -100,6 +100,7 @@ class Process:
         self.exits_within(10)
 
     def _signal(self, number: signal.Signals) -> None:
+        """Send the process a signal; nothing if it has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
@@ -250,6 +251,7 @@ def parent(pid: int) -> int | None:
 
 
 def _start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it has ended."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -271,6 +273,7 @@ def _inheritable() -> list[int]:
 
 
 def _boot_id() -> str:
+    """What tells this boot of the machine from others: pids and start times count from it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -201,6 +201,7 @@ class Nodes:
         )
 
     def _mapper(self) -> Program:
+        """Erlang's port mapper, by which the nodes of a cluster find each other."""
         hosts = ",".join(node.host for node in self.nodes)
         command = [_epmd(), "-port", str(self.port + _MAPPER), "-address", hosts]
         return Program("epmd", command, self.folder / "epmd", env={"HOME": str(self.folder)})
@@ -213,6 +214,7 @@ def ready(api: str, user: str, password: str) -> bool:
 
 
 def _healthy(client: httpx.Client) -> bool:
+    """Whether the node answers and has no alarm."""
     try:
         return client.get("/api/health/checks/alarms").status_code == httpx.codes.OK
     except httpx.TransportError:
@@ -228,6 +230,7 @@ def _hosts(nodes: Sequence[Member]) -> tuple[str, ...]:
 
 
 def _epmd() -> str:
+    """Path of Erlang's port mapper. Raises MissingTool."""
     found = shutil.which("epmd")
     if found is None:
         raise MissingTool(tool="epmd", why="Erlang's port mapper is not on PATH", fix="apt-get install erlang-base.")
@@ -235,10 +238,12 @@ def _epmd() -> str:
 
 
 def _node_name(node: Member) -> str:
+    """A node's Erlang name."""
     return f"sluice-{node.number}@{node.host}" if node.number else _NODE
 
 
 def _distribution_port(nodes: Nodes, node: Member) -> int:
+    """Port by which the nodes talk to each other."""
     return nodes.port + (_DISTRIBUTION if node.number <= 1 else PORTS + node.number - 2)
 
 
@@ -254,6 +259,7 @@ def _erlang(node: Member) -> str:
 
 
 def _environment(nodes: Nodes, node: Member) -> dict[str, str]:
+    """Environment variables that a node is started with."""
     folder, port = node.folder, nodes.port
     return {
         # In a cluster all nodes have one cookie.
@@ -333,6 +339,7 @@ def _clustered(nodes: Sequence[Member]) -> dict[str, object]:
 
 
 def _definitions(user: str, password: str, vhosts: tuple[str, ...]) -> dict[str, object]:
+    """RabbitMQ's definitions file: one administrator, and vhosts that are all the administrator's."""
     everything = {"user": user, "configure": ".*", "write": ".*", "read": ".*"}
     names = ("/", *vhosts)
     return {

@@ -141,6 +141,7 @@ def read(home: Path) -> Stack:
 
 
 def _up(part: StackPart, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    """Start one part of the stack, or use what the settings name. Raises a SluiceError, which is shown first."""
     begin = time.monotonic()
     choice = choose(part, settings, ports)
     try:
@@ -188,6 +189,7 @@ def answers(part: StackPart, settings: Settings) -> bool:
 
 
 def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    """Start MongoDB: one replica set member, or three for a cluster."""
     _, source = mongodb.server()
     watch(StackStep(choice.part, "starting", source))
     if cluster.has_members(choice.part, ports):
@@ -198,6 +200,7 @@ def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Wa
 
 
 def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    """Start RabbitMQ: one node, or three for a cluster."""
     _, source = rabbitmq.server()
     watch(StackStep(choice.part, "starting", source))
     if ports.cluster:
@@ -210,11 +213,13 @@ def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: W
 
 
 def _cluster(choice: Choice, settings: Settings, ports: StackSettings, source: str) -> Server:
+    """Start the three members of a part; the server that clients are given is the first."""
     first, *_ = cluster.start(choice.part, settings, ports)
     return Server(choice.part, choice.endpoint, source, first.pid, choice.settings)
 
 
 def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    """Start anvil with the PoCo contracts in its state."""
     # Its libraries take a second to import, which no other command should pay.
     from ops.poco.state import ensure_state  # noqa: PLC0415
 
@@ -235,6 +240,7 @@ def _chain(choice: Choice, settings: Settings, ports: StackSettings, watch: Watc
 
 
 def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:  # noqa: ARG001 as others
+    """Use the Docker engine that runs, else start one."""
     watch(StackStep(choice.part, "starting", "the running engine, else Debian's"))
     engine = docker.start(_folder(settings, choice.part))
     source = "already running" if engine.process is None else docker.server()[1]
@@ -243,6 +249,7 @@ def _docker(choice: Choice, settings: Settings, ports: StackSettings, watch: Wat
 
 
 def _ipfs(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
+    """Start Kubo."""
     _, source = ipfs.binary()
     watch(StackStep(choice.part, "starting", source))
     server = ipfs.start(_folder(settings, choice.part), ports.ipfs_api_port, ports.ipfs_gateway_port)
@@ -259,6 +266,7 @@ _START: Mapping[StackPart, Callable[[Choice, Settings, StackSettings, Watch], Se
 
 
 def _down(part: StackPart, home: Path, ports: StackSettings, watch: Watch, *, wipe: bool) -> bool:
+    """Stop what was started of a part; whether anything was. `wipe`: delete its files too."""
     begin, folder = time.monotonic(), home / "stack" / part
     if part in cluster.PARTS:
         cluster.end_partitions(part, home, ports)
@@ -300,6 +308,7 @@ def _end(running: Collection[Process]) -> None:
 
 
 def _folder(settings: Settings, part: StackPart) -> Path:
+    """Where a part of the stack keeps its files."""
     return settings.home.absolute() / "stack" / part
 
 

@@ -41,6 +41,7 @@ def of(settings: Settings, ports: StackSettings, parts: Collection[StackPart]) -
 
 
 def _states(part: StackPart, settings: Settings, ports: StackSettings) -> list[State]:
+    """The state of a part: of its one server, or of each member of a cluster."""
     choice = choose(part, settings, ports)
     if not (cluster.has_members(part, ports) and choice.ours):
         return [_state(part, settings, ports)]
@@ -49,6 +50,7 @@ def _states(part: StackPart, settings: Settings, ports: StackSettings) -> list[S
 
 
 def _member(part: StackPart, member: Member, given: Settings, ports: StackSettings) -> State:
+    """The state of one member of a cluster."""
     process = cluster.process(part, member)
     port = ports.mongodb_port if part is StackPart.MONGODB else ports.rabbitmq_port
     return State(
@@ -64,6 +66,7 @@ def _member(part: StackPart, member: Member, given: Settings, ports: StackSettin
 
 
 def _state(part: StackPart, settings: Settings, ports: StackSettings) -> State:
+    """The state of a part with one server."""
     choice = choose(part, settings, ports)
     folder = settings.home.absolute() / "stack" / part
     process = find(part.label, folder / "pid") if choice.ours else None
@@ -91,6 +94,7 @@ def _leading_to(choice: Choice, settings: Settings, endpoint: str) -> Settings:
 
 
 def _source(choice: Choice, *, own_runs: bool) -> str:
+    """Where a part's server comes from, in words."""
     if not choice.ours:
         return f"named by {choice.because}"
     if own_runs:

@@ -190,6 +190,7 @@ def is_static(program: Path) -> bool:
 
 
 def _require_apt(program: str, *, fix: str) -> None:
+    """Raise MissingTool unless this system has apt."""
     if shutil.which("apt-get") is None:
         raise MissingTool(tool=program, why="this is not a Debian system", fix=fix)
 

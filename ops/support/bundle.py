@@ -73,6 +73,7 @@ def _add(archive: ArchiveWriter, scrub: Scrubber, name: str, ask: Callable[[], o
 
 
 def _write(archive: ArchiveWriter, name: str, lines: Iterable[str]) -> None:
+    """Add a text file of these lines to the archive."""
     archive.add(name, (f"{line}\n".encode("utf-8", "replace") for line in lines))
 
 
@@ -82,7 +83,7 @@ def _operator(settings: Settings, route: str) -> object:
 
 
 def _versions(settings: Settings) -> dict[str, Any]:
-    """Of Sluice, its libraries, this machine, and the servers that answer."""
+    """The versions of Sluice, its libraries, this machine, and the servers that answer."""
     return {
         "sluice": version("sluice"),
         "python": sys.version,
@@ -94,11 +95,13 @@ def _versions(settings: Settings) -> dict[str, Any]:
 
 
 def _node_version(url: str) -> object:
+    """What the node says of its software."""
     with Rpc(url, _SECONDS) as rpc:
         return rpc.call("web3_clientVersion")
 
 
 def _said(ask: Callable[[], object]) -> object:
+    """The answer, or the error in its place: a bundle is made also of a pool in trouble."""
     try:
         return ask()
     except (SluiceError, PyMongoError, OSError) as error:

@@ -81,7 +81,7 @@ class Scrubber:
         return without_passwords(_HEX.sub(lambda found: HIDDEN if self._is_key(found[0]) else found[0], shown))
 
     def value(self, value: object) -> object:
-        """The same for every text in JSON."""
+        """JSON with the secrets removed from each text in it."""
         match value:
             case str():
                 return self.text(value)
@@ -93,6 +93,7 @@ class Scrubber:
                 return value
 
     def _is_key(self, digits: str) -> bool:
+        """Whether 64 hex digits are to be removed: without 0x always, else if they are the key of our wallet."""
         return not digits.startswith("0x") or (self._wallet is not None and _wallet_of(digits) == self._wallet)
 
 
@@ -126,6 +127,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _of_settings(settings: Settings) -> Iterator[str]:
+    """Secrets in the settings: secret ones whole, and passwords and keys in URLs."""
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
@@ -156,6 +158,7 @@ def _of_url(url: str) -> Iterator[str]:
 
 
 def _of_files(settings: Settings) -> Iterator[str]:
+    """Secrets in the files that settings name."""
     token_secret = settings.token_secret_file or settings.home / "token.secret"
     for path in (
         settings.key_file,
@@ -211,6 +214,7 @@ def _login(encoded: str) -> Iterator[str]:
 
 
 def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
+    """Secrets in environment variables: by the variable's name, and in URLs."""
     for name, value in environment.items():
         if _SECRET_NAME.search(name) and not _is_place(value):
             yield value

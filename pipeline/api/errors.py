@@ -78,6 +78,7 @@ _MISSING = {
 
 
 def _missing(error: SluiceError) -> str | None:
+    """The word for what was not found that iExec's clients look for; None for other errors."""
     return _MISSING.get(str(error.fields["what"]).partition(" ")[0]) if isinstance(error, NotFound) else None
 
 

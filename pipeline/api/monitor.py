@@ -155,6 +155,7 @@ class Monitor:
         return report
 
     def _run(self) -> None:
+        """The thread: look at the pool's health again and again until `close`."""
         while not self._ends():
             try:
                 report = self.look()

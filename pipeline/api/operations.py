@@ -56,6 +56,7 @@ async def health(request: Request, response: Response) -> Health:
 
 
 def _model(part: HealthPart) -> PartModel:
+    """A part of the pool's health as `/health` shows it."""
     return PartModel(ok=part.ok, detail=part.detail, fix=part.fix)
 
 
@@ -75,6 +76,7 @@ def metrics(services: Access, request: Request) -> Response:
 
 
 def _metrics(services: Access) -> bytes:
+    """All metrics in Prometheus' text format: counted by every process, and read now."""
     registry = REGISTRY
     if metrics_folder.VARIABLE in os.environ:
         registry = CollectorRegistry()

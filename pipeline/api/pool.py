@@ -60,6 +60,7 @@ def config(services: Access) -> PoolConfig:
 
 
 def _least_stake(services: Access) -> NRlc | None:
+    """The least stake that a vote in recent deals locks, nRLC; None if MongoDB does not answer."""
     try:
         return services.store.deals.least_stake(NEWEST_DEALS)
     except PyMongoError:

@@ -62,6 +62,7 @@ class Readings:
             yield metrics.WORKERS_ABLE.of(facts.machines.able)
 
     def _node(self, node: NodeFacts, now: float) -> Iterable[GaugeMetricFamily]:
+        """The gauges that the node's answers give."""
         yield metrics.CHAIN_HEAD.of(node.head)
         yield metrics.HEAD_AGE.of(now - node.timestamp)
         yield metrics.WALLET_BALANCE.of(node.balance)

@@ -29,6 +29,7 @@ from pipeline.api.results.lately_computed import LatelyComputed
 from pipeline.api.results.refusals import Refusals
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.background import Background
+from pipeline.broker.machine_names import MachineNames
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.flow.machines.enrolment import SignInsUnderWay
@@ -106,6 +107,7 @@ class BackgroundNotifier:
         self._notifier.close()
 
     def _deliver(self, items: Sequence[TaskId | _Wake]) -> None:
+        """Publish queued notifications, each task and each kind once."""
         tasks = dict.fromkeys(item for item in items if not isinstance(item, _Wake))
         self._notifier.send_advance(list(tasks))
         if _Wake.ASSIGN in items:
@@ -163,7 +165,7 @@ class Services:
             challenges=Challenges(database(settings)),
             broker=BrokerAdmin.from_settings(settings),
             notifier=notifier,
-            relay=Relay(app, settings.host_name),
+            relay=Relay(app, MachineNames(store.workers.names), settings.host_name),
             ipfs=Ipfs(settings.ipfs_api),
             rpc=connect(settings),
             uploads=uploads,
@@ -199,6 +201,7 @@ def store_hold(switch: HoldSwitch, notifier: BackgroundNotifier, by: str, why: s
 
 
 def _log_up(settings: Settings) -> None:
+    """Log where the pool is reached, once it is up."""
     log.info(
         f"The pool is up at {settings.api_url}.",
         action="pool_up",

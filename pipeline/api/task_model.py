@@ -166,6 +166,9 @@ def _history(task: TaskRecord, seen: Sequence[events.Seen]) -> list[StatusChange
 
 
 def _status_of(event: events.Event, *, revealed: bool) -> str | None:
+    """The task status, in iExec's words, that an event brings; None if it brings none. `revealed`: not the first
+    reveal.
+    """
     match event:
         case events.TaskInitialize():
             return "INITIALIZED"
@@ -184,6 +187,7 @@ def _status_of(event: events.Event, *, revealed: bool) -> str | None:
 
 
 def _updates(replicate: Replicate, seen: Sequence[events.Seen]) -> list[ReplicateStatusUpdate]:
+    """The status history of a replicate, in iExec's words, from reports and events."""
     moments: list[tuple[float, str]] = [(replicate.assigned_at, "CREATED")]
     # A machine may say that it began before it was asked.
     reported = {step: max(at, replicate.assigned_at) for step, at in replicate.steps.items()}
@@ -198,6 +202,7 @@ def _updates(replicate: Replicate, seen: Sequence[events.Seen]) -> list[Replicat
 
 
 def _vote(event: events.Event, wallet: Wallet) -> str | None:
+    """The replicate status that an event of this wallet brings; None for other events."""
     match event:
         case events.TaskContribute(worker=worker) if worker == wallet:
             return "CONTRIBUTED"
@@ -208,6 +213,7 @@ def _vote(event: events.Event, wallet: Wallet) -> str | None:
 
 
 def _command_line(params: str) -> str | None:
+    """The app's arguments in a deal's parameters; None if they cannot be read."""
     try:
         return read_params(params).args
     except BadMessage:
@@ -215,4 +221,5 @@ def _command_line(params: str) -> str | None:
 
 
 def _date(at: float) -> str:
+    """A moment in UTC, ISO 8601."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

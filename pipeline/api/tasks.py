@@ -159,11 +159,13 @@ def workerpool_api(chain_id: Whole, address: str, services: Access) -> Workerpoo
 
 
 def _refuse_other_chain(services: Access, chain_id: int | None) -> None:
+    """Raise BadMessage if the client is on another chain."""
     if chain_id is not None and chain_id != services.settings.chain_id:
         raise BadMessage(why=f"this pool is on chain {services.settings.chain_id}, not {chain_id}")
 
 
 def _wallet(address: str) -> Wallet:
+    """The wallet in a request's path. Raises BadMessage."""
     if not _ADDRESS.match(address):
         raise BadMessage(why="an address is 0x and 40 hex digits")
     return Wallet(address.lower())
@@ -178,15 +180,18 @@ def _stored_task(services: Access, task_id: str) -> TaskRecord:
 
 
 def _on_chain(services: Access, task: TaskRecord) -> tuple[list[Seen], ChainView]:
+    """A task's events, and its state on chain folded from them."""
     seen = services.store.chain.logs.of_tasks([task.task_id]).get(task.task_id, [])
     return seen, fold(task.task_id, seen, category_seconds=task.category_seconds)
 
 
 def _domain(services: Access) -> LogDomain:
+    """The EIP-712 domain of requests to read logs."""
     return LogDomain(services.settings.chain_id, services.pool.workerpool)
 
 
 def _readable_logs(services: Access, task_id: str, authorization: str) -> list[ComputeLog]:
+    """What the apps of a task printed. Raises NotSignedIn, NotFound, Refused for any wallet but the requester's."""
     keys = [key.logs for key in services.keys.verifying(services.clock())]
     reader = log_reader(keys, _domain(services), authorization, services.clock())
     task = _stored_task(services, task_id)
@@ -196,10 +201,12 @@ def _readable_logs(services: Access, task_id: str, authorization: str) -> list[C
 
 
 def _compute_logs(output: ComputeLog) -> ComputeLogs:
+    """What an app printed, as iExec's SDK reads it."""
     return ComputeLogs(walletAddress=output.wallet, stdout=output.stdout, stderr=output.stderr)
 
 
 def _deal_model(deal: DealRecord, tasks: list[TaskRecord], reasons: Mapping[TaskId, str | None]) -> DealModel:
+    """A deal as the API shows it. `reasons`: what each of its tasks waits for."""
     return DealModel(
         deal_id=deal.deal_id,
         app=deal.app,

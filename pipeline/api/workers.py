@@ -216,6 +216,7 @@ def _cut_off_other_machine(services: Access, request: Login, wallet: Wallet) -> 
 
 
 def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAccess:
+    """Where and by which password a machine connects to RabbitMQ, and its queues there."""
     settings = services.settings
     node, *others = nodes_for(wallet, public_nodes(settings))
     return BrokerAccess(

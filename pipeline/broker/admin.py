@@ -226,6 +226,7 @@ class BrokerAdmin:
         )
 
     def _counts(self, vhost: str) -> list[QueueCount]:
+        """The queues of a vhost with their messages and consumers. Raises BrokerUnavailable."""
         fields = "name,messages_ready,messages_unacknowledged,consumers"
         return [QueueCount.of(row) for row in self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json()]
 
@@ -278,6 +279,7 @@ class BrokerAdmin:
             self._enrolling.release()
 
     def _enrol(self, wallet: Wallet) -> str:
+        """Make a machine's exchange, queues and user; returns the new password. Raises BrokerUnavailable."""
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
         rights = worker_permissions(wallet)
         known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)
@@ -325,6 +327,7 @@ class BrokerAdmin:
         self._call("DELETE", f"/users/{_part(self._flower)}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
+        """Set a user's permissions in a vhost. Raises BrokerUnavailable."""
         self._call("PUT", f"/permissions/{_part(vhost)}/{_part(user)}", dict(permissions))
 
     def _call(
@@ -349,6 +352,7 @@ class BrokerAdmin:
         )
 
     def _limits(self, timeout: float) -> httpx.Timeout:
+        """Timeouts of a request."""
         return httpx.Timeout(timeout, connect=self._connect_seconds)
 
     def _answer(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> httpx.Response:
@@ -381,4 +385,5 @@ def _reason(answer: httpx.Response) -> str:
 
 
 def _part(name: str) -> str:
+    """A name as part of a URL's path."""
     return quote(name, safe="")

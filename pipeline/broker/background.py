@@ -99,6 +99,7 @@ class Background(Generic[T]):
             thread.join(timeout)
 
     def _run(self) -> None:
+        """The thread: deliver batches until `stop`."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._items or self._stopping.is_set())
@@ -150,6 +151,7 @@ class Background(Generic[T]):
         return ()
 
     def _drop(self, items: int) -> None:
+        """Count items as dropped."""
         self.dropped += items
         if items:
             BACKGROUND_DROPPED.labels(self._name).inc(items)

@@ -98,6 +98,7 @@ class DeadLetters:
 
 
 def _messages(channel: Any, limit: int) -> Iterator[Any]:
+    """Messages of the queue of dead letters, unacknowledged, at most `limit`."""
     for _ in range(limit):
         message = channel.basic_get(topology.DEAD_QUEUE, no_ack=False)
         if message is None:
@@ -106,6 +107,7 @@ def _messages(channel: Any, limit: int) -> Iterator[Any]:
 
 
 def _headers(message: Any) -> dict[str, Any]:
+    """A message's headers."""
     return dict(message.properties.get("application_headers") or {})
 
 
@@ -132,4 +134,5 @@ def _hash(body: str | bytes) -> str:
 
 
 def _text(body: str | bytes) -> str:
+    """A message's body as text."""
     return body.decode(errors="replace") if isinstance(body, bytes) else body

@@ -68,6 +68,7 @@ def _machine(destination: Sequence[str] | None) -> Wallet | None:
 
 
 def _queue(name: str) -> dict[str, Any]:
+    """A machine's queue, in the form of Celery's `active_queues`."""
     unknown = dict.fromkeys(("exchange", "alias", "queue_arguments", "binding_arguments"))
     return {
         **unknown,

@@ -29,6 +29,7 @@ class _Producer(Producer):
     """A producer that does not publish again what was not confirmed in time: the second wait would be as long."""
 
     def _publish(self, *args: Any, **kwargs: Any) -> Any:
+        """Publish once; a confirmation that does not come in time is an error of the broker."""
         # What `publish` calls inside its retries, which are for a broker that restarts.
         try:
             return super()._publish(*args, **kwargs)

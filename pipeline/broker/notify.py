@@ -70,6 +70,7 @@ class Notifier:
         self._link.close()
 
     def _send(self, name: str, calls: Sequence[tuple[object, ...]]) -> None:
+        """Publish one message of a Celery task for each call. Raises BrokerUnavailable."""
         if not calls:
             return
         with self._link.producer() as producer:

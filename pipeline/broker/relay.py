@@ -8,12 +8,15 @@ ping  ──► worker-heartbeat    STARTED             ──► compute      r
 ban   ──► worker-offline      COMPUTED, FAILED    ──► compute      succeeded, or failed with its cause
                               UPLOADED            ──► upload       received, started, succeeded
                               TaskContribute      ──► contribute, or contribute_and_finalize: the same
-                              TaskReveal          ──► reveal       the same
+                              FAILED after that   ──► contribute …: failed with its cause
+                              TaskReveal          ──► reveal       received, started, succeeded
                               TaskFinalize        ──► finalize     succeeded     by the scheduler
+                              the task has failed ──► finalize     failed with its cause
+                              LOST                ──► compute or contribute: failed; ABORTED: compute is revoked
 
-A task's steps carry its id as their argument, and times from the scheduler's own records; those that a machine reported
-its own name (`SLUICE_WORKER_NAME`) as the keyword argument `machine`. Events of EVENT_SECONDS go out in one message. An
-event that cannot be sent is lost without harm, since no decision depends on it.
+A task's steps carry its id as their argument, and times from the scheduler's own records; those of a machine its own
+name (`SLUICE_WORKER_NAME`) as the keyword argument `machine`. Events of EVENT_SECONDS go out in one message. An event
+that cannot be sent is lost without harm, since no decision depends on it.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ from config import topology
 from config.celery_apps import EVENT_SECONDS, node_name
 from pipeline.broker.background import Background
 from pipeline.broker.link import BrokerLink
-from pipeline.domain.records import Replicate
+from pipeline.broker.machine_names import MachineNames
+from pipeline.domain.actions import Count, Drop, Free
+from pipeline.domain.records import Outcome, Replicate, ReplicateState
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
 
@@ -44,8 +49,8 @@ HEARTBEAT_PERIODS = 1.5
 #: Namespace of our step ids, so that a repeated report updates the same row in Flower.
 NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
 SOFTWARE_VERSION = version("sluice")
-#: Machines whose names are kept: as many as Flower keeps.
-MOST_NAMES = 10_000
+#: Cause of a step that a winner was asked for before the task ended or was opened again.
+WITHHELD = "It was asked for and did not come in time."
 #: Routing key of several events in one message; Celery's receivers take those of every key.
 _GROUP = "task.multi"
 #: AMQP delivery mode of a message that is not written to disk.
@@ -84,7 +89,8 @@ def began(replicate: Replicate, step: Step) -> float | None:
         case Step.COMPUTED | Step.FAILED:
             return steps.get(Step.STARTED)
         case Step.CONTRIBUTED:
-            return steps.get(Step.COMPUTED) if replicate.mode is Mode.VOTE else steps.get(Step.UPLOADED)
+            computed = steps.get(Step.COMPUTED)
+            return computed if replicate.mode is Mode.VOTE else steps.get(Step.UPLOADED, computed)
         case Step.REVEALED:
             return replicate.reveal_asked_at
         case Step.UPLOADED:
@@ -95,13 +101,16 @@ def report_events(
     replicate: Replicate, task_id: TaskId, report: Report, now: float, *, called: str | None = None
 ) -> list[RelayEvent]:
     """The events of one accepted report. `replicate`: as it was before the report. `called`: the machine's own name."""
-    name, machine = step_name(report.step, replicate.mode), topology.compute_queue_name(replicate.wallet)
-    since = began(replicate, report.step)
+    # What fails with a result is not the computation.
+    without_vote = report.step is Step.FAILED and Step.COMPUTED in replicate.steps
+    step = Step.CONTRIBUTED if without_vote else report.step
+    name, machine = step_name(step, replicate.mode), topology.compute_queue_name(replicate.wallet)
+    since = began(replicate, step)
     if report.seconds is not None:
         # A report may overtake the one before it: then the machine knows better, but no step began before its task.
         measured = max(now - report.seconds, replicate.published_at or 0.0)
         since = measured if since is None else min(since, measured)
-    match report.step:
+    match step:
         case Step.STARTED:
             return _begin(name, machine, task_id, now, called)
         case Step.COMPUTED | Step.FAILED:
@@ -112,13 +121,43 @@ def report_events(
             failed = report.step is Step.FAILED or report.cause is not None
             return [*begin, _end(name, machine, task_id, since, now, failure=_failure(report) if failed else None)]
         case _:
-            return step_events(name, machine, task_id, since, now, called=called)
+            failure = _failure(report) if without_vote else None
+            return step_events(name, machine, task_id, since, now, called=called, failure=failure)
 
 
-def proved_events(replicate: Replicate, task_id: TaskId, step: Step, now: float) -> list[RelayEvent]:
-    """The events of a step whose transaction is in a block, from when the machine could begin with it."""
+def proved_events(
+    replicate: Replicate, task_id: TaskId, step: Step, now: float, *, called: str | None = None
+) -> list[RelayEvent]:
+    """The events of a step whose transaction is in a block, from when the machine could begin with it; if that was not
+    recorded, since a report was lost or comes later, from what was recorded before. `called`: the machine's own name.
+    """
     name, machine = step_name(step, replicate.mode), topology.compute_queue_name(replicate.wallet)
-    return step_events(name, machine, task_id, began(replicate, step), now)
+    before = replicate.steps.get(Step.CONTRIBUTED) if step is Step.REVEALED else None
+    since = began(replicate, step) or before or replicate.steps.get(Step.STARTED) or replicate.published_at or None
+    return step_events(name, machine, task_id, since, now, called=called)
+
+
+def given_up_events(
+    replicate: Replicate, task_id: TaskId, action: Drop | Free | Count, now: float, *, called: str | None = None
+) -> list[RelayEvent]:
+    """The events of a step that the pool no longer expects of a machine; none if no step is left open by the action.
+
+    `replicate`: as it was before the action. `called`: the machine's own name.
+    """
+    machine, begun_at = topology.compute_queue_name(replicate.wallet), began(replicate, Step.COMPUTED)
+    match action:
+        case Drop(state=ReplicateState.LOST, why=why):
+            since = begun_at or replicate.published_at or None
+            return step_events("compute", machine, task_id, since, now, called=called, failure=why)
+        case Drop() if begun_at is not None and Step.COMPUTED not in replicate.steps:
+            fields = {"uuid": _uuid("compute", machine, task_id), "terminated": True, "signum": None, "expired": False}
+            return [RelayEvent("task-revoked", machine, now, fields)]
+        case Free(outcome=Outcome.WITHHELD) | Count(outcome=Outcome.WITHHELD):
+            step = Step.UPLOADED if Step.REVEALED in replicate.steps or replicate.mode is Mode.SOLO else Step.REVEALED
+            since, name = began(replicate, step), step_name(step, replicate.mode)
+            return step_events(name, machine, task_id, since, now, called=called, failure=WITHHELD)
+        case _:
+            return []
 
 
 def _failure(report: Report) -> str:
@@ -128,14 +167,23 @@ def _failure(report: Report) -> str:
 
 
 def step_events(
-    name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, called: str | None = None
+    name: str,
+    machine: str,
+    task_id: TaskId,
+    since: float | None,
+    now: float,
+    *,
+    called: str | None = None,
+    failure: str | None = None,
 ) -> list[RelayEvent]:
-    """The events of a whole step that is over. `since`: when it began, Unix seconds."""
+    """The events of a whole step that is over. `since`: when it began, Unix seconds. `failure`: why it failed."""
     began_at = now if since is None else min(since, now)
-    return [*_begin(name, machine, task_id, began_at, called), _end(name, machine, task_id, since, now)]
+    ended = _end(name, machine, task_id, since, now, failure=failure)
+    return [*_begin(name, machine, task_id, began_at, called), ended]
 
 
 def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | None) -> list[RelayEvent]:
+    """The events that a step was received and started, at a moment."""
     uuid = _uuid(name, machine, task_id)
     kwargs = repr({} if called is None else {"machine": called})
     received = {"uuid": uuid, "name": name, "args": f"('{task_id}',)", "kwargs": kwargs, "retries": 0, "eta": None}
@@ -148,6 +196,7 @@ def _begin(name: str, machine: str, task_id: TaskId, at: float, called: str | No
 def _end(
     name: str, machine: str, task_id: TaskId, since: float | None, now: float, *, failure: str | None = None
 ) -> RelayEvent:
+    """The event that a step succeeded, or failed with its cause."""
     runtime = 0.0 if since is None else max(0.0, now - since)
     fields = {"uuid": _uuid(name, machine, task_id), "runtime": runtime}
     if failure is not None:
@@ -156,6 +205,7 @@ def _end(
 
 
 def _uuid(name: str, machine: str, task_id: TaskId) -> str:
+    """A step's id in Flower, the same for the same step."""
     return str(uuid5(NAMESPACE, f"{task_id}:{machine}:{name}"))
 
 
@@ -181,15 +231,16 @@ def worker_event(
 class Relay:
     """Sends events through one long-lived connection, on its own thread. A failure is logged, and not raised."""
 
-    def __init__(self, app: Celery, host: str | None = None, clock: Callable[[], float] = time.time) -> None:
-        """`host`: SLUICE_HOST_NAME."""
+    def __init__(
+        self, app: Celery, names: MachineNames, host: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        """`names`: what machines call themselves. `host`: SLUICE_HOST_NAME."""
         self._clock = clock
         self._ticks = LamportClock()
         #: The scheduler's own name in Flower: that of its pipeline's Celery workers.
         self._nodename = node_name("pipeline", host)
         self._link = BrokerLink(app)
-        #: What machines call themselves, by wallet; after a restart learned anew with each one's next ping.
-        self._names: dict[Wallet, str] = {}
+        self._names = names
         self._background: Background[RelayEvent] = Background("relay", self._deliver, gather=EVENT_SECONDS)
 
     def worker(
@@ -206,9 +257,7 @@ class Relay:
         name.
         """
         if called is not None:
-            if len(self._names) >= MOST_NAMES:
-                self._names.clear()
-            self._names[wallet] = called
+            self._names.learn({wallet: called})
         event = worker_event(
             kind, wallet, ping_seconds=ping_seconds, active=active, processed=processed, now=self._clock()
         )
@@ -216,16 +265,26 @@ class Relay:
 
     def report(self, replicate: Replicate, task_id: TaskId, report: Report) -> None:
         """Send the events of an accepted report. `replicate`: as it was before the report."""
-        called = self._names.get(replicate.wallet)
+        called = self._names.of([replicate.wallet]).get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
 
-    def proved(self, replicate: Replicate, task_id: TaskId, step: Step) -> None:
-        """Send that the chain shows a machine's transaction."""
-        self._background.put(*proved_events(replicate, task_id, step, self._clock()))
+    def decided(
+        self,
+        proved: Sequence[tuple[Replicate, TaskId, Step]],
+        given_up: Sequence[tuple[Replicate, TaskId, Drop | Free | Count]],
+    ) -> None:
+        """Send which machines' transactions the chain shows, and which of their steps the pool no longer expects."""
+        names, now = self._names.of([item.wallet for item, _, _ in (*proved, *given_up)]), self._clock()
+        for item, task_id, step in proved:
+            self._background.put(*proved_events(item, task_id, step, now, called=names.get(item.wallet)))
+        for item, task_id, action in given_up:
+            self._background.put(*given_up_events(item, task_id, action, now, called=names.get(item.wallet)))
 
-    def step(self, name: str, task_id: TaskId, since: float | None) -> None:
-        """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds)."""
-        self._background.put(*step_events(name, self._nodename, task_id, since, self._clock()))
+    def step(self, name: str, task_id: TaskId, since: float | None, *, failure: str | None = None) -> None:
+        """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds). `failure`: why it
+        could not be done.
+        """
+        self._background.put(*step_events(name, self._nodename, task_id, since, self._clock(), failure=failure))
 
     def flush(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds until all queued events are sent; returns whether they are."""
@@ -237,6 +296,7 @@ class Relay:
         self._link.close()
 
     def _deliver(self, events: Sequence[RelayEvent]) -> None:
+        """Publish events, all in one message. Raises BrokerUnavailable."""
         bodies = [self._body(event) for event in events]
         with self._link.producer() as producer:
             # One message for all, as Celery groups its own events.
@@ -250,6 +310,7 @@ class Relay:
             )
 
     def _body(self, event: RelayEvent) -> dict[str, Any]:
+        """An event as Celery's receivers read it."""
         body: dict[str, Any] = Event(
             event.kind,
             hostname=event.hostname,

@@ -63,6 +63,7 @@ def abort(app: Celery, wallet: Wallet, task: TaskId) -> Segment:
 
 
 def _segment(app: Celery, wallet: Wallet, name: str, argument: object) -> Segment:
+    """A Celery task for a machine, addressed to the queue of its own that takes such tasks."""
     exchange, key = topology.compute_queue_name(wallet), topology.worker_queue_name(name, wallet)
     return Segment(wallet, app.signature(name, args=(argument,), exchange=exchange, routing_key=key))
 
@@ -84,5 +85,6 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
 
 
 def _send(segment: Segment, producer: Producer) -> None:
+    """Publish a segment; one without a queue comes back."""
     message: Any = segment.message
     message.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)

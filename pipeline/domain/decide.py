@@ -147,6 +147,7 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
 
 
 def _unset(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions for a task that is not on chain yet."""
     args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
     if not view.past(task.contribution_deadline, now):
         yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, timeouts)
@@ -157,11 +158,13 @@ def _unset(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def _active(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions that a task open for votes needs at its final deadline."""
     if view.past(task.final_deadline, now):
         yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
 
 
 def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions for a task whose votes agree: ask winners, reopen, finalize or claim."""
     if view.past(task.final_deadline, now):
         yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
         return
@@ -224,6 +227,7 @@ def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
 
 
 def _reveal_is_due(task: TaskRecord, vote: Contribution, now: float, timeouts: Timeouts) -> bool:
+    """Whether a winner is to be asked to reveal, for the first time or again."""
     replicate = task.replicate(vote.worker)
     if replicate is None or vote.status is not ContributionStatus.CONTRIBUTED:
         return False
@@ -360,6 +364,7 @@ def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 
 
 def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions for a task that the chain has ended."""
     stage = _ENDED[view.status]
     if task.wants:
         yield Want(0)
@@ -375,6 +380,7 @@ def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def _why_failed(task: TaskRecord, view: ChainView) -> str:
+    """Why a task failed, as a sentence."""
     if view.consensus is not None:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:

@@ -157,6 +157,7 @@ def why_nobody(task: TaskRecord, candidates: Candidates, now: float) -> str:
 
 
 def _newcomers(task: TaskRecord) -> str:
+    """Why only machines that were right on chain before may take a task."""
     if task.newcomers <= 0:
         return f"At trust {task.trust} machines without a success on chain may not decide it alone."
     return f"{MOST_NEWCOMERS} machines without a success on chain failed it: {causes(task)}."
@@ -169,6 +170,7 @@ def _staffing(
     now: float,
     timeouts: Timeouts,
 ) -> str:
+    """What a task that is open for votes waits for."""
     if replicas.given_up(task, view, now, timeouts):
         return f"Given up: {causes(task)}."
     if awaits_challenge(task, timeouts):
@@ -186,6 +188,7 @@ def _staffing(
 
 
 def _revealing(task: TaskRecord, view: ChainView, now: float, lane: str | None) -> str:
+    """What a task whose votes agree waits for."""
     missing = [vote for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
     over = view.reveal_deadline is not None and now >= view.reveal_deadline
     if over and not view.revealed:
@@ -198,6 +201,7 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, lane: str | None) 
 
 
 def _no_result(task: TaskRecord, view: ChainView) -> str:
+    """Why there is no result yet to finalize with."""
     stored = [
         item
         for item in task.replicates
@@ -215,6 +219,7 @@ def _no_result(task: TaskRecord, view: ChainView) -> str:
 
 
 def _transaction(task: TaskRecord, method: Method, lane: str | None) -> str:
+    """How far a transaction of the scheduler for a task is. `lane`: what the lane as a whole waits for."""
     failed = task.failed.get(method, 0)
     if failed >= MAX_FAILED_INTENTS:
         again = f" It is tried again {claim_pause(failed) / 60:g} minutes later." if method is Method.CLAIM else ""
@@ -227,6 +232,7 @@ def _transaction(task: TaskRecord, method: Method, lane: str | None) -> str:
 
 
 def _demand(task: TaskRecord) -> str:
+    """What a task's tag demands of a machine."""
     kind = framework(task.tag)
     words = [f"TEE {kind.value}"] if kind else []
     if needs_gpu(task.tag):
@@ -235,4 +241,5 @@ def _demand(task: TaskRecord) -> str:
 
 
 def _date(at: float) -> str:
+    """A moment in UTC, to the second."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

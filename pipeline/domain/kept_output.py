@@ -28,6 +28,7 @@ def kept_output(task: TaskRecord, replicate: Replicate, step: Step, stdout: str,
 
 
 def _whole(task: TaskRecord, replicate: Replicate, step: Step) -> bool:
+    """Whether what an app printed is kept whole: of the first machines of a task only."""
     proven = replicate.standing is Standing.PROVEN
     if not proven and step is not Step.COMPUTED:
         return False
@@ -37,5 +38,6 @@ def _whole(task: TaskRecord, replicate: Replicate, step: Step) -> bool:
 
 
 def _tail(text: str) -> str:
+    """The last characters of a text, with a note of how many were cut."""
     cut = len(text) - SHORT_TAIL_CHARACTERS
     return text if cut <= 0 else f"[The pool has cut {cut} characters here.]\n{text[-SHORT_TAIL_CHARACTERS:]}"

@@ -171,6 +171,7 @@ def had(task: TaskRecord, worker: WorkerRecord) -> bool:
 
 
 def _capacities(workers: Sequence[WorkerRecord]) -> list[Capacity]:
+    """What workers may still take, without those that may take nothing."""
     return [
         Capacity.of(worker, order)
         for order, worker in enumerate(workers)

@@ -83,6 +83,7 @@ def at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeo
 
 
 def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> Outcome:
+    """The outcome of a worker's vote once the task has ended, counted before or not."""
     vote = view.contribution(item.wallet)
     if vote is None:
         return Outcome.NEUTRAL
@@ -152,6 +153,7 @@ def excused(
 def _excused(
     task: TaskRecord, view: ChainView, action: Action, trouble: Trouble, now: float, timeouts: Timeouts
 ) -> Action | None:
+    """The action, or a milder one, or None if the pool's own trouble is the reason for it."""
     assert isinstance(action, Count | Free)
     blind = now > trouble.block_at + timeouts.upload_timeout
     # A moment that is still to come is of a clock that was wrong.

@@ -84,6 +84,7 @@ def _idle(task: TaskRecord, view: ChainView) -> bool:
 
 
 def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
+    """The task once an action is carried out."""
     match action:
         case Submit(method=method, generation=generation):
             return replace(task, sent={**task.sent, str(method): Submission(generation, now)})
@@ -109,6 +110,7 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
 
 
 def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
+    """The replicate once an action about it is carried out."""
     match action:
         case Resend():
             return replace(replicate, published_at=now, resends=replicate.resends + 1)
@@ -163,6 +165,7 @@ def _block(new: BlockNumber | None, before: BlockNumber | None, *, known: bool) 
 
 
 def _stage(task: TaskRecord, view: ChainView) -> TaskStage:
+    """The stage of a task by its state on chain."""
     match view.status:
         case TaskStatus.COMPLETED:
             return TaskStage.COMPLETED
@@ -179,6 +182,7 @@ def _stage(task: TaskRecord, view: ChainView) -> TaskStage:
 
 
 def _revealing_stage(task: TaskRecord, view: ChainView) -> TaskStage:
+    """The stage of a task whose votes agree."""
     if not view.revealed:
         return TaskStage.CONSENSUS_REACHED
     if Method.FINALIZE in task.sent:

@@ -350,4 +350,5 @@ def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeo
 
 
 def _revealed(vote: Contribution) -> bool:
+    """Whether a vote is revealed."""
     return vote.status is ContributionStatus.REVEALED

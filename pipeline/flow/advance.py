@@ -29,6 +29,7 @@ from pipeline.domain.actions import (
     AskReveal,
     AskUpload,
     Count,
+    Drop,
     End,
     Free,
     Method,
@@ -104,6 +105,7 @@ def views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[TaskId, Cha
 def _folded(
     tasks: Sequence[TaskRecord], logs: Mapping[TaskId, Sequence[Seen]], broken: Collection[TaskId]
 ) -> dict[TaskId, ChainView]:
+    """Each task's state on chain, folded from its logs; none for tasks with a log that cannot be read."""
     return {
         task.task_id: fold(task.task_id, logs.get(task.task_id, ()), category_seconds=task.category_seconds)
         for task in tasks
@@ -174,6 +176,7 @@ class _TroubleOf:
 
 
 def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Hand the decided transactions to the lane and wake it."""
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
         count, failures = scheduler.transactions.submit(submits, scheduler.clock())
@@ -183,6 +186,7 @@ def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
 
 
 def _give_slots_back(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Free and pledge slots as decided, and count outcomes for and against workers."""
     pledged = [(act.wallet, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Pledge)]
     scheduler.store.workers.pledge(pledged)
     freed = [(act, step.before.task_id) for step in steps for act in step.actions if isinstance(act, Free)]
@@ -206,30 +210,48 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
         untold = [step.before.task_id for step in steps if any(isinstance(act, AskChallenge) for act in step.actions)]
         scheduler.challenges.ask(untold)
     latency.count([(step.before, step.after) for step in steps], scheduler.clock())
+    _show_machines(scheduler, steps)
     for step in steps:
-        _show_proved(scheduler, step)
         for action in step.actions:
             if isinstance(action, End):
                 if step.before.stage is not action.stage:
                     # not once more after a reorg that changed nothing in the end
                     TASKS_ENDED.labels(str(action.stage)).inc()
-                    sent = step.before.sent.get(Method.FINALIZE)
-                    if action.stage is TaskStage.COMPLETED and sent is not None:
-                        scheduler.relay.step("finalize", step.before.task_id, sent.at)
+                    _show_end(scheduler, step.before, action)
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why
                 )
 
 
-def _show_proved(scheduler: Scheduler, step: Decision) -> None:
-    """Have Flower show what the chain has shown of machines since the last decision."""
-    known = {item.wallet: item.steps for item in step.before.replicates}
-    for item in step.after.replicates:
-        for proved in progress.PROVED.intersection(item.steps).difference(known.get(item.wallet, ())):
-            scheduler.relay.proved(item, step.before.task_id, proved)
+def _show_machines(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
+    """Have Flower show what the chain has shown of machines since the last decision, and what they no longer do."""
+    proved, given_up = [], []
+    for step in steps:
+        task, known = step.before.task_id, {item.wallet: item for item in step.before.replicates}
+        for item in step.after.replicates:
+            noted = known[item.wallet].steps if item.wallet in known else {}
+            proved += [(item, task, new) for new in progress.PROVED.intersection(item.steps).difference(noted)]
+        given_up += [
+            (known[action.wallet], task, action)
+            for action in step.actions
+            if isinstance(action, Drop | Free | Count) and action.wallet in known
+        ]
+    if proved or given_up:
+        scheduler.relay.decided(proved, given_up)
+
+
+def _show_end(scheduler: Scheduler, task: TaskRecord, end: End) -> None:
+    """Have Flower show the task's last step: done in a transaction of the scheduler's, or failed with its cause."""
+    sent = task.sent.get(Method.FINALIZE)
+    since = None if sent is None else sent.at
+    if end.stage is TaskStage.FAILED:
+        scheduler.relay.step("finalize", task.task_id, since, failure=end.why)
+    elif since is not None:
+        scheduler.relay.step("finalize", task.task_id, since)
 
 
 def _segments(scheduler: Scheduler, step: Decision) -> list[Segment]:
+    """The messages to machines that a decision asks for."""
     task, found = step.before.task_id, []
     for action in step.actions:
         match action:

@@ -154,6 +154,7 @@ def _pass_over(scheduler: Scheduler, tasks: Sequence[TaskRecord], workers: Seque
 
 
 def _any_free(scheduler: Scheduler, now: float) -> bool:
+    """Whether any machine has a free slot."""
     return bool(scheduler.store.workers.with_free_slots(_seen_after(scheduler, now), 1, now))
 
 
@@ -319,6 +320,7 @@ def _reserve(scheduler: Scheduler, matches: Sequence[Match], now: float) -> list
 
 
 def _held(found: Match, now: float) -> Reservation:
+    """The slot that a match takes."""
     return Reservation(found.task.task_id, now, matching.stake_locked(found.task))
 
 

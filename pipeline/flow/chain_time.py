@@ -69,6 +69,7 @@ class ChainTime:
         return stored.timestamp if newest is None else max(stored.timestamp, newest)
 
     def _agrees(self, block: Timestamp, now: float) -> bool:
+        """Whether this machine's clock fits a block's time."""
         return -CLOCK_SECONDS <= now - block <= self._stale
 
     def _newest(self) -> Timestamp | None:
@@ -80,6 +81,7 @@ class ChainTime:
         return self._asked[1]
 
     def _ask(self) -> Timestamp | None:
+        """The newest block's time by the node; None if it does not tell."""
         try:
             (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("latest", False))])
         except (RpcUnavailable, WrongChain) as error:

@@ -91,6 +91,7 @@ class SecretServiceApi:
         self._http.close()
 
     def _none(self, why: str, told: Told) -> NoChallenge:
+        """The error for a challenge that was not told."""
         return NoChallenge(what=f"The secret service at {self.url}", why=why, told=told)
 
 
@@ -127,6 +128,7 @@ class Challenges:
         self._notifier.close()
 
     def _deliver(self, task_ids: Sequence[TaskId]) -> None:
+        """Ask for the challenges of queued tasks; what cannot be stored is asked for again later."""
         try:
             self._ask(task_ids)
         except PyMongoError as error:
@@ -135,6 +137,9 @@ class Challenges:
             )
 
     def _ask(self, task_ids: Sequence[TaskId]) -> None:
+        """Ask the secret service for each task's challenge and store it; stop at an answer that holds for all. Raises
+        PyMongoError.
+        """
         waiting = self._store.untold(list(dict.fromkeys(task_ids)))
         self._shuffle(waiting)
         told, failures = [], 0

@@ -68,6 +68,7 @@ class RegistryCache:
         return self._usable(f"category {number}", self.hub.category(number, at))
 
     def _usable(self, what: str, answer: Answer[T] | Broken) -> T:
+        """What the registry answered. Raises Unreadable for what is broken for ever, RpcUnavailable."""
         if isinstance(answer, Broken):
             raise Unreadable(what=what, why=answer.why)
         return value_of(answer, self.hub.rpc.name)
@@ -147,6 +148,7 @@ def _read(
 def _record_of(
     store: Store, registry_cache: RegistryCache, deal: Deal, block: BlockNumber, at: BlockRef | None, now: float
 ) -> list[DealRecord]:
+    """The record of a deal; none for one that is quarantined or cannot be read now."""
     try:
         return [deal_record(deal, registry_cache, block, at)]
     except Unreadable as error:
@@ -158,6 +160,7 @@ def _record_of(
 
 
 def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
+    """Put a deal aside that this release cannot serve."""
     log.error("The deal cannot be served by this release.", action="deal_unreadable", deal=deal_id, why=why)
     store.deals.quarantine(deal_id, why)
 
@@ -217,6 +220,7 @@ def task_records(deal: DealRecord, first: int = 0, count: int | None = None) -> 
 
 
 def _indices(deal: DealRecord) -> range:
+    """The indexes of a deal's tasks."""
     return range(deal.bot_first, deal.bot_first + deal.bot_size)
 
 

@@ -63,5 +63,6 @@ def all_of(steps: Sequence[Callable[[], object]]) -> None:
 
 
 def _name(step: Callable[[], object]) -> str:
+    """The name of a step, for the log."""
     called = getattr(step, "func", step)
     return str(getattr(called, "__name__", type(called).__name__))

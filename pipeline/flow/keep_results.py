@@ -67,6 +67,7 @@ def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
 
 
 def _fate(pin: Pin, task: TaskRecord | None, until: float, now: float) -> Fate:
+    """What becomes of a stored result: kept, dropped, or looked at again later."""
     if now >= until:
         return Fate.DROPPED
     if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):

@@ -84,6 +84,7 @@ class Retention:
         return removed
 
     def _deals(self, until: float) -> tuple[int, int]:
+        """Delete past deals and their tasks until a moment; returns how many of each."""
         deals = tasks = 0
         last: PastDeal | None = None
         while time.monotonic() < until and (page := self.store.ended.deals_past(self.before, DEALS, last)):
@@ -98,12 +99,14 @@ class Retention:
         return deals, tasks
 
     def _tasks(self, deals: Sequence[DealId], until: float) -> int:
+        """Delete the tasks of past deals until a moment; returns how many."""
         deleted = 0
         while time.monotonic() < until and (page := self.store.ended.tasks_of(deals, TASKS)):
             deleted += self.store.ended.delete_tasks(page, str(self.lane))
         return deleted
 
     def _amounts(self, until: float) -> int:
+        """Sum up the ledger's past amounts by day until a moment; returns how many rows."""
         books = self.movements.books()
         if books is None:
             return 0

@@ -86,6 +86,7 @@ def take_up_deals(scheduler: Scheduler) -> None:
 
 
 def _assign(scheduler: Scheduler) -> None:
+    """Match waiting tasks and free machines, as one of the sweep's steps."""
     assign(scheduler)
 
 
@@ -116,6 +117,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
 
 
 def _this_process() -> str:
+    """The name of this process, for the record of who swept last."""
     return process_of(new_holder()) or ""
 
 
@@ -128,6 +130,7 @@ def free_forgotten_slots(scheduler: Scheduler) -> None:
 
 
 def _free_forgotten(scheduler: Scheduler, workers: Sequence[WorkerRecord], before: float) -> None:
+    """Give back slots held since before a moment whose tasks no longer need them."""
     held = {item.task_id for worker in workers for item in (*worker.held, *worker.pledged) if item.since < before}
     if not held:
         return

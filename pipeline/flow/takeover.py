@@ -69,6 +69,7 @@ class OpenWork:
         return dict(Counter(self._word(deal, view) for deal in self.deals for view in deal.tasks))
 
     def _word(self, deal: OpenDeal, view: ChainView) -> str:
+        """The state of an open task in a word."""
         over = self.head.timestamp >= final_deadline(deal.deal.start_time, deal.seconds)
         return "expired" if over else view.status.name
 
@@ -131,6 +132,7 @@ class _Search:
                 self._look_at_deal(answer.value, block)
 
     def _look_at_deal(self, deal: Deal, block: BlockNumber) -> None:
+        """Note a deal's open tasks, and the stake that they explain. Raises RpcUnavailable."""
         open_tasks: list[ChainView] = []
         tasks = [task_id(deal.deal_id, deal.bot_first + place) for place in range(deal.bot_size)]
         for start in range(0, len(tasks), PAGE):
@@ -144,6 +146,7 @@ class _Search:
             self.deals[deal.deal_id] = OpenDeal(deal, block, category.value.seconds, tuple(open_tasks))
 
     def _views(self, tasks: Sequence[TaskId]) -> list[ChainView]:
+        """The contract's views of tasks at the block of the search."""
         return self.hub.tasks(tasks, self.head.number)
 
 
@@ -198,4 +201,5 @@ def block_at(hub: Hub, number: BlockNumber) -> BlockRef:
 
 
 def _time_of(hub: Hub, number: BlockNumber) -> Timestamp:
+    """A block's time."""
     return block_at(hub, number).timestamp

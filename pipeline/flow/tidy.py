@@ -61,25 +61,30 @@ def remove_one_silent_machine(
 
 
 def _machines(scheduler: Scheduler) -> None:
+    """Remove machines that have been away for long from RabbitMQ."""
     with BrokerAdmin.from_settings(scheduler.settings) as broker:
         remove_idle_machines(scheduler, broker)
 
 
 def _results(scheduler: Scheduler) -> None:
+    """Drop results from IPFS that nobody needs any more."""
     with closing(Ipfs(scheduler.settings.ipfs_api)) as ipfs:
         keep_results(scheduler.store, ipfs, scheduler.settings.keep_results_days, scheduler.clock())
 
 
 def _ledger(scheduler: Scheduler) -> None:
+    """Have the ledger catch up with the chain."""
     settings, wallet = scheduler.settings, scheduler.key.wallet
     WalletLedger.of(settings, scheduler.store, scheduler.hub, wallet, scheduler.clock).catch_up(LEDGER_SECONDS)
 
 
 def _quarantine(scheduler: Scheduler) -> None:
+    """Forget quarantined rows that were released."""
     scheduler.store.quarantine.forget_released(scheduler.clock())
 
 
 def _ended(scheduler: Scheduler) -> None:
+    """Delete what ended long ago."""
     # After the ledger, which tells up to which block its sums are proved.
     retention = Retention.of(scheduler)
     if retention is not None:

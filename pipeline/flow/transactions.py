@@ -61,6 +61,7 @@ class Transactions:
         return self.lane.context.store.count(self.lane.id, (IntentState.QUEUED, IntentState.SENT))
 
     def _intent(self, task: TaskId, submit: Submit, now: float) -> Intent:
+        """The lane's intent of a decided transaction."""
         return Intent.new(
             self.chain_id, self.wallet, str(submit.method), task, submit.args, now, occasion=submit.generation
         )

@@ -44,6 +44,7 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
 
 
 def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
+    """When the sweep looks at a decided task again."""
     if step.put_off:
         return now + progress.SOONEST_VISIT
     return progress.next_visit(step.after, step.view, now, scheduler.timeouts)
@@ -69,7 +70,9 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
         read = scheduler.hub.tasks([*suspected, *unread])
     except (RpcUnavailable, RpcError) as error:
         why = str(error)
-        log.warning("The node cannot be asked about suspected events.", action="doubt", tasks=len(suspected), why=why)
+        log.warning(
+            "The node cannot be asked about suspected events.", action="suspects_unread", tasks=len(suspected), why=why
+        )
         return {}
     read_views = {view.task_id: view for view in read}
     ahead = {
@@ -94,6 +97,7 @@ def _ahead(view: ChainView, folded: ChainView) -> bool:
 
 
 def _progress(view: ChainView) -> tuple[int, int, int]:
+    """Status, votes and reveals on chain, to compare with those seen before."""
     return view.status, len(view.contributions), len(view.revealed)
 
 

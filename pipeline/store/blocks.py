@@ -187,10 +187,12 @@ class ChainStore:
 
 
 def _facts(block: BlockRef) -> dict[str, Any]:
+    """A block's fields without its key."""
     return {key: value for key, value in BLOCKS.to_document(block).items() if key != "_id"}
 
 
 def _reorg(item: Row) -> list[Reorg]:
+    """A noted reorganisation; nothing if it cannot be read."""
     try:
         return [Reorg(BLOCKS.to_record(item["ancestor"]), BLOCKS.to_record(item["top"]), item["tasks"])]
     except (Unfit, KeyError, TypeError) as error:

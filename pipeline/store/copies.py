@@ -141,9 +141,11 @@ class Copies:
         return ""
 
     def _staged(self) -> list[str]:
+        """The collections of a restore that was not finished."""
         return [name for name in self._db.list_collection_names() if name.startswith(STAGE) and name != _MARK]
 
     def _names(self) -> tuple[str, ...]:
+        """The collections that a backup holds."""
         names = self._db.list_collection_names(filter={"type": "collection"})
         return tuple(sorted(name for name in names if not name.startswith((STAGE, "system."))))
 

@@ -140,7 +140,7 @@ class Deals:
         ]
 
     def ready(self, deal_ids: Iterable[DealId]) -> list[DealRecord]:
-        """Those of these deals that are ingested, in no order."""
+        """Which of these deals are ingested, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(deal_ids)}, "state": READY}))
 
     def read_again(self, deal_ids: Iterable[DealId]) -> None:
@@ -177,6 +177,7 @@ class Deals:
         return None
 
     def _lease(self, wanted: dict[str, Any], body: dict[str, Any], now: float, deal: DealRecord | None) -> Lease | None:
+        """Take the lease of the deal that fits the query; None if none does, or it cannot be read."""
         row = self._rows.find_one_and_update(
             wanted,
             {
@@ -294,10 +295,12 @@ class Deals:
         return [DealId(row["_id"]) for row in found]
 
     def _page(self, query: dict[str, Any], limit: int) -> list[StoredDeal]:
+        """Deals that fit the query, newest first."""
         order = [("block", DESCENDING), ("_id", DESCENDING)]
         return [self._stored(row) for row in self._rows.find(query).sort(order).limit(limit)]
 
     def _stored(self, row: Row) -> StoredDeal:
+        """A row as a deal with its state; without its terms if they are not stored or cannot be read."""
         read = next(iter(self.reader.each([row])), None) if "start_time" in row else None
         block, why = row.get("block"), row.get("why")
         return StoredDeal(
@@ -324,10 +327,12 @@ class Deals:
 
 
 def _free(now: float) -> dict[str, Any]:
+    """The query for new deals whose lease nobody holds."""
     return {"state": NEW, "lease_until": {"$not": {"$gt": now}}}
 
 
 def _body(deal: DealRecord) -> dict[str, Any]:
+    """A deal's terms as fields of its row."""
     body = DEALS.to_document(deal)
     for key in ("_id", "schema"):
         body.pop(key)
@@ -335,6 +340,7 @@ def _body(deal: DealRecord) -> dict[str, Any]:
 
 
 def _least(row: Row) -> int | None:
+    """The stake that a vote in the deal locks; None if the row does not tell."""
     try:
         return 0 if row["trust"] <= 1 else int(row["worker_stake"])
     except (KeyError, TypeError, ValueError):
@@ -342,6 +348,7 @@ def _least(row: Row) -> int | None:
 
 
 def _any_of(places: Sequence[tuple[DealId, BlockNumber, BlockHash]]) -> dict[str, Any]:
+    """The query for deals, each as matched in one block."""
     return {
         "$or": [{"_id": deal_id, "block": block, "block_hash": block_hash} for deal_id, block, block_hash in places]
     }

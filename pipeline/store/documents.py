@@ -127,6 +127,7 @@ def newer(row: Row) -> bool:
 
 
 def _why(error: ValidationError) -> str:
+    """A validation error in a line: the first problems, and how many more there are."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     outcome_changes = [
         f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"[:_CHARACTERS] for item in problems

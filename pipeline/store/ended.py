@@ -108,6 +108,7 @@ class Ended:
         return self._deals.delete_many({"_id": {"$in": gone}, "state": OVER}).deleted_count
 
     def _blocks_of(self, deal_ids: Sequence[DealId]) -> list[int]:
+        """The blocks in which deals were matched."""
         return [row["block"] for row in self._deals.find({"_id": {"$in": list(deal_ids)}}, {"block": 1})]
 
     def _delete_events(self, wanted: dict[str, Any]) -> None:

@@ -150,6 +150,7 @@ class Logs:
                 self._put_alone(item)
 
     def _put_alone(self, item: events.Seen) -> None:
+        """Store one log; of one that MongoDB does not take, a stub that has its task asked about on chain."""
         document = LOGS.to_document(Together((item,)))
         try:
             self._replace([document])
@@ -160,6 +161,7 @@ class Logs:
             self.reader.quarantine(document["_id"], f"it cannot be stored ({error!r})")
 
     def _replace(self, documents: Sequence[Document]) -> None:
+        """Write rows, new or again."""
         # The task, which a row never changes, says on which shard it is (`pipeline.store.sharding`).
         places = [{"_id": each["_id"], "event.task_id": each["event"].get("task_id")} for each in documents]
         writes = [ReplaceOne(place, each, upsert=True) for place, each in zip(places, documents, strict=True)]

@@ -125,6 +125,7 @@ def _read(value: Callable[[], bytes | float]) -> bytes | float | None:
 
 
 def _drop(db: Database[dict[str, Any]], collection: str, name: str) -> None:
+    """Drop an index, unless another process has."""
     try:
         db[collection].drop_index(name)
     except OperationFailure as error:

@@ -168,7 +168,7 @@ class Orders:
         return hold(self._rows, now)
 
     def release(self) -> bool:
-        """Offer what the policy says again. Whether it was not before."""
+        """Offer what the policy says again; whether it was held back before."""
         return self._rows.delete_one(_HELD).deleted_count == 1
 
 

@@ -76,4 +76,5 @@ class Pins:
 
 
 def _id(pin: Pin) -> str:
+    """The key of a pin's row."""
     return f"{pin.task_id}:{pin.cid}"

@@ -116,6 +116,7 @@ class Quarantine:
         return dues
 
     def _log(self, collection: str, key: object, why: str) -> None:
+        """Count and log that a row was quarantined."""
         QUARANTINED.labels(collection).inc()
         log.error(
             "A row cannot be used and was quarantined; see `sluice quarantine ls`.",
@@ -170,6 +171,7 @@ def _wanted(collection: str | None, key: str | None) -> dict[str, Any]:
 
 
 def _entry(row: Row) -> Quarantined:
+    """A row as a quarantined one with its reason."""
     place = row["collection"], row["key"]
     return Quarantined(*place, row["why"], row["since"], row["until"], row["times"], row.get("accepted", False))
 
@@ -240,6 +242,7 @@ class Reader(Generic[T]):
         self._quarantine_rows([(key, why)])
 
     def _quarantine_rows(self, rows: Sequence[tuple[Any, str]], *, longest: float = LONGEST_WAIT) -> None:
+        """Quarantine rows with the reason of each, and put them off in their own collection."""
         if not rows:
             return
         dues = self._quarantine.add(self._rows.name, rows, longest=longest)

@@ -27,8 +27,9 @@ class Sweeps:
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 
     def outages(self) -> tuple[float, float]:
-        """(as `unheard_at`, block time of the last block that was followed), Unix seconds; 0 for what is not known,
-        also where a row cannot be read: that is not of the task that asks.
+        """When machines could last not be heard, and the time of the newest block whose events are stored.
+
+        Unix seconds; 0 for what is not known, also where a row cannot be read: that is not of the task that asks.
         """
         rows = self._cursors.find({"_id": {"$in": [_ROW, WATCH]}}, {"unheard_at": 1, "at": 1})
         found = {row["_id"]: row for row in rows}

@@ -120,11 +120,13 @@ def storing_hash(secret: SecretId, value: bytes) -> Hash32:
 
 
 def _address(text: str) -> str:
+    """An address in lower case. Raises BadMessage."""
     to_bytes(text, 20)
     return text.lower()
 
 
 def _checked(name: str) -> str:
+    """The name of a secret. Raises BadMessage if it has no such form."""
     if not _NAME.fullmatch(name):
         raise BadMessage(why="a secret's name has 1 to 64 characters of 0-9, A-Z, a-z, - and _")
     return name

@@ -25,6 +25,7 @@ PRE_COMPUTE, APP, POST_COMPUTE = "pre-compute", "app", "post-compute"
 
 
 def _lower(text: str) -> str:
+    """Lower case, for addresses in JSON."""
     return text.lower()
 
 

@@ -7,7 +7,7 @@ wallet is. It computes tables for 0.3 s at each import, a fifth of what the star
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import ModuleType
@@ -39,18 +39,20 @@ def load_eth_account() -> ModuleType:
 
 
 @contextmanager
-def stand_ins(modules: Mapping[str, Mapping[str, object]]) -> Iterator[None]:
-    """Let imports find these in place of `modules` (name → what it holds) until the block ends.
+def stand_ins(modules: Mapping[str, Mapping[str, object]], absent: Collection[str] = ()) -> Iterator[None]:
+    """Let imports find these in place of `modules` (name → what it holds), and none of `absent`, until the block ends.
 
     A module that this process has imported stays what it is.
     """
-    made = {name: ModuleType(name) for name in modules if name not in sys.modules}
+    made: dict[str, ModuleType | None] = {name: ModuleType(name) for name in modules if name not in sys.modules}
     for name, module in made.items():
         vars(module).update(modules[name])
-    sys.modules.update(made)
+    made |= dict.fromkeys(name for name in absent if name not in sys.modules)
+    # To Python, None in place of a module says that there is none.
+    sys.modules.update(made)  # type: ignore[arg-type]
     try:
         yield
     finally:
         for name, module in made.items():
-            if sys.modules.get(name) is module:
+            if name in sys.modules and sys.modules[name] is module:
                 del sys.modules[name]

@@ -21,6 +21,7 @@ _MOST_SIGNATURE = 200
 
 
 def _service(request: Request) -> SecretService:
+    """The secret service behind the routes, as a dependency of routes."""
     service: SecretService = request.app.state.service
     return service
 

@@ -91,11 +91,13 @@ def add_requester_secret(service: Service, requester: str, name: str, value: Bod
 
 
 def _present(service: SecretService, secret: SecretId) -> Response:
+    """The answer whether a secret is stored. Raises NotFound if it is not."""
     if not service.has(secret):
         raise NotFound(what="secret")
     return Response(status_code=_DONE)
 
 
 def _added(service: SecretService, secret: SecretId, value: bytes, signature: str) -> Response:
+    """Store a secret and answer that it is. Raises NotSignedIn, Refused."""
     service.add(secret, value, signature)
     return Response(status_code=_DONE)

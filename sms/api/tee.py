@@ -62,4 +62,5 @@ def take_session(service: Service, session_id: str, signature: Signature) -> Ses
 
 
 def _written(found: FrameworkProperties) -> JSONResponse:
+    """A framework's properties as JSON in the names that workers read."""
     return JSONResponse(found.model_dump(by_alias=True, exclude_none=True))

@@ -55,7 +55,7 @@ class MongoSecretStore:
 
     @_answering()
     def bound_chain(self, chain_id: int) -> int:
-        """See the port."""
+        """The chain that the secrets are of: `chain_id` from the first call on, of whatever process."""
         own = {"_id": "of these secrets"}
         self._db["chain"].update_one(own, {"$setOnInsert": {"chain_id": chain_id}}, upsert=True)
         bound = self._db["chain"].find_one(own)
@@ -63,7 +63,7 @@ class MongoSecretStore:
 
     @_answering()
     def add(self, row: Row) -> bool:
-        """See the port."""
+        """Store a row; False, and nothing is changed, if its place is taken."""
         document = {"_id": row.place, **_sealed_fields(row.sealed)}
         if row.address is not None:
             document["address"] = row.address
@@ -77,33 +77,33 @@ class MongoSecretStore:
 
     @_answering()
     def replace(self, place: str, sealed: Sealed, was: Sealed | None = None) -> bool:
-        """See the port."""
+        """Put another value in the place; False if it is empty, or holds another than `was`, if that is given."""
         wanted = {"_id": place, **(_sealed_fields(was) if was else {})}
         return bool(self._secrets.update_one(wanted, {"$set": _sealed_fields(sealed)}).matched_count)
 
     @_answering()
     def has(self, place: str) -> bool:
-        """See the port."""
+        """Whether something is stored there."""
         return self._secrets.find_one({"_id": place}, {"_id": 1}) is not None
 
     @_answering()
     def find(self, places: Sequence[str]) -> Mapping[str, Row]:
-        """See the port."""
+        """What is stored at these places."""
         return {row.place: row for row in map(_row, self._secrets.find({"_id": {"$in": list(places)}}))}
 
     @_answering()
     def sealed_otherwise(self, key_id: str, limit: int) -> list[Row]:
-        """See the port."""
+        """Some of the rows that are encrypted with another key than this one."""
         return [_row(document) for document in self._secrets.find({"key_id": {"$ne": key_id}}).limit(limit)]
 
     @_answering()
     def uses(self, key_id: str) -> bool:
-        """See the port."""
+        """Whether a row is encrypted with this key."""
         return self._secrets.find_one({"key_id": key_id}, {"_id": 1}) is not None
 
     @_answering()
     def add_session(self, session: OpenSession) -> None:
-        """See the port."""
+        """Store a session, in place of what the worker had for the task before."""
         fields = {
             "session_id": session.session_id,
             "challenge": session.challenge,
@@ -116,12 +116,12 @@ class MongoSecretStore:
 
     @_answering()
     def take_session(self, session_id: str) -> bool:
-        """See the port."""
+        """Remove a session; False if it is not there: of several that take it at once, one does."""
         return bool(self._sessions.delete_one({"session_id": session_id}).deleted_count)
 
     @_answering()
     def session(self, session_id: str) -> OpenSession | None:
-        """See the port."""
+        """A session; None if it was taken, replaced, or never there."""
         found = self._sessions.find_one({"session_id": session_id})
         if found is None:
             return None
@@ -136,10 +136,12 @@ class MongoSecretStore:
 
 
 def _sealed_fields(sealed: Sealed) -> dict[str, Any]:
+    """Encrypted content as fields of a row."""
     return {"key_id": sealed.key_id, "content": sealed.content}
 
 
 def _row(document: dict[str, Any]) -> Row:
+    """A document as a row."""
     ends_at = document.get("ends_at")
     return Row(
         document["_id"],

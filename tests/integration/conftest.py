@@ -64,7 +64,7 @@ class Chain:
         return Market(CHAIN_ID, self.at.hub)
 
     def sender(self, index: int) -> DirectSender:
-        """Development account `index`; 0 is the deployer, 1 to 9 hold coins and RLC."""
+        """Development account `index`; 0 is the deployer, 1 to 9 hold native tokens and RLC."""
         kind = MiningSender if self.by_hand else DirectSender
         return kind(dev_key(index), self.rpc, CHAIN_ID)
 
@@ -74,10 +74,10 @@ class Chain:
 
 
 class MiningSender(DirectSender):
-    """An actor whose every batch is in a block when it is sent."""
+    """A sender whose every batch is in a block when it is sent."""
 
     def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
-        """As an Actor, then one block."""
+        """As DirectSender, then one block."""
         sent = super().send(calls)
         self.rpc.call("evm_mine")
         return sent

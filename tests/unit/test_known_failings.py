@@ -57,7 +57,7 @@ FAILINGS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "No replacement by fee, nonce 0 after an error of the node, a new transaction for each retry",
         (
-            (f"{LANE}/test_repair.py", "test_a_base_fee_above_the_cap_makes_the_lowest_nonce_dearer"),
+            (f"{LANE}/test_repair.py", "test_a_base_fee_above_the_cap_bumps_the_fee_of_the_lowest_nonce"),
             (f"{LANE}/rules/test_unknown.py", "test_a_head_that_cannot_be_read_costs_a_run_and_no_more"),
             (f"{LANE}/test_repair.py", "test_a_transaction_whose_acceptance_was_lost_is_not_sent_twice"),
         ),

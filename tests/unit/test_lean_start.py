@@ -27,6 +27,8 @@ print(json.dumps([sorted(sys.modules), gc.get_freeze_count(), gc.get_threshold()
 OF_THE_SCHEDULER = {"pipeline", "pymongo", "fastapi", "starlette", "uvicorn", "limits"}
 #: Celery's own command line and Flower, which is a program of its own.
 FOR_A_PROMPT = {"celery.bin.celery", "prompt_toolkit", "flower"}
+#: What libraries import where it is installed, as it is for tests.
+IF_INSTALLED = {"trio", "yaml", "OpenSSL", "limits.aio.storage"}
 #: (what it imports until its children are forked or its command runs, what must not be among it)
 KINDS: dict[str, tuple[str, Collection[str]]] = {
     "sluice settings": (
@@ -36,12 +38,20 @@ KINDS: dict[str, tuple[str, Collection[str]]] = {
         | FOR_A_PROMPT,
     ),
     "sluice scheduler run": (
-        "import ops.cli, ops.commands.run.scheduler, ops.preflight, ops.scheduler; ops.scheduler.preload_web3()",
-        {"py_ecc", "aiohttp", "docker", "workers"} | FOR_A_PROMPT,
+        """
+import ops.cli
+with ops.cli.lean_imports(): import ops.commands.run.scheduler, ops.preflight, ops.scheduler
+ops.scheduler.preload_web3()
+""",
+        {"py_ecc", "aiohttp", "docker", "workers"} | FOR_A_PROMPT | IF_INSTALLED,
     ),
     "sluice worker run": (
-        "import ops.cli, ops.commands.run.worker, workers.machine; workers.machine._warm_up()",
-        {"py_ecc", "aiohttp"} | OF_THE_SCHEDULER | FOR_A_PROMPT,
+        """
+import ops.cli
+with ops.cli.lean_imports(): import ops.commands.run.worker, workers.machine
+workers.machine._warm_up()
+""",
+        {"py_ecc", "aiohttp"} | OF_THE_SCHEDULER | FOR_A_PROMPT | IF_INSTALLED,
     ),
 }
 

@@ -1,18 +1,22 @@
 """Words that only we understood do not come back: each has a replacement from the field's own terms.
 
-A folder is listed once its prose is done. Matches are whole words in any case, in names, docstrings, comments and text.
+Matches are whole words in any case, in names, docstrings, comments and text: of code, tests, pages and alerts.
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-#: Folders whose prose is done.
-FOLDERS = ("bench", "beat", "chain", "config", "ops", "pipeline", "protocol", "sms", "workers")
+#: Where prose is: folders, and pages beside them.
+CODE = ("bench", "beat", "chain", "config", "ops", "pipeline", "protocol", "sms", "workers")
+FOLDERS = (*CODE, "docs", "monitoring", "tests")
+PAGES = ("README.md", "CHANGELOG.md", "SECURITY.md", "Makefile", "docker-compose.yml")
+WRITTEN = frozenset((".py", ".md", ".yml", ".yaml", ".json", ".js", ".html", ".css", ".sh"))
 #: What may not be written (a regular expression over one line), and what to write in its place.
 WORDS = (
     (r"\bPASSING\b", "transient errors"),
@@ -23,7 +27,7 @@ WORDS = (
     (r"\bcoins?\b", "native token; amounts in wei"),
     (r"\b(im)?patien(ce|t|tly)\b|Patient[A-Z]|PATIENCE", "timeout, `ConfirmTimeoutCelery`"),
     (r"\bwake-ups owed\b", "pending notifications"),
-    (r"\bincumbents?\b", "iExec Core or iExec Worker, with its version"),
+    (r"(?<![a-z])incumbents?(?![a-z])", "iExec Core or iExec Worker, with its version"),
     (r"\bidem\b", "say it again"),
     (r"\bset[ _]aside\b", "quarantined, with its reason"),
     (r"\b(said|say|says) so\b", "logged, reported (where)"),
@@ -35,7 +39,18 @@ WORDS = (
 
 
 #: Names of stored fields, which stay for the databases that have them.
-STORED = re.compile(r"    coins: Wei|\"coins\"|return self\.coins$")
+STORED = re.compile(r"    coins: Wei|\"coins\"|return self\.coins$|facts\.coins")
+#: Words that are ordinary English beside code: in pages, and in what tests play.
+IN_CODE = ("so\\b", "desk")
+
+
+@cache
+def _written() -> dict[Path, list[str]]:
+    """The lines of each file with prose; not of this one, which names the words."""
+    inside = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")))
+    paths = [path for path in inside if path.suffix in WRITTEN and "node_modules" not in path.parts]
+    found = [*paths, *(ROOT / page for page in PAGES)]
+    return {path: path.read_text().splitlines() for path in found if path != Path(__file__)}
 
 
 @pytest.mark.parametrize(("word", "instead"), WORDS)
@@ -43,9 +58,9 @@ def test_a_private_word_does_not_come_back(word: str, instead: str) -> None:
     pattern = re.compile(word, re.IGNORECASE if word.islower() else 0)
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
-        for folder in FOLDERS
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        for path, lines in _written().items()
+        if path.relative_to(ROOT).parts[0] in CODE or not any(each in word for each in IN_CODE)
+        for number, line in enumerate(lines, start=1)
         if pattern.search(line) and not STORED.search(line)
     ]
     assert not found, f"write {instead!r} in place of {word!r}:\n" + "\n".join(found)

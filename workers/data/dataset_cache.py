@@ -34,6 +34,7 @@ def provide(cached: Path, target: Path, fetch: Callable[[Path], object], mark: s
 
 
 def _linked(cached: Path, target: Path) -> bool:
+    """Link a cached dataset to `target` and mark it as used; whether it was there."""
     try:
         os.utime(cached)
         # The same bytes: the container sees its folder read-only and cannot change them.
@@ -55,6 +56,7 @@ def unused(cache: Path, now: float) -> list[tuple[Path, os.stat_result]]:
 
 
 def _files(cache: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The files of the cache with what the file system says of them."""
     for path in cache.iterdir() if cache.exists() else ():
         # Gone already: a task, or another process that tidies, was faster.
         with suppress(FileNotFoundError):
@@ -62,6 +64,7 @@ def _files(cache: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _partial(path: Path) -> bool:
+    """Whether a file of the cache is a download that is not finished."""
     return "." in path.name
 
 

@@ -320,6 +320,7 @@ def _get(
 def _copy(
     response: httpx.Response, write: Callable[[bytes], int], policy: DownloadPolicy, budget: DownloadBudget
 ) -> str:
+    """Write the response's bytes as they come; returns their SHA-256 in hex. Raises TooLarge, Refused."""
     digest = hashlib.sha256()
     total = 0
     promised = response.headers.get("content-length", "")
@@ -340,6 +341,7 @@ def _copy(
 
 
 def _addresses(host: str, port: int) -> list[str]:
+    """The IP addresses of a host. Raises StorageUnavailable, Refused."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:

@@ -60,6 +60,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
+    """The protobuf varint at a place of a message, and the place behind it. Raises BadMessage."""
     value = 0
     for shift in range(0, 64, 7):
         if at >= len(message):

@@ -116,6 +116,7 @@ def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
 
 
 def _is_address(host: str) -> bool:
+    """Whether a host is an IP address, not a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -137,6 +138,7 @@ def same_host(url: str, other: str) -> bool:
 
 
 def _place(url: str) -> tuple[str, str | None, int | None]:
+    """Scheme, host and port that a URL leads to. Raises Refused."""
     parts = _split(url)
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
@@ -196,6 +198,7 @@ def _host(name: str) -> str:
 
 
 def _split(url: str) -> SplitResult:
+    """The parts of a URL. Raises Refused for a malformed one."""
     try:
         # Half of a surrogate pair is no character, and no request can carry it.
         url.encode()

@@ -61,6 +61,7 @@ def fetch_datasets(
 
 
 def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, deadline: TaskDeadline) -> DownloadBudget:
+    """How many bytes and how long a task's inputs may take."""
     task_id = TaskId(assignment.task_id)
     return DownloadBudget(
         deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
@@ -87,6 +88,7 @@ def _dataset(
     policy: DownloadPolicy,
     budget: DownloadBudget,
 ) -> None:
+    """Put a task's dataset at `target`, from the cache or by download. Raises TaskFailure, TaskDeclined."""
     if target.exists():
         return
 
@@ -121,6 +123,7 @@ def _download_checked(
 
 @contextmanager
 def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
+    """Raise what goes wrong in the block as the app's failure, or as declined where it is this machine's."""
     try:
         yield
     except (RefusedHere, StorageUnavailable) as error:
@@ -130,4 +133,5 @@ def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
 
 
 def _failure(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:
+    """The failure of an input."""
     return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)

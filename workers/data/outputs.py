@@ -87,6 +87,7 @@ def require_fit(task_id: TaskId, folder: Path, result_limits: ResultLimits) -> i
 
 
 def _failure(task_id: TaskId, failure: Failure, why: str) -> TaskFailure:
+    """The failure of an app's output."""
     return TaskFailure(task=task_id, status=failure.status, cause=failure, why=why)
 
 
@@ -121,6 +122,7 @@ def _walk(task_id: TaskId, top: Path, result_limits: ResultLimits) -> _Tree:
 
 
 def _computed(task_id: TaskId, folder: Path, tree: _Tree, *, callback: bool) -> Computed:
+    """The app's computed.json. Raises TaskFailure if it is missing or wrong."""
     if COMPUTED_FILE not in tree.files:
         raise _failure(task_id, Failure.COMPUTED_FILE, "the app left no computed.json")
     handle = os.open(folder / COMPUTED_FILE, _OPEN_FLAGS)
@@ -152,6 +154,7 @@ def _zip(task_id: TaskId, folder: Path, tree: _Tree, zip_path: Path, result_limi
 
 
 def _require_size(task_id: TaskId, total: int, result_limits: ResultLimits) -> None:
+    """Raise TaskFailure for more bytes than the pool takes, TaskDeclined for more than this machine does."""
     pool = result_limits.pool_bytes or result_limits.total_bytes
     if total > pool:
         raise _failure(task_id, Failure.OUTPUT_ZIP, f"more than {pool} bytes of results")

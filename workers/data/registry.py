@@ -173,6 +173,7 @@ class RegistryImage:
         _require_digest(self._base, blob.digest, digest.hexdigest())
 
     def _document(self, wanted: str) -> tuple[bytes, str, str]:
+        """A manifest: its bytes, media type and digest. Raises StorageUnavailable, Refused."""
         content, kind = self._whole(f"/manifests/{quote(wanted, safe=':')}", {"accept": _ACCEPT}, _DOCUMENT_BYTES)
         digest = hashlib.sha256(content).hexdigest()
         if ":" in wanted:
@@ -180,6 +181,7 @@ class RegistryImage:
         return content, _kind(content, kind), f"sha256:{digest}"
 
     def _whole(self, path: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, str]:
+        """A short answer: its bytes and content type. Raises StorageUnavailable, Refused."""
         content, kind = bytearray(), ""
 
         def take(response: httpx.Response) -> None:
@@ -237,6 +239,7 @@ _ROOM_BYTES = 16 * 2**20
 
 
 def _body(response: httpx.Response, limit: int) -> bytes:
+    """An answer's bytes. Raises StorageUnavailable beyond the limit."""
     content = bytearray()
     for chunk in response.iter_raw():
         content += chunk
@@ -246,6 +249,7 @@ def _body(response: httpx.Response, limit: int) -> bytes:
 
 
 def _require_digest(place: str, wanted: str, found: str) -> None:
+    """Raise StorageUnavailable unless the content has the wanted digest."""
     if wanted != f"sha256:{found}":
         raise StorageUnavailable(what=place, why=f"content of another digest than {wanted[:80]} came")
 
@@ -278,6 +282,7 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in
 
 
 def _kind(content: bytes, header: str) -> str:
+    """A manifest's media type: its own word, else the header's."""
     try:
         return str(from_json(content).get("mediaType") or header)
     except (ValueError, AttributeError):
@@ -311,6 +316,7 @@ def _read_manifest(content: bytes, digest: str) -> Manifest:
 
 
 def _blob(entry: Mapping[str, object]) -> Blob:
+    """A layer or config that a manifest names. Raises ValueError."""
     digest, size = str(entry["digest"]), entry["size"]
     if _SHA256.fullmatch(digest) is None or type(size) is not int or not 0 <= size < 2**63:
         raise ValueError("a blob without digest or size")

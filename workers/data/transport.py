@@ -44,7 +44,7 @@ class _Whole:
         self._budget = budget
 
     def to_send(self, wanted: float | None) -> float:
-        """See `Limit`."""
+        """The time-out, in seconds, of connecting or of one write: `wanted`, or less if less is left."""
         self._budget.check()
         return self._budget.seconds(wanted)
 

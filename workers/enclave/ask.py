@@ -69,6 +69,7 @@ def take_session(service: Sessions, assignment: Assignment, deadline: TaskDeadli
 
 
 def _wait(task_id: TaskId, deadline: TaskDeadline, failures: int, cause: str, why: str) -> None:
+    """Wait before the next try at the secret service. Raises TaskDeclined when no time is left."""
     try:
         deadline.wait_before_retry(backoff(failures), why)
     except TaskDeclined as over:

@@ -35,7 +35,7 @@ class Work:
 
     @property
     def task_id(self) -> TaskId:
-        """Its task."""
+        """The replicate's task."""
         return TaskId(self.assignment.task_id)
 
     @property
@@ -45,7 +45,7 @@ class Work:
 
     @property
     def folders(self) -> TaskFolders:
-        """Its files."""
+        """Where the replicate's files are."""
         return self.layout.task(self.task_id)
 
 
@@ -94,16 +94,16 @@ class NoEnclave:
     work: Work
 
     def pre_compute(self, policy: DownloadPolicy) -> None:
-        """See `Enclave`."""
+        """Put dataset and input files where the app sees them. Raises TaskFailure, TaskDeclined."""
         work = self.work
         inputs.fetch(work.assignment, work.params, work.folders.inputs, work.layout, policy, work.deadline)
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
-        """See `Enclave`."""
+        """The app's container, with the variables that it gets here."""
         return spec
 
     def post_compute(self, limits: ResultLimits) -> PackedResult:
-        """See `Enclave`."""
+        """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
         return outputs.pack(
             self.work.task_id,
             self.work.folders.outputs,

@@ -24,7 +24,7 @@ class Simulated:
 
     @property
     def tag(self) -> Hash32:
-        """See `Framework`."""
+        """The bits of a tag that it serves."""
         return make_tag(*TDX_BITS)
 
     def require(self, engine: Engine) -> None:

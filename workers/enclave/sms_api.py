@@ -96,6 +96,7 @@ class SmsApi:
     def _ask(
         self, method: str, url: str, signed: Hash32, body: bytes | None = None, *, kind: str = "application/json"
     ) -> httpx.Response:
+        """Send a signed request to the secret service. Raises Unavailable."""
         headers = {
             "authorization": self._key.sign_message(to_bytes(signed)),
             "content-type": kind,
@@ -113,11 +114,14 @@ class SmsApi:
             raise Unavailable(what=self._name, why=type(error).__name__) from error
 
     def _odd(self, answer: httpx.Response) -> Unavailable:
+        """The error for an answer that means nothing here."""
         return Unavailable(what=self._name, why=f"it answers HTTP {answer.status_code}")
 
     def _require_encrypted(self, url: str) -> None:
+        """Raise BadSetting for a plain http URL, unless that is allowed."""
         require_encrypted("the pool's secret service", url, allowed=self._allow_plaintext)
 
     @property
     def _name(self) -> str:
+        """The service in error messages."""
         return f"the secret service at {self._url}"

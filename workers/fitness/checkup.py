@@ -62,6 +62,7 @@ class Checkup:
             write_whole(self._machine.layout.unconfined, finding.says)
 
     def _note(self, finding: CheckResult, now: float) -> None:
+        """Log a finding: once that a part is not fit, and once that it is again."""
         if finding.says.startswith(doctor.NOT_ASKED):
             # Why is logged with the part that did not answer; of this one, nothing new is known.
             return
@@ -74,6 +75,7 @@ class Checkup:
 
 
 def _examine(machine: Machine, now: float, thorough: bool) -> Iterator[CheckResult]:
+    """The findings of a checkup; a thorough one asks more of node, engine and broker."""
     yield doctor.disk(machine.settings)
     yield doctor.packet_filter(machine)
     yield doctor.images(machine, now)

@@ -338,7 +338,7 @@ def on_chain(machine: Machine, now: float, *, thorough: bool = True) -> list[Che
 def _wallet_on_chain(
     machine: Machine, hub: Hub, rpc: Rpc | RpcPool, now: float, on_top: Mapping[str, int] | None
 ) -> list[CheckResult]:
-    """Of `on_chain`; `on_top`: gas that the chain takes on top of a call's own, None: as it was."""
+    """The results of `on_chain`. `on_top`: gas that the chain takes on top of a call's own; None: as it was."""
     settings, wallet, head = machine.settings, machine.wallet, hub.head()
     least = machine.pool.least_stake
     account, (balance,) = hub.account(wallet, head), hub.balances([wallet], head)
@@ -381,6 +381,7 @@ def money(machine: Machine, seen: FeeMarket, surcharge: Mapping[str, int] | None
 
 
 def _found(part: str, ask: Callable[[], CheckResult]) -> CheckResult:
+    """The finding, or an error in its place."""
     try:
         return ask()
     except SluiceError as error:

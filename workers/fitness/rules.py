@@ -151,6 +151,7 @@ def images(refused: Sequence[RefusedImage], served: int, platform: str, now: flo
 
 
 def _limit_ends(limit: RefusedImage) -> float:
+    """When a registry's rate limit ends."""
     return limit.met_at + RATE_LIMIT_SECONDS if limit.until is None else limit.until
 
 
@@ -167,11 +168,12 @@ def _rate_limit_words(limits: Sequence[RefusedImage]) -> str:
 
 
 def _moment(seconds: float) -> str:
+    """A moment in UTC, to the second."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def clock(now: float, head_time: float, pool_time: float | None, block_time: float) -> CheckResult:
-    """This machine's clock against the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
+    """Judge this machine's clock by the newest block and the pool's clock, all in Unix seconds (`pool_time`: None if it
     is not known). An old head alone tells of the node: only the pool's clock shows that this one is ahead.
     """
     numbers = {"seconds_after_head": round(now - head_time, 1), "limit_seconds": CLOCK_SECONDS}

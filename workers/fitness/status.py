@@ -157,6 +157,7 @@ def status(settings: Settings, key: Key | None = None) -> Status:
 def _completed(
     settings: Settings, wallet: Wallet, trouble: list[str]
 ) -> tuple[Settings, PoolConfig | None] | tuple[None, None]:
+    """The settings completed by the pool; nothing, with why added to `trouble`, if it does not answer."""
     try:
         return completed_by_pool(settings, wallet)
     except SluiceError as error:
@@ -185,6 +186,7 @@ def _money(own: Settings, layout: Layout, wallet: Wallet) -> Money | None:
 
 
 def _runs(layout: Layout) -> bool:
+    """Whether the machine runs: it holds its lock then."""
     if not layout.locks.exists():
         return False
     with layout.lock("machine", wait=False) as free:
@@ -192,6 +194,7 @@ def _runs(layout: Layout) -> bool:
 
 
 def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerModel | None:
+    """The machine as the pool knows it; None, with why added to `trouble`."""
     try:
         with closing(PoolApi.of(settings)) as api:
             return api.worker(wallet)
@@ -204,6 +207,7 @@ def _at_pool(settings: Settings, wallet: Wallet, trouble: list[str]) -> WorkerMo
 
 
 def _on_chain(own: Settings, wallet: Wallet, trouble: list[str]) -> tuple[int, int, int] | None:
+    """Free stake, locked stake and balance of the wallet; None, with why added to `trouble`."""
     try:
         with closing(connect(own)) as rpc:
             hub = Hub(rpc, Contract(str(own.hub)))

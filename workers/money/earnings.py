@@ -86,6 +86,7 @@ class _Mined:
 
 
 def _mined(store: LaneStore, lane: LaneId, task: TaskId) -> _Mined:
+    """What the chain has of a task's transactions: gas, newest block, time."""
     keys = [Intent.new(lane.chain_id, lane.wallet, method, task).key for method in (CONTRIBUTE, REVEAL, SOLO)]
     records = [record for key in keys if (record := store.holding(lane, key)) is not None and record.mined is not None]
     blocks = [record.mined.block for record in records if record.mined is not None]

@@ -126,6 +126,7 @@ class Ledger:
         return found[deal_id]
 
     def _ask(self, deal_ids: Collection[str]) -> Mapping[str, NRlc]:
+        """The stake that a vote locks in each deal, by the chain; noted in the journal. Raises RpcUnavailable."""
         hub = self.hub()
         found: dict[str, NRlc] = {}
         for deal_id, answer in zip(deal_ids, hub.deals([DealId(each) for each in deal_ids]), strict=True):

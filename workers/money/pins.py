@@ -41,6 +41,7 @@ def keep(layout: Layout, own: Settings) -> None:
 
 
 def _of(own: Settings) -> dict[str, str]:
+    """The settings that must not change between starts, in lower case."""
     return {name: str(getattr(own, name)).lower() for name in _WORDS}
 
 

@@ -113,6 +113,7 @@ def begin(layout: Layout, made: Transfer, chain_id: int, now: float) -> Wish:
 
 
 def _write(layout: Layout, wish: Wish) -> None:
+    """Store a wanted deposit or withdrawal."""
     write_whole(layout.transfer, json.dumps(asdict(wish)))
 
 
@@ -168,11 +169,12 @@ def _why_dropped(wish: Wish, chain_id: int, now: float) -> str | None:
 
 
 def _dropped(wish: Wish, why: str) -> TransferDropped:
+    """The error for a deposit or withdrawal that was given up."""
     return TransferDropped(direction=wish.direction, amount=rlc(wish.amount), why=why)
 
 
 def _day(moment: float) -> str:
-    """Of Unix seconds, by the operator's wall clock."""
+    """A moment (Unix seconds) as text, by the operator's wall clock."""
     return datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M")
 
 

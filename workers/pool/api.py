@@ -203,6 +203,7 @@ class PoolApi:
     def _ask(
         self, method: str, path: str, answer: type[Answer], body: BaseModel | None = None, *, token: str | None = None
     ) -> Answer:
+        """Send a request with a JSON body and read the answer. Raises PoolUnavailable, BadInput."""
         return _read(self._send(method, path, token=token, content=_json(body)), answer)
 
     def _send(
@@ -215,6 +216,7 @@ class PoolApi:
         headers: Mapping[str, str] = _JSON,
         timeout: httpx.Timeout = _SHORT,
     ) -> httpx.Response:
+        """Send a request; the answer is bounded in size and time. Raises PoolUnavailable, BadInput."""
         authorization = {} if token is None else {"authorization": f"Bearer {token}"}
         # Packed, an answer of a few bytes could unpack to gigabytes.
         sent = {**headers, **authorization, "accept-encoding": "identity"}
@@ -239,6 +241,7 @@ class UnaskedApi(PoolApi):
         self.url = url
 
     def _send(self, *_: object, **__: object) -> NoReturn:
+        """Raise PoolUnavailable: nothing is sent."""
         raise PoolUnavailable(what=self.url, why="it is not asked, since what it is or says is refused")
 
 
@@ -268,6 +271,7 @@ class SignedInApi:
         return self._with_token(lambda token: self._api.put_result(token, task_id, zip_path, attestation))
 
     def _with_token(self, act: Callable[[str], _Result]) -> _Result:
+        """Call `act` with the token, and once more with a new one if the pool refuses it."""
         token = self._token()
         try:
             return act(token)
@@ -276,10 +280,12 @@ class SignedInApi:
 
 
 def _json(body: BaseModel | None) -> bytes | None:
+    """A request's body."""
     return None if body is None else body.model_dump_json(exclude_none=True).encode()
 
 
 def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
+    """The answer as its model. Raises BadMessage."""
     try:
         # A pool of a later release may add keys.
         return answer.model_validate_json(response.content, extra="ignore")
@@ -302,6 +308,7 @@ def _line(words: str) -> str:
 
 
 def _error(response: httpx.Response, url: str) -> SluiceError:
+    """The error that an answer's status stands for."""
     why = _words(response)
     if response.is_redirect:
         return BadMessage(why=f"it sends us on to {_line(response.headers.get('location', ''))}")

@@ -68,6 +68,7 @@ def reach(host: str, port: int, *, tls: bool, ca_file: Path | None) -> None:
 
 
 def _ask(connection: socket.socket) -> bytes:
+    """Send AMQP's greeting; returns the first bytes of the answer."""
     connection.sendall(_HELLO)
     answer = b""
     while len(answer) < _ANSWER_BYTES:

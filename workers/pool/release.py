@@ -21,6 +21,7 @@ def upgrade_notice(pool: str, own: str | None = None) -> str | None:
 
 
 def _numbers(release: str) -> tuple[int, ...]:
+    """The numbers of a release, to compare."""
     found = [int(part) for part in _NUMBERS.findall(release)[:_PARTS]]
     # 1.0 is 1.0.0.
     return tuple(found + [0] * (_PARTS - len(found)))

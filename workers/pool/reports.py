@@ -79,6 +79,7 @@ class Reports:
             self._thread.join(FLUSH_SECONDS)
 
     def _work(self) -> None:
+        """The thread: send reports in order until `close`."""
         while True:
             try:
                 act = self._waiting.get(timeout=self._until_start())
@@ -97,6 +98,7 @@ class Reports:
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _send_start(self) -> None:
+        """Send the oldest report that a task has started."""
         task_id = next(iter(self._starts))
         self._deliver(task_id, self._starts.pop(task_id)[1])
 
@@ -111,6 +113,7 @@ class Reports:
         self._deliver(task_id, report)
 
     def _deliver(self, task_id: TaskId, report: Report) -> None:
+        """Send a report, several times if need be; one that fails is logged and given up."""
         retrying = Retrying(
             stop=stop_after_attempt(TRIES),
             wait=wait_exponential_jitter(multiplier=0.2, max=5.0),

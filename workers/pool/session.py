@@ -52,4 +52,5 @@ class SessionFile:
             return session
 
     def _write(self, session: Session) -> None:
+        """Store the session for the machine's other processes."""
         write_whole(self._path, session.model_dump_json(), mode=0o600)

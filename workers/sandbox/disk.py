@@ -86,6 +86,7 @@ def require_free_space(
 
 
 def _almost_full(folder: Path) -> str:
+    """How little of the disk is free, in words."""
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize >> 20
     return f"this machine's disk has only {free} MiB and {found.f_favail} inodes free"
@@ -167,6 +168,7 @@ def _memory_device() -> int:
 
 
 def _blames_app(verdict: TaskFailure | None) -> bool:
+    """Whether the verdict is that the app took more than its deal allows, not more than this machine has."""
     return verdict is not None and not isinstance(verdict, TaskDeclined)
 
 
@@ -219,6 +221,7 @@ class DiskWatch:
             raise verdict
 
     def _watch(self) -> None:
+        """The thread: look at the disk, the more often the faster it fills, until the app has ended."""
         pause, last_share = self._every, 0.0
         while not self._over.wait(pause):
             try:
@@ -237,6 +240,7 @@ class DiskWatch:
                 pause = min(max((share - 1) / lost_a_second / 2, LEAST_CHECK_SECONDS), self._every)
 
     def _end(self, verdict: TaskFailure) -> None:
+        """Kill the app for taking too much."""
         self._verdict = verdict
         log.warning("The app takes too much disk.", action="disk_over", task=self._task_id, why=str(verdict))
         try:
@@ -245,6 +249,7 @@ class DiskWatch:
             log.warning("The app is not killed yet.", action="disk_kill", task=self._task_id, why=str(error))
 
     def _fullest(self) -> tuple[float, Path]:
+        """The share that is free of the fullest disk, and the disk."""
         return min((free_share(disk, self._floor), disk) for disk in self._disks())
 
     def _look(self, full: Path | None) -> TaskFailure | None:
@@ -263,6 +268,7 @@ class DiskWatch:
         return found
 
     def _judge(self, place: Place) -> TaskFailure | None:
+        """The verdict on one place of the app's: the app's failure, declined, or None."""
         here = f"{place.name} holds more than {place.max_bytes} bytes, the most that this machine keeps for it"
         paths = place.paths()
         if not paths:
@@ -278,4 +284,5 @@ class DiskWatch:
         return self._declined(f"{here}, with what is allocated behind the ends of its files", UNCLEAR_END)
 
     def _declined(self, why: str, cause: str = MACHINE_FAILED) -> TaskDeclined:
+        """The verdict that this machine cannot hold what the app writes."""
         return TaskDeclined(task=self._task_id, cause=cause, why=why)

@@ -81,6 +81,7 @@ def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
 
 
 def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehearsal:
+    """Run a container as an app's would be run and look what it reaches."""
     limits, sandbox = machine.limits, machine.sandbox
     folders = machine.layout.task(task)
     spec = ContainerSpec(
@@ -148,6 +149,7 @@ UNSEEN = f"{FILTERED}; {NOT_TRIED}"
 
 
 def _with_names(layout: Layout, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the hosts of the allow list resolved. Raises BadSetting."""
     try:
         return app_names.with_names(layout, spec)
     except RefusedHere as error:
@@ -179,6 +181,7 @@ def remove_strays(engine: Engine, layout: Layout, wallet: Wallet, own: TaskId) -
 
 
 def _remove(engine: Engine, layout: Layout, task: TaskId, containers: Sequence[str]) -> None:
+    """Remove the containers and the folder of a rehearsal."""
     for container in containers:
         engine.remove(container)
     layout.task(task).remove()
@@ -255,6 +258,7 @@ def _require_names(engine: Engine, container: str, machine: Machine) -> None:
 def _look(
     engine: Engine, machine: Machine, container: str, spec: ContainerSpec, apart: AppNetwork, outside: Target | None
 ) -> str | None:
+    """What the container reaches, in words; None if this process cannot look into it. Raises BadSetting if too much."""
     with closing(socket.create_server((apart.gateway, 0))) as listener:
         own: Target = (apart.gateway, listener.getsockname()[1])
         forbidden = {own: "this machine", METADATA: f"{METADATA[0]}, where clouds keep credentials"}

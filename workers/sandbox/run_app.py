@@ -194,6 +194,7 @@ def _never_ended(state: ContainerState) -> bool:
 
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> ContainerExit:
+    """Wait for the app's end or kill it at its time limit. Raises TaskFailure, TaskDeclined, EngineUnavailable."""
     tries.in_a_row = 0
     with run.watch(container) as disk:
         in_time = run.engine.wait(container, seconds)
@@ -220,6 +221,7 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
 
 
 def _ended(run: AppRun, container: str, state: ContainerState, *, killed: bool) -> ContainerExit:
+    """How an app has ended and what it printed. Raises EngineTrouble."""
     if state.running or state.started is None or state.finished is None:
         raise EngineTrouble(
             what=run.engine.host, why=f"the engine says that the container has ended, and that it is {state.status}"

@@ -54,6 +54,7 @@ class SeenScratch:
         self._known: tuple[tuple[Path, ...], int] | None = None
 
     def _ask(self) -> tuple[tuple[Path, ...], int]:
+        """The container's scratch folders and processes, asked of the engine once."""
         if self._known is None:
             self._known = _seen(self._engine, self._container)
         return self._known
@@ -121,6 +122,7 @@ def nameless(processes: Iterable[Path]) -> list[Path]:
 
 
 def _open_files(processes: Iterable[Path]) -> Iterator[os.DirEntry[str]]:
+    """The open files of processes."""
     for folder in processes:
         with suppress(OSError), os.scandir(folder / "fd") as entries:
             yield from entries

@@ -127,6 +127,7 @@ def _report_again(context: WorkerContext, replicate: Replicate) -> None:
 
 
 def _compute(context: WorkerContext, replicate: Replicate) -> None:
+    """Run the app of a task, store its result or failure in the journal and report it."""
     task_id = replicate.task_id
     context.reports.send(task_id, Report(step=Step.STARTED))
     attempt = _Attempt(context.now())
@@ -232,22 +233,19 @@ def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: 
 
 
 def _task_deadline(context: WorkerContext, replicate: Replicate, work: float) -> TaskDeadline:
-    task_id = replicate.task_id
-    return TaskDeadline(
-        task_id,
-        replicate.assignment.contribution_deadline,
-        context.now,
-        lambda: _aborted(context, task_id),
-        work=work,
-    )
+    """The time that a task has left. `work`: seconds that are kept for what follows."""
+    aborted, until = partial(_aborted, context, replicate.task_id), replicate.assignment.contribution_deadline
+    return TaskDeadline(replicate.task_id, until, context.now, aborted, work=work)
 
 
 def _aborted(context: WorkerContext, task_id: TaskId) -> bool:
+    """Whether the task was aborted meanwhile."""
     known = context.journal.find(task_id)
     return known is None or known.stage not in COMPUTING
 
 
 def _params(replicate: Replicate) -> DealParams:
+    """The deal's parameters. Raises TaskFailure for what cannot be read or served."""
     assignment = replicate.assignment
     try:
         params = read_params(assignment.params)
@@ -308,6 +306,7 @@ def _run(
 
 
 def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextManager[tuple[str, ...]]:
+    """The GPU that the app gets, held for the block; none if its tag demands none."""
     machine = context.machine
     if not needs_gpu(Hash32(assignment.tag)):
         return nullcontext(())
@@ -340,6 +339,7 @@ def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, contain
 
 
 def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
+    """Store and report that this machine declines the task."""
     cause = worded(declined.cause, str(declined.fields["why"]))
     if context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code):
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
@@ -380,6 +380,7 @@ def remove_container(context: WorkerContext, container: str) -> None:
 
 
 def _outcome(ended: ContainerExit) -> str:
+    """How an app has ended, as a label of metrics."""
     if ended.timed_out:
         return "timeout"
     if ended.out_of_memory:
@@ -388,8 +389,10 @@ def _outcome(ended: ContainerExit) -> str:
 
 
 def _failed(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:
+    """The failure of an app."""
     return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)
 
 
 def _declined(task_id: TaskId, cause: str, why: str) -> TaskDeclined:
+    """The error by which this machine declines a task."""
     return TaskDeclined(task=task_id, cause=str(cause), why=why)

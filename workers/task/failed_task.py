@@ -64,6 +64,7 @@ def require_promised(task_id: TaskId, sandbox: Sandbox, why: str, *, gpu: bool =
 
 
 def _last_line(output: bytes) -> str:
+    """The last line that an app printed."""
     return output.decode(errors="replace").strip().rpartition("\n")[2] or "it printed no error"
 
 

@@ -236,6 +236,7 @@ class Journal:
         self._db.executemany("DELETE FROM replicates WHERE task_id = ?", [(task_id,) for task_id in task_ids])
 
     def _step(self, task_id: TaskId, stage: ReplicateStage, now: float, **columns: str | int | None) -> bool:
+        """Move a replicate to a stage, if it may go there from where it is; whether it did."""
         given = {name: value for name, value in columns.items() if value is not None}
         before = sorted(ALLOWED_BEFORE[stage])
         changes = ", ".join(f"{name} = ?" for name in ("stage", "updated_at", *given))
@@ -248,6 +249,7 @@ class Journal:
 
 
 def _replicate(row: tuple[str | int | float | None, ...]) -> Replicate:
+    """A row as a replicate."""
     task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at, signed = row
     return Replicate(
         task_id=TaskId(str(task_id)),

@@ -83,4 +83,5 @@ def _pinned_at(name: str) -> int | None:
 
 
 def _for_contract(replicate: Replicate) -> bool:
+    """Whether the result also goes to a callback contract."""
     return replicate.assignment.callback != ZERO_ADDRESS and replicate.callback_data is not None

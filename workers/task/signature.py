@@ -34,6 +34,7 @@ def admits(context: WorkerContext, assignment: Assignment) -> bool:
 
 
 def _why_not(context: WorkerContext, assignment: Assignment) -> str | None:
+    """Why an assignment is not the pool's; None if it is signed by its scheduler."""
     pool = context.machine.pool
     try:
         signer = recover_assignment_signer(assignment, pool.chain_id, pool.workerpool)

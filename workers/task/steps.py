@@ -67,6 +67,7 @@ def contribute_and_finalize(context: WorkerContext, task_id: TaskId) -> bool:
 
 
 def _commit(context: WorkerContext, replicate: Replicate, intent: Intent) -> None:
+    """Hand a vote to the lane and note that in the journal."""
     # First the lane, then the journal: a crash between the two repeats the first, which changes nothing. Woken last,
     # so that the lane hardly ever sends what the journal does not know of (`votes_first` sees to the rest).
     context.lane.submit([intent])
@@ -113,6 +114,7 @@ def _report_reveals(context: WorkerContext, report: RunReport) -> None:
 
 
 def _note_given_up(context: WorkerContext, report: RunReport) -> None:
+    """End tasks whose vote the lane has given up, and report them."""
     for intent in report.ended:
         if intent.state is not IntentState.FAILED or intent.method not in (votes.CONTRIBUTE, votes.SOLO):
             continue
@@ -187,6 +189,7 @@ def hand_back(context: WorkerContext, task_id: TaskId, why: str) -> None:
 
 
 def _with_result(context: WorkerContext, task_id: TaskId) -> Replicate | None:
+    """The task's replicate if it has a result; None else, which is logged."""
     replicate = context.journal.find(task_id)
     if replicate is None or replicate.stage not in WITH_RESULT:
         stage = None if replicate is None else replicate.stage

@@ -66,6 +66,7 @@ def _enclave(replicate: Replicate) -> dict[str, str]:
 
 
 def _digest(replicate: Replicate) -> Hash32:
+    """The digest of the replicate's result. Raises BadMessage without one."""
     if replicate.digest is None:
         raise BadMessage(why=f"task {replicate.task_id} has no result yet")
     return replicate.digest

@@ -372,7 +372,7 @@ def _find_undone(context: RunContext) -> list[NonceRecord]:
 
 
 def _filter_replaced(context: RunContext, records: Sequence[NonceRecord]) -> list[NonceRecord]:
-    """Those of the records whose block was replaced. A record above the node's head counts as not replaced."""
+    """The records whose block was replaced. A record above the node's head counts as not replaced."""
     numbers = sorted({record.mined.block for record in records if record.mined is not None})
     headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
     now = {

@@ -117,7 +117,7 @@ def choose(
 
 
 def _in_time(context: RunContext, chosen: Chosen, queued: Sequence[Intent]) -> list[Intent]:
-    """Those that may still be sent; the others end unsent."""
+    """The intents that may still be sent; the others end unsent."""
     now = context.clock()
     for intent in queued:
         if intent.overdue(now):

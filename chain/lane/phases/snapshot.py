@@ -167,7 +167,7 @@ def take_snapshot(
 
 
 def _tells_enough(told: Known[_Header] | Unknown, mined: Mined | None) -> bool:
-    """Whether an announced header serves for the head."""
+    """Whether an announced header tells all that is needed of the newest block."""
     if not isinstance(told, Known) or told.value.base_fee is None:
         return False
     return mined is None or mined.block <= told.value.number

@@ -191,6 +191,7 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _table(by: str, lines: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> RenderableType:
+    """The ledger's lines and their total as a table, without columns that hold nothing."""
     used = [column for column in _AMOUNTS if total[column[1]]]
     by_worker = by == "worker"
     titles = (by, *(("machine",) if by_worker else ("transactions",)), *(title for title, _, _ in used))
@@ -206,6 +207,7 @@ def _table(by: str, lines: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 
 def _forecast(found: Mapping[str, Any]) -> str:
+    """What the open deals will bring, as a sentence."""
     says = (
         f"{count(found['tasks'], 'task')} of {count(found['deals'], 'deal')} bring"
         f" the scheduler {rlc(found['scheduler_nrlc'])} RLC"
@@ -215,6 +217,7 @@ def _forecast(found: Mapping[str, Any]) -> str:
 
 
 def _outside(item: Mapping[str, Any]) -> str:
+    """A change of the wallet's balance that is not of the lane, as a sentence."""
     between = f"between blocks {item['after_block']} and {item['until_block']}"
     if item["until_block"] - item["after_block"] == 1:
         between = f"in block {item['until_block']}"

@@ -121,6 +121,7 @@ def _finish(api: OperatorApi, found: Mapping[str, Any], wait: float, *, as_json:
 
 
 def _print_made(made: Mapping[str, Any], stake: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print a finished deposit or withdrawal, and the stake after it."""
     if as_json:
         account = {"free_nrlc": stake["free_nrlc"], "locked_nrlc": stake["locked_nrlc"]}
         print(json.dumps({**made, **account, "done": True}, indent=1))
@@ -159,4 +160,5 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _say(words: str) -> None:
+    """Print words for people on standard error."""
     Console(stderr=True, soft_wrap=True, highlight=False).print(words)

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from chain.contracts.ens_names import wallets_of
 from config.settings import settings
-from config.values.types import is_address
 from ops.admin import keys, screen
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.machines.enrolment import Mode
@@ -24,11 +24,10 @@ from pipeline.flow.machines.enrolment import Gate
 from pipeline.store.client import Store, answering
 from pipeline.store.machine.enrolment import MOST_USES, overridden
 from protocol.errors import BadSetting, NotFound
-from protocol.types import Wallet
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
-Wallets = Annotated[list[str], typer.Argument(metavar="WALLET…", help="Addresses of wallets.")]
+Wallets = Annotated[list[str], typer.Argument(metavar="WALLET…", help="Wallets: addresses or ENS names.")]
 Note = Annotated[str, typer.Option("--note", help="Why, for people who read the list.")]
 
 #: Rows of each list that `show` prints.
@@ -65,14 +64,6 @@ def _open_gate() -> Iterator[Gate]:
     store = Store.open(now)
     with BrokerAdmin.from_settings(now) as broker:
         yield Gate(store.workers, store.enrolment, broker, now)
-
-
-def _parse_wallets(wallets: Sequence[str]) -> list[Wallet]:
-    """The wallets given on the command line, each once, in lower case. Raises BadSetting for what is no address."""
-    for wallet in wallets:
-        if not is_address(wallet):
-            raise BadSetting(name="WALLET", why=f"{wallet!r} is no address", fix="Write 0x and 40 hex digits.")
-    return [Wallet(wallet) for wallet in dict.fromkeys(wallet.lower() for wallet in wallets)]
 
 
 def _print_answer(as_json: bool, answer: dict[str, Any], *lines: str) -> None:
@@ -162,7 +153,7 @@ def _policy(
 
 def _act_on_each(wallets: Sequence[str], did: str, act: Any, *, dry_run: bool, as_json: bool) -> None:
     """Call `act` for each wallet, unless `dry_run`, and print what was done (`did`)."""
-    found = _parse_wallets(wallets)
+    found = wallets_of(settings(), wallets)
     if not dry_run:
         with _open_gate() as gate:
             for wallet in found:

@@ -93,6 +93,7 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
 
 
 def _gas(found: Mapping[str, Any]) -> str | None:
+    """What the wallet holds for gas and how long it lasts, as text; None if the node did not say."""
     held, tasks, says = native(found["gas_balance_wei"]), found["gas_for_tasks"], found["gas_says"]
     lasts = "" if says is None else f"; {says}"
     return None if held is None else f"{held}: enough for {count(tasks, 'task')} at the present price{lasts}"

@@ -36,7 +36,9 @@ def _init(
     new_wallet: Annotated[
         bool, typer.Option("--new-wallet", help="Make a wallet, which must be given the workerpool then.")
     ] = False,
-    hub: Annotated[str | None, typer.Option("--hub", help="PoCo hub. Default: the chain's, where it is known.")] = None,
+    hub: Annotated[
+        str | None, typer.Option("--hub", help="PoCo hub, address or ENS name. Default: the chain's, if known.")
+    ] = None,
     chain_id: Annotated[
         int | None, typer.Option("--chain-id", help="The chain that the node must be on. Default: the node's.")
     ] = None,

@@ -15,6 +15,7 @@ from rich.table import Table
 from chain.keystore import load_key
 from config.logging import configure
 from config.metrics_folder import share
+from config.processes.lean_imports import lean_imports
 from config.settings import settings
 from ops.admin import screen
 from ops.admin.screen import DryRun, Json
@@ -67,16 +68,26 @@ def _run(only: Only = None, wait: Wait = None) -> None:
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
     # Imported here: help and mistakes should be printed at once, and the processes are many.
-    from ops import preflight  # noqa: PLC0415
+    with lean_imports():
+        from chain.rpc.library import load_web3  # noqa: PLC0415
+        from ops import preflight  # noqa: PLC0415
 
     key, wanted = preflight.check(now, only or ())
     seconds = preflight.WAIT_SECONDS if wait is None else wait
+    # Before the child that asks the servers: it would load it for itself, and that took as long as all else it does.
+    load_web3()
     now = preflight.resolve_names(now, wait=seconds)
-    preflight.require(now, key, wait=seconds)
+    preflight.require(now, key, wait=seconds, meanwhile=_import_scheduler)
     preflight.require_free_name(now, wanted, wait=seconds)
     from ops import scheduler  # noqa: PLC0415
 
     scheduler.run(now, key.wallet, wanted)
+
+
+def _import_scheduler() -> None:
+    """Import all that the scheduler's processes run: as long as it takes to ask the servers."""
+    with lean_imports():
+        import ops.scheduler  # noqa: F401, PLC0415
 
 
 def _doctor(as_json: Json = False) -> None:

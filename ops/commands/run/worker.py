@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from config.logging import configure
+from config.processes.lean_imports import lean_imports
 from config.settings import settings
 from ops.admin import worker_commands
 from ops.machine import fund_commands
@@ -65,7 +66,8 @@ def _run(take_over: TakeOver = False) -> None:
     configure(now, process="worker")
     structlog.contextvars.bind_contextvars(machine=now.worker_name)
     # Imported here: help and errors of settings should come at once.
-    from workers import machine  # noqa: PLC0415
+    with lean_imports():
+        from workers import machine  # noqa: PLC0415
 
     machine.run(now, take_over=take_over)
 

@@ -37,7 +37,7 @@ def _ls(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="Lines at most.")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Those that failed first come first, each with the task that it was to run and the queue where it failed.
+    """The messages that failed too often, the oldest first, each with its task and the queue where it failed.
 
     Exit code 1 if there are any.
     """

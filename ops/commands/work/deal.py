@@ -65,6 +65,7 @@ def _show(
 
 
 def _drawn(found: Mapping[str, Any]) -> RenderableType:
+    """A deal and its tasks as `sluice deal` prints them."""
     stake = found["worker_stake_nrlc"]
     facts = {
         "deal": found["deal_id"],
@@ -85,4 +86,5 @@ def _drawn(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _or_dash(value: object) -> str:
+    """A value as text, a dash for none."""
     return "–" if value is None else str(value)

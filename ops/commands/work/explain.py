@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from config.settings import settings
+from config.values.types import ENS_NAME
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import Json
@@ -19,7 +21,10 @@ def register(app: typer.Typer) -> None:
 
 def _explain(
     anything: Annotated[
-        str, typer.Argument(metavar="ID", help="Id of a task or a deal, the beginning of one, or a machine's wallet.")
+        str,
+        typer.Argument(
+            metavar="ID", help="Id of a task or a deal, the beginning of one, or a machine's wallet or its ENS name."
+        ),
     ],
     as_json: Json = False,
 ) -> None:
@@ -27,6 +32,10 @@ def _explain(
 
     The answer comes from the same functions that decide.
     """
+    if ENS_NAME.fullmatch(anything):
+        from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
+
+        (anything,) = wallets_of(settings(), [anything])
     found = OperatorApi.open().get(f"/explain/{anything}")
     lines = [Text(f"{found['kind']} {found['id']}"), *(Text(f"  {screen.printable(says)}") for says in found["says"])]
     screen.show(found, screen.stacked(*lines), as_json=as_json)

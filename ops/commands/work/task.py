@@ -143,4 +143,5 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
 
 
 def _date(at: float) -> str:
+    """A moment in UTC, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at))

@@ -116,6 +116,7 @@ def heal(member: Member) -> None:
 
 
 def _heal(three: Sequence[Member]) -> None:
+    """Take back all partitions among these members."""
     groups = [member.group for member in three if member.group is not None]
     if groups and partition.possible():
         # Whoever may not see the rules, as root in a container, could not have made any.
@@ -129,12 +130,14 @@ def _was_started(folder: Path, names: Sequence[str] = tuple(map(str, members.NUM
 
 
 def _group(member: Member) -> int:
+    """The control group that a member's packets are told apart by. Raises MissingTool without root."""
     if member.group is None:
         raise partition.needs_root()
     return member.group
 
 
 def _nodes(settings: Settings, ports: StackSettings, three: tuple[Member, ...]) -> rabbitmq.Nodes:
+    """The three RabbitMQ nodes of a cluster."""
     user, password = credentials(settings)
     vhosts = (settings.amqp_core_vhost, settings.amqp_pool_vhost)
     return rabbitmq.Nodes(three[0].folder.parent, ports.rabbitmq_port, user, password, vhosts, three)

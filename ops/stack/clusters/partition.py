@@ -71,6 +71,7 @@ def needs_root(why: str = "this process is not root's") -> MissingTool:
 
 
 def _comment(group: int) -> str:
+    """The comment by which iptables rules of a partition are found again."""
     return f"sluice-partition-{group}"
 
 

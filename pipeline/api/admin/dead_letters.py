@@ -60,10 +60,12 @@ def _move(services: Services, action: str, ids: list[str] | None, *, dry_run: bo
 
 
 def _letters(services: Services) -> DeadLetters:
+    """The queue of dead letters."""
     return DeadLetters(core_app(services.settings), services.pool.scheduler)
 
 
 def _line(letter: DeadLetter) -> DeadLine:
+    """A dead letter as the operator's API shows it."""
     return DeadLine(
         id=letter.id,
         task=letter.task,

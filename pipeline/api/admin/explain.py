@@ -48,6 +48,7 @@ def explain(anything: AnyId, services: Reader) -> Explanation:
 
 
 def _task(services: Services, task_id: TaskId) -> Explanation:
+    """Why a task does not go on. Raises NotFound."""
     task = services.store.tasks.get_task(task_id)
     if task is None:
         raise NotFound(what=f"task {task_id}")
@@ -56,12 +57,14 @@ def _task(services: Services, task_id: TaskId) -> Explanation:
 
 
 def _said(line: TaskLine) -> str:
+    """What an open task waits for."""
     if line.why:
         return line.why
     return f"It is {line.stage} and waits for nothing."
 
 
 def _deal(services: Services, deal_id: DealId) -> Explanation:
+    """Why a deal does not go on: its open tasks by what they wait for. Raises NotFound."""
     stored = services.store.deals.stored(deal_id)
     if stored is None:
         raise NotFound(what=f"deal {deal_id}")
@@ -78,6 +81,7 @@ def _deal(services: Services, deal_id: DealId) -> Explanation:
 
 
 def _of_state(stored: StoredDeal) -> str | None:
+    """Why a deal as a whole does not go on; None if that depends on its tasks."""
     return {
         NEW: "Its tasks are not all stored yet: it was seen a moment ago, or the chain cannot be read.",
         ORPHANED: "A reorganisation took its block off the chain; it goes on if the deal comes back.",
@@ -86,5 +90,6 @@ def _of_state(stored: StoredDeal) -> str | None:
 
 
 def _indexes(indexes: list[int]) -> str:
+    """The first of a deal's task indexes, and how many more there are."""
     shown = ", ".join(map(str, indexes[:NAMED]))
     return shown if len(indexes) <= NAMED else f"{shown} and {len(indexes) - NAMED} more"

@@ -51,6 +51,7 @@ def gas_days(services: Services, balance: Wei) -> GasDays:
 
 
 def _length(seconds: float) -> str:
+    """A length of time in hours, or in minutes below one hour."""
     return f"{seconds / _HOUR:.1f} h" if seconds >= _HOUR else f"{max(1.0, seconds / 60):.0f} min"
 
 

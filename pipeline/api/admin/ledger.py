@@ -93,6 +93,7 @@ def accept(services: Operator, wanted: AcceptedBlock, dry_run: DryRun = False) -
 
 
 def _ledger(services: Services) -> WalletLedger:
+    """The ledger of the scheduler's wallet."""
     hub = Hub(services.rpc, services.pool.hub)
     return WalletLedger.of(services.settings, services.store, hub, services.pool.scheduler, services.clock)
 
@@ -111,6 +112,7 @@ def _machines(services: Services, moved: Iterable[Movement]) -> Mapping[Wallet, 
 
 
 def _forecast(services: Services, hub: Hub) -> ForecastModel | None:
+    """What the open deals will bring; None if the node does not show their terms."""
     try:
         found: Forecast = forecast(services.store, hub)
     except (RpcUnavailable, RpcError) as error:
@@ -127,6 +129,7 @@ def _forecast(services: Services, hub: Hub) -> ForecastModel | None:
 
 
 def _line(found: Line, names: Mapping[Wallet, str]) -> LedgerLine:
+    """A line of the ledger as the operator's API shows it."""
     amounts = {f"{kind}_nrlc": found.amounts.get(kind, 0) for kind in Kind}
     return LedgerLine(
         key=found.key,

@@ -111,8 +111,8 @@ def publish(services: Operator, dry_run: DryRun = False) -> Changed:
 
 @router.post("/orders/cancel", summary="Cancel orders")
 def cancel(services: Operator, wanted: CancelledOrders, dry_run: DryRun = False) -> OrdersCancelled:
-    """They are unpublished, and closed on chain if somebody may have a copy. One that is named is replaced by what the
-    policy says; with `all`, nothing is offered until `publish`.
+    """Withdraw orders: they are unpublished, and closed on chain if somebody may have a copy. One that is named is
+    replaced by what the policy says; with `all`, nothing is offered until `publish`.
     """
     if bool(wanted.orders) == wanted.all:
         raise BadMessage(why="give hashes of orders, or `all`")
@@ -154,11 +154,13 @@ def _for(closes: int, cost: Wei | None) -> str:
 
 
 def _view(services: Services) -> OrderView:
+    """The pool's orders beside policy, supply and market, as the process that keeps them sees them."""
     hub = Hub(services.rpc, services.pool.hub)
     return read_view(services.settings, services.store, hub, services.pool.workerpool, services.clock())
 
 
 def _closes_on_chain(view: OrderView) -> bool:
+    """Whether withdrawn orders are also closed by a transaction."""
     return view.policy is None or view.policy.close_on_chain
 
 
@@ -218,6 +220,7 @@ def _cost(services: Services, orders: Iterable[OrderRecord]) -> Wei | None:
 
 
 def _line(services: Services, order: OrderRecord) -> OrderLine:
+    """An order as the operator's API shows it."""
     state, tx, fee = _close(services, order)
     return OrderLine(
         order_hash=order.order_hash,

@@ -122,6 +122,7 @@ def queues(services: Reader) -> list[QueueLine]:
 
 
 async def _events(request: Request, services: Services) -> AsyncIterator[str]:
+    """The pool's state as server-sent events, one every LIVE_SECONDS, until the client has gone."""
     while not await request.is_disconnected():
         report = await latest(services.monitor)
         found = await run_in_threadpool(request.app.state.answers.get, "status", partial(_status, services, report))
@@ -130,6 +131,7 @@ async def _events(request: Request, services: Services) -> AsyncIterator[str]:
 
 
 def _status(services: Services, report: HealthReport | None) -> Status:
+    """The pool's state: alerts, work by stage, machines, money."""
     settings = services.settings
     facts = None if report is None else report.facts
     node = facts.node if facts is not None and isinstance(facts.node, NodeFacts) else None
@@ -157,6 +159,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
 
 
 def _paused(services: Services) -> PauseModel | None:
+    """Since when and why the operator has paused the pool; None if it is not, or MongoDB does not answer."""
     try:
         with pymongo.timeout(DATABASE_SECONDS):
             pause = services.store.pause.state()
@@ -196,11 +199,13 @@ def _work(services: Services, head: BlockNumber | None) -> Work | None:
 
 
 def _stage(stage: TaskStage, found: StageCount, now: float) -> StageLine:
+    """How many tasks are in a stage, and the age of the oldest."""
     age = None if found.oldest is None else max(0.0, now - found.oldest)
     return StageLine(stage=str(stage), count=found.count, oldest_seconds=age)
 
 
 def _alerts(report: HealthReport | None, work: Work | None, now: float) -> list[Alert]:
+    """Parts of the pool that are not well, each with what to do."""
     found = []
     if report is None:
         says = "no report on the pool's health could be made in time"
@@ -241,5 +246,6 @@ def _needs(services: Services, facts: Facts | None, work: Work | None) -> list[A
 
 
 def _tasks_paid_for(node: NodeFacts, keep_balance: int) -> int:
+    """For how many tasks the wallet's balance pays the gas."""
     each = task_cost(node.max_fee, 0)
     return max(0, node.balance - keep_balance) // each if each else 0

@@ -129,6 +129,7 @@ def _move(services: Services, direction: Direction, amount: NRlc, *, dry_run: bo
 
 
 def _model(found: Progress, *, resumed: bool = False) -> TransferModel:
+    """A deposit or withdrawal as the operator's API shows it."""
     return TransferModel(
         direction=found.wish.direction,
         amount_nrlc=found.wish.amount,
@@ -143,6 +144,7 @@ def _model(found: Progress, *, resumed: bool = False) -> TransferModel:
 
 
 def _spend(services: Services) -> SpendCap:
+    """What the lane has spent in the last day, and what the cap leaves."""
     cap = services.settings.daily_spend_cap_wei
     spent, _ = GasBook(database(services.settings), _lane(services)).spent(services.clock() - DAY_SECONDS)
     return SpendCap(cap_wei=cap, spent_wei=spent, left_wei=None if cap is None else max(0, cap - spent))
@@ -156,6 +158,7 @@ def _last_price(services: Services, hub: Hub) -> int | None:
 
 
 def _transfers(services: Services) -> StakeTransfers:
+    """Deposits and withdrawals by the scheduler's lane."""
     db = database(services.settings)
     return StakeTransfers(
         services.store.transfers, _lane(services), MongoStore(db), services.notifier.send_lane, services.clock
@@ -163,8 +166,10 @@ def _transfers(services: Services) -> StakeTransfers:
 
 
 def _lane(services: Services) -> LaneId:
+    """The scheduler's lane."""
     return LaneId(services.settings.chain_id, services.pool.scheduler)
 
 
 def _hub(services: Services) -> Hub:
+    """The hub, for reads."""
     return Hub(services.rpc, services.pool.hub)

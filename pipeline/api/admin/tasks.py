@@ -129,5 +129,6 @@ def _reasons(services: Services, tasks: Sequence[TaskRecord]) -> dict[TaskId, st
 
 
 def _place(before: str | None) -> Place | None:
+    """Where the next page begins, from `<block>:<task id>`; None at the first."""
     block, _, last = (before or "").partition(":")
     return (BlockNumber(int(block)), last) if last else None

@@ -38,11 +38,11 @@ async def index() -> FileResponse:
 
 @router.get("/page/page.css")
 async def style() -> FileResponse:
-    """Its style."""
+    """The page's style sheet."""
     return FileResponse(_FOLDER / "page.css", headers=_HEADERS)
 
 
 @router.get("/page/page.js")
 async def script() -> FileResponse:
-    """Its script."""
+    """The page's script."""
     return FileResponse(_FOLDER / "page.js", headers=_HEADERS)

@@ -65,7 +65,7 @@ def show_worker(wallet: HexAddress, services: Reader) -> WorkerShow:
 
 @router.post("/workers/{wallet}/drain", summary="Give a machine nothing new")
 def drain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
-    """It finishes what it has and stays signed in; `undrain` takes that back."""
+    """Drain a machine: it finishes what it has and stays signed in; `undrain` takes that back."""
     return _limit_slots(services, wallet, 0, "is drained", dry_run=dry_run)
 
 
@@ -88,7 +88,9 @@ def slots(
 
 @router.post("/workers/{wallet}/ban", summary="Ban a machine")
 def ban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
-    """It is cut off now and cannot sign in; its tasks go to others after their timeouts. Its votes stay on chain."""
+    """Ban a machine: it is cut off now and cannot sign in; its tasks go to others after their timeouts. Its votes stay
+    on chain.
+    """
     worker = known(services, wallet)
     if not dry_run:
         bans.ban(services.store.workers, services.broker, worker.wallet, services.clock())
@@ -98,7 +100,7 @@ def ban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Chan
 
 @router.post("/workers/{wallet}/unban", summary="Lift a ban")
 def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
-    """It may sign in again, which it does by itself if it still runs."""
+    """End a ban: the machine may sign in again, which it does by itself if it still runs."""
     worker = known(services, wallet)
     if not dry_run:
         bans.unban(services.store.workers, worker.wallet)

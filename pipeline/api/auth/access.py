@@ -14,6 +14,7 @@ from protocol.types import Wallet
 
 
 def _services(request: Request) -> Services:
+    """What is behind the routes of this application, as a dependency of routes."""
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
@@ -31,11 +32,12 @@ def _signed_in(services: Access, authorization: _Token = "") -> Wallet:
 
 
 def _signed_in_lately(services: Access, authorization: _Token = "") -> Wallet:
-    """The same, but a ban or revocation by another process may count KEPT_SECONDS later."""
+    """The wallet of a request's token; a ban or revocation by another process may count KEPT_SECONDS later."""
     return _wallet_of(services, authorization, kept_seconds=KEPT_SECONDS)
 
 
 def _wallet_of(services: Access, authorization: str, *, kept_seconds: float = 0.0) -> Wallet:
+    """The wallet whose token a request carries. Raises NotSignedIn, Refused for a banned one."""
     keys = {key.id: key.token for key in services.keys.verifying(services.clock())}
     token = read_token(keys, authorization, services.clock())
     terms = services.store.workers.token_terms(token.wallet, kept_seconds=kept_seconds)

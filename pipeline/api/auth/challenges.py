@@ -47,4 +47,5 @@ def reopen_challenge(
 
 
 def _tag(key: bytes, wallet: Wallet, head: bytes) -> bytes:
+    """The authentication code of a challenge for a wallet: only we can have made one that fits."""
     return hmac.new(key, wallet.encode() + head, hashlib.sha256).digest()[:_TAG_BYTES]

@@ -70,6 +70,7 @@ def _challenge(key: bytes, wallet: Wallet, window: int) -> str:
 
 
 def _typed_data(pool: LogDomain, challenge: str) -> TypedData:
+    """The EIP-712 data that a requester signs to read logs, as the iExec SDK makes it."""
     return {
         "types": {
             "EIP712Domain": [

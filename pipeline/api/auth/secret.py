@@ -64,5 +64,5 @@ class KeyRing(KeyFile[Keys]):
 
 
 def _verifying(keys: tuple[Keys, ...], now: float) -> list[Keys]:
-    """The newest, and those that have had a newer one for less than OVERLAP_SECONDS."""
+    """The keys that verify: the newest, and those that have had a newer one for less than OVERLAP_SECONDS."""
     return [*keys[:1], *(key for newer, key in pairwise(keys) if now < newer.made_at + OVERLAP_SECONDS)]

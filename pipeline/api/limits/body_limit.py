@@ -70,6 +70,7 @@ class BodyLimit:
 
 
 async def _in_time(receive: Receive, deadline: float) -> Message:
+    """The next part of a request's body. Raises HTTPException 408 at the deadline."""
     try:
         async with asyncio.timeout_at(deadline):
             return await receive()
@@ -78,4 +79,5 @@ async def _in_time(receive: Receive, deadline: float) -> Message:
 
 
 def _small_limit(method: str, path: str) -> int:
+    """Most bytes of a body that is no result: a report may carry what an app printed."""
     return REPORT_BYTES if method == "POST" and _REPORT.match(path) else SMALL_BYTES

@@ -39,6 +39,7 @@ class AddressLimit:
 
 
 def _kind(path: str) -> str | None:
+    """The rate limit that a costly route has beside that of all requests; None for other routes."""
     if path.startswith(("/workers/challenge", "/workers/login")):
         return "sign_in"
     if path.rstrip("/").endswith("/logs") or path.startswith(("/tasks/logs/", "/deals/")):

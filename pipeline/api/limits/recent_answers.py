@@ -52,10 +52,12 @@ class RecentAnswers:
             turn.release()
 
     def _recent(self, name: str, seconds: float) -> tuple[float, Any] | None:
+        """When an answer was made, and the answer; None if it is older than `seconds`."""
         found = self._made.get(name)
         return found if found is not None and self._clock() < found[0] + seconds else None
 
     def _wait_for(self, name: str, turn: threading.Lock) -> None:
+        """Wait for the turn to make an answer. Raises Unavailable if too many wait, or for too long."""
         with self._guard:
             if self._waiting >= MOST_WAITING:
                 raise Unavailable(what=name, why="other requests wait for the same answer")

@@ -122,6 +122,7 @@ async def remove_old_always(folder: Path, clock: Callable[[], float]) -> None:
 
 
 def _check_offset(rest: Rest, held: int) -> None:
+    """Raise WrongOffset if the rest of a zip begins behind what is here of it."""
     if rest.first > held:
         raise WrongOffset(held=held, why=f"no more is here of the zip, so it cannot go on at {rest.first}")
 
@@ -137,10 +138,12 @@ def _stays(error: BaseException) -> bool:
 
 
 def _path(folder: Path, task_id: TaskId, wallet: Wallet, sha256: str) -> Path:
+    """The file with the part of a zip that has come so far."""
     return folder / f"{task_id}.{wallet}.{sha256}{_SUFFIX}"
 
 
 def _parts(folder: Path, those: str = "*") -> list[Path]:
+    """The files with parts of zips, of all tasks or of those whose name fits."""
     return list(folder.glob(those + _SUFFIX))
 
 

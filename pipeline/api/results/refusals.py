@@ -17,7 +17,7 @@ class Refusals:
         self._last: tuple[float, str] | None = None
 
     def refused(self, why: str) -> None:
-        """A result could not be stored."""
+        """Note that a result could not be stored."""
         self._last = (self._clock(), why)
 
     def stored(self) -> None:

@@ -75,6 +75,7 @@ class Repacked:
 
 
 def _info(name: str, attributes: int) -> zipfile.ZipInfo:
+    """The entry of a file in a zip whose bytes are the same on every machine."""
     info = zipfile.ZipInfo(name, DATE)
     info.external_attr = attributes
     # Unix, whatever this process runs on: the same bytes everywhere.

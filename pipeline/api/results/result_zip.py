@@ -140,6 +140,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _check_end(path: Path) -> None:
+    """Raise BadMessage unless the file ends like a plain zip of a size that can be looked through."""
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - _END.size - _LOCATOR_BYTES))
@@ -206,6 +207,7 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[bytes]
 
 
 def _sha256(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """SHA-256 of a file in the zip, unpacked piece by piece."""
     digest = hashlib.sha256()
     for chunk in _content(archive, info):
         digest.update(chunk)

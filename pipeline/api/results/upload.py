@@ -193,6 +193,7 @@ def _share(services: Access, task: TaskRecord, replicate: Replicate, twin: Repli
 def _note(
     services: Access, task: TaskRecord, replicate: Replicate, stored: Stored, callback_data: str | None, begun: float
 ) -> Stored:
+    """Store that a result is kept, show the upload in Flower, and return what the machine is told."""
     link = stored.link
     parts.remove_parts(services.uploads, task.task_id, replicate.wallet)
     services.store.tasks.record_upload(
@@ -214,6 +215,7 @@ def _file(services: Access, task: TaskRecord, wallet: Wallet, rest: Rest | None)
 
 @contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
+    """A file for an upload that is removed after the block."""
     descriptor, name = tempfile.mkstemp(dir=folder, suffix=".zip")
     os.close(descriptor)
     path = Path(name)
@@ -246,6 +248,9 @@ def _store(
 
 
 def _check(services: Access, task: TaskRecord, path: Path, attested: Attestation | None) -> CheckedResult:
+    """Look through a result's zip, by the rules for those signed in an enclave if it is. Raises BadMessage,
+    Unavailable.
+    """
     unpacked = _most_unpacked(services)
     if attested is None:
         return check_result(path, callback=task.has_callback, max_unpacked=unpacked)

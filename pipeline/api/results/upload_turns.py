@@ -89,6 +89,7 @@ class UploadTurns:
             self._unproven -= unproven
 
     def _fits(self, folder: Path, size: int, *, proven: bool) -> bool:
+        """Whether the disk has room for a result beside those that are coming; newcomers' get half of it."""
         free = shutil.disk_usage(folder).free
         return free >= self._promised + 2 * size and (proven or free >= 2 * (self._unproven + size))
 

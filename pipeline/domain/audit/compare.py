@@ -98,6 +98,7 @@ def _facts(view: ChainView) -> object:
 
 
 def _words(view: ChainView) -> str:
+    """A task's state on chain in words."""
     votes = count(len(view.contributions), "vote")
     return f"{view.status.name} with {votes}, {len(view.revealed)} revealed"
 
@@ -213,6 +214,7 @@ def _deals(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
 
 
 def _terms(deal: DealRecord) -> dict[str, object]:
+    """The terms of a stored deal that are compared, by name."""
     return {
         "app": deal.app,
         "requester": deal.requester,
@@ -228,6 +230,7 @@ def _terms(deal: DealRecord) -> dict[str, object]:
 
 
 def _terms_on_chain(deal: Deal) -> dict[str, object]:
+    """The terms of the deal on chain that are compared, by name."""
     return {
         "app": deal.app,
         "requester": deal.requester,

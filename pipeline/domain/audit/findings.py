@@ -87,6 +87,6 @@ class Unasked:
 
 
 def lasting(first: Collection[Difference], second: Collection[Difference]) -> list[Difference]:
-    """Those of the second reading that the first one found too, word for word: what is on its way has moved."""
+    """The second reading's differences that the first one found too, word for word: what is on its way has moved."""
     before = set(first)
     return [difference for difference in second if difference in before]

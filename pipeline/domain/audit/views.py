@@ -74,7 +74,9 @@ class DatabaseView:
 
 @dataclass(frozen=True, slots=True)
 class PoolOnChain:
-    """The same of the contracts, at the same block. A deal that is None is not there; one left out was not told."""
+    """Tasks and deals as the contracts have them, at one block. A deal that is None is not there; one left out was not
+    told.
+    """
 
     tasks: Mapping[TaskId, ChainView] = field(default_factory=dict)
     deals: Mapping[DealId, Deal | None] = field(default_factory=dict)

@@ -67,6 +67,7 @@ def needs(facts: Facts | None, quarantined: int, unservable: Sequence[Unservable
 
 
 def _stake(facts: Facts, *, paid: bool) -> list[Need]:
+    """Whether the scheduler's free stake is running out. `paid`: deals lock stake here."""
     node = facts.node
     if not isinstance(node, NodeFacts) or node.stake is None or node.locked is None:
         return []
@@ -80,6 +81,7 @@ def _stake(facts: Facts, *, paid: bool) -> list[Need]:
 
 
 def _dead(facts: Facts) -> list[Need]:
+    """Whether there are dead letters."""
     queues = facts.broker.queues if isinstance(facts.broker, BrokerFacts) else ()
     dead = sum(queue.ready + queue.unacknowledged for queue in queues if queue.name == topology.DEAD_QUEUE)
     if not dead:

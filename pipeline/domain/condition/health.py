@@ -94,6 +94,7 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
 
 
 def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> HealthPart | None:
+    """The verdict on what a server told; not well if it did not answer; None if it was not asked."""
     if facts is None:
         return None
     if isinstance(facts, NoAnswer):
@@ -102,6 +103,7 @@ def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> H
 
 
 def _database(facts: DatabaseFacts) -> HealthPart:
+    """Whether MongoDB keeps what it confirms."""
     if facts.replicated:
         return HealthPart(ok=True, detail="a replica set")
     return HealthPart(
@@ -180,6 +182,7 @@ def _agrees(ahead: float, age: float) -> bool:
 
 
 def _clock(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
+    """Whether this machine's clock agrees with the chain and with the other servers."""
     age = _age(node, facts)
     if not _clock_is_off(node, facts, pool):
         return HealthPart(ok=True, detail="it agrees with the chain")
@@ -197,6 +200,7 @@ def _clock(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
 
 
 def _chain(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
+    """Whether the node's head is new enough, and if not, why."""
     age = _age(node, facts)
     if age <= stale_after(pool.block_time) or _clock_is_off(node, facts, pool):
         return HealthPart(ok=True, detail=f"head is block {node.head}")
@@ -213,6 +217,7 @@ def _chain(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> HealthPart:
 
 
 def _ownership(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
+    """Whether our wallet owns the workerpool."""
     if node.owner == pool.wallet:
         return HealthPart(ok=True, detail=f"{pool.wallet} owns the workerpool")
     return HealthPart(
@@ -229,6 +234,7 @@ def task_cost(max_fee: Wei, keep_balance: int) -> Wei:
 
 
 def _gas(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
+    """Whether the wallet can pay the gas of a task."""
     need = task_cost(node.max_fee, pool.keep_balance)
     if node.balance >= need:
         return HealthPart(ok=True, detail=f"{amount(node.balance)}; a task needs up to {amount(need)}")
@@ -268,6 +274,7 @@ def _last(by: str | None) -> str:
 
 
 def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: ExpectedPool) -> HealthPart:
+    """Whether blocks are read as they come. `watched`: seconds since the monitor began."""
     if cursor is None:
         behind, late = node.head - pool.start_block, watched >= START_SECONDS
         place = "no block read yet"
@@ -285,6 +292,7 @@ def _watcher(node: NodeFacts, cursor: BlockRef | None, watched: float, pool: Exp
 
 
 def _audit(facts: AuditFacts, now: float) -> HealthPart:
+    """Whether the last audit found differences."""
     age = max(0.0, now - facts.at)
     ago = f"{age / _HOUR:.0f} h ago" if age >= _HOUR else f"{age / 60:.0f} min ago"
     asked = f"; could not be asked: {', '.join(facts.unasked)}" if facts.unasked else ""
@@ -298,6 +306,7 @@ def _audit(facts: AuditFacts, now: float) -> HealthPart:
 
 
 def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
+    """Whether transactions go out: no halt, nothing stuck, none waiting for too long."""
     if facts.halted is not None:
         return HealthPart(
             ok=False,
@@ -321,6 +330,7 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
 
 
 def _results(facts: ResultFacts) -> HealthPart:
+    """Whether results could be stored lately."""
     if facts.refused_since >= REFUSED_SECONDS:
         return HealthPart(ok=True, detail="none was refused lately")
     return HealthPart(
@@ -332,6 +342,7 @@ def _results(facts: ResultFacts) -> HealthPart:
 
 
 def _machines(facts: MachineFacts) -> HealthPart:
+    """Whether any machine can work, and if not, why."""
     if facts.able:
         return HealthPart(ok=True, detail=f"{facts.able} can work")
     if not facts.enrolled:

@@ -134,6 +134,7 @@ def decide_listed(policy: Policy, applicant: Applicant, now: float) -> Decision:
 
 
 def _by_invite(applicant: Applicant, now: float) -> Decision:
+    """The decision on an applicant in a pool that takes machines by invitation."""
     invite = applicant.invite
     if not applicant.brought_code:
         return _refuse("this pool takes new machines by invitation: set SLUICE_INVITE to a code of its operator")
@@ -147,6 +148,7 @@ def _by_invite(applicant: Applicant, now: float) -> Decision:
 
 
 def _on_chain(policy: Policy, applicant: Applicant) -> Decision | None:
+    """The refusal of an applicant with too little stake or score; None if it has enough."""
     if (policy.least_stake > 0 and applicant.stake is None) or (policy.least_score > 0 and applicant.score is None):
         return Decision(Answer.ASK_AGAIN, "the chain does not say now what this wallet has staked and earned")
     if applicant.stake is not None and applicant.stake < policy.least_stake:
@@ -163,6 +165,7 @@ def _on_chain(policy: Policy, applicant: Applicant) -> Decision | None:
 
 
 def _in_number(policy: Policy, applicant: Applicant) -> Decision | None:
+    """The refusal of an applicant beyond the number of machines; None if there is room."""
     if applicant.listing is Listing.ALLOWED:
         return None
     if policy.most_machines is not None and applicant.machines >= policy.most_machines:
@@ -179,4 +182,5 @@ def _in_number(policy: Policy, applicant: Applicant) -> Decision | None:
 
 
 def _refuse(why: str) -> Decision:
+    """The decision to refuse."""
     return Decision(Answer.REFUSE, why)

@@ -34,6 +34,7 @@ def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: flo
 
 
 def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]:
+    """What keeps a machine from work whatever the task."""
     silent = now - worker.seen_at
     rests = worker.rest_until - now
     left = count(len(worker.held), "task")
@@ -83,6 +84,7 @@ def _slots(worker: WorkerRecord) -> str:
 
 
 def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
+    """Whether a machine may be given the waiting tasks, as half a sentence."""
     return {
         None: "it may be given them now",
         Obstacle.ENCLAVE: "they are for enclaves and the pool does not serve them",
@@ -96,4 +98,5 @@ def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
 
 
 def _native(wei: Wei) -> str:
+    """An amount of the native token."""
     return f"{wei / 10**18:.6g} of the native token"

@@ -137,10 +137,12 @@ def total(lines: Iterable[Line]) -> Line:
 
 
 def _place(by: By, line: Line) -> tuple[float, str]:
+    """The sort key of a line: tasks by time, all else by name."""
     return line.at if by is By.TASK else 0.0, line.key
 
 
 def _keys_of_cost(by: By, cost: NonceCost) -> list[str]:
+    """The lines that a transaction's cost belongs to."""
     if by is By.DAY:
         return [_day(cost.at)]
     if by is By.KIND:
@@ -150,6 +152,7 @@ def _keys_of_cost(by: By, cost: NonceCost) -> list[str]:
 
 
 def _key_of_movement(by: By, movement: Movement) -> str:
+    """The line that a movement of RLC belongs to."""
     if by is By.DAY:
         return _day(movement.at)
     if by is By.KIND:

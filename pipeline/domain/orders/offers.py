@@ -2,7 +2,7 @@
 
     order of the policy, and machines can serve all that is left of it ──► published
     otherwise                                                          ──► withdrawn ─► unpublished, closed on chain
-    room beside all orders that somebody can still buy from            ──► a new order, shared among the offers
+    capacity beside all orders that somebody can still buy from            ──► a new order, shared among the offers
 
 Withdrawing never waits: with the last machine, every order goes. Signing does: for the blocks that the watcher follows,
 for what was withdrawn to be closed on chain, and `steady_seconds` after an order of the same offer, so that machines
@@ -28,7 +28,7 @@ from pipeline.domain.orders.records import (
     Withdraw,
     Withdrawal,
 )
-from pipeline.domain.orders.room import Demand, PoolTerms, Room
+from pipeline.domain.orders.spare_capacity import Demand, PoolTerms, SpareCapacity
 from pipeline.domain.records import TaskRecord, WorkerRecord
 from protocol.poco.money import pool_stake
 from protocol.poco.orders import WorkerpoolOrder
@@ -38,7 +38,7 @@ from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, Hash32, NRlc
 MOST_LIVE = 40
 #: What does not wait for the market comes first, and what takes an offer back before what makes one.
 _URGENCY: tuple[type[OrderAction], ...] = (Withdraw, Close, End, Unpublish, Sign, Publish, Recheck)
-#: Parts into which the room is divided to be shared out among the offers.
+#: Parts into which the capacity is divided to be shared out among the offers.
 PARTS = 50
 
 
@@ -60,9 +60,9 @@ class Supply:
     #: Whether no machine that was right on chain was heard of for so long that newcomers decide tasks of any trust.
     newcomers_decide: bool = False
 
-    def room(self) -> Room:
-        """The room beside what is sold."""
-        return Room.beside(self.machines, self.waiting, newcomers_decide=self.newcomers_decide)
+    def capacity(self) -> SpareCapacity:
+        """The capacity beside what is sold."""
+        return SpareCapacity.beside(self.machines, self.waiting, newcomers_decide=self.newcomers_decide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +107,12 @@ def offered(orders: Sequence[OrderRecord]) -> int:
 
 def _withdrawals(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[Withdraw]:
     """Orders that must not be offered any more."""
-    room, found = supply.room(), []
+    capacity, found = supply.capacity(), []
     ratio = supply.terms.worker_stake_ratio if supply.terms is not None else 0
     # The oldest first: a smaller order that was signed for what is left stays.
     for order in sorted((each for each in book.orders if each.live and each.remaining), key=lambda each: each.number):
         why = _why_not(policy, order, supply, book, now)
-        if why is None and not room.fits(Demand.of(order.order, ratio), order.remaining):
+        if why is None and not capacity.fits(Demand.of(order.order, ratio), order.remaining):
             why = Withdrawal.CAPACITY
         if why is not None:
             found.append(Withdraw(order.order_hash, why))
@@ -137,6 +137,7 @@ def _why_not(
 
 
 def _sells(offer: Offer, order: OrderRecord) -> bool:
+    """Whether an order is what the offer asks for now."""
     return order.of(offer.category, offer.trust, offer.tag) and order.order.workerpoolprice == offer.price
 
 
@@ -159,7 +160,7 @@ def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: 
 
 
 def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> list[Sign]:
-    """New orders for the room that is left beside all others."""
+    """New orders for the capacity that is left beside all others."""
     unfit = (
         supply.paused
         or supply.outage
@@ -172,14 +173,14 @@ def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> 
     if unfit or supply.terms is None or policy.market is None or len(live) >= MOST_LIVE:
         return []
     ratio, stake = supply.terms.worker_stake_ratio, supply.terms.stake
-    room = supply.room()
+    capacity = supply.capacity()
     # What is withdrawn counts until it is closed on chain: whoever has a copy can buy from it.
     open_orders = [*live, *(order for order in book.orders if order.open_to_buyers and policy.close_on_chain)]
     for order in open_orders:
-        room.put(Demand.of(order.order, ratio), book.left(order))
+        capacity.put(Demand.of(order.order, ratio), book.left(order))
         stake = NRlc(stake - book.left(order) * pool_stake(order.order.workerpoolprice))
     there = {offer: sum(book.left(order) for order in live if _sells(offer, order)) for offer in policy.offer}
-    more = _share_out(policy.offer, there, room, ratio, stake)
+    more = _share_out(policy.offer, there, capacity, ratio, stake)
     return [
         Sign(offer.category, offer.trust, offer.tag, offer.price, count, policy.market)
         for offer, count in more.items()
@@ -202,11 +203,11 @@ def _steady(policy: OrderPolicy, offer: Offer, there: int, book: Book, now: floa
 
 
 def _share_out(
-    offers: Sequence[Offer], there: dict[Offer, int], room: Room, ratio: int, stake: NRlc
+    offers: Sequence[Offer], there: dict[Offer, int], capacity: SpareCapacity, ratio: int, stake: NRlc
 ) -> dict[Offer, int]:
-    """How many more tasks of each offer there is room and stake for, in proportion to the offers' shares."""
+    """How many more tasks of each offer there is capacity and stake for, in proportion to the offers' shares."""
     more = dict.fromkeys(offers, 0)
-    piece = max(1, room.free // PARTS)
+    piece = max(1, capacity.free // PARTS)
     going = list(offers)
     while going:
         offer = min(going, key=lambda each: (there[each] + more[each]) / each.share)
@@ -214,7 +215,7 @@ def _share_out(
         locked = pool_stake(offer.price)
         if locked:
             wanted = min(wanted, stake // locked)
-        count = room.put(Demand.of(_sample(offer), ratio), wanted) if wanted > 0 else 0
+        count = capacity.put(Demand.of(_sample(offer), ratio), wanted) if wanted > 0 else 0
         more[offer] += count
         stake = NRlc(stake - count * locked)
         if count < piece:

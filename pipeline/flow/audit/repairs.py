@@ -69,16 +69,19 @@ def _read_events(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
 
 
 def _read_deals(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
+    """Have deals read from the chain again."""
     deals = [each.deal for each in repairs if isinstance(each, ReadDeal)]
     scheduler.store.deals.read_again(deals)
     scheduler.notifier.send_ingest(deals)
 
 
 def _free_slots(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
+    """Give slots back that no task needs."""
     scheduler.store.workers.release([(each.wallet, each.task) for each in repairs if isinstance(each, FreeSlot)])
 
 
 def _look_again(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
+    """Have tasks decided upon as if nothing had been submitted for them."""
     tasks = [each.task for each in repairs if isinstance(each, LookAgain)]
     scheduler.store.tasks.forget_sent(tasks)
     scheduler.notifier.send_advance(tasks)
@@ -94,6 +97,7 @@ def _remove_users(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
 
 
 def _sign_in_again(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
+    """End tokens, so that machines sign in again and get their queues anew."""
     for each in repairs:
         if isinstance(each, SignInAgain):
             scheduler.store.workers.end_tokens(each.wallet, scheduler.clock())

@@ -171,7 +171,7 @@ class Reading:
         return found
 
     def _deal_rows(self, deal_ids: set[DealId]) -> list[DealRow]:
-        """Those of these deals that are ingested and were on no page before, with the number of their tasks."""
+        """Which of these deals are ingested and were on no page before, with the number of their tasks."""
         store = self.scheduler.store
         ready = store.deals.ready(deal_ids - self._compared)
         self._compared |= deal_ids
@@ -179,7 +179,7 @@ class Reading:
         return [DealRow(deal, counts[deal.deal_id]) for deal in ready]
 
     def _read_tasks(self, database: DatabaseView) -> PoolOnChain | None:
-        """The same tasks and deals by the contracts; None if the node does not tell, and then it is asked no more."""
+        """What the contracts say of tasks and deals; None if the node does not tell, and then it is asked no more."""
         if self._block is None:
             return None
         hub, tasks = self.scheduler.hub, [stored.record.task_id for stored in database.tasks]
@@ -203,6 +203,7 @@ class Reading:
         return PoolOnChain(tasks=views, deals=told)
 
     def _stop_asking(self, error: Exception) -> None:
+        """Ask the chain no more in this audit, and note why."""
         self.unasked["the chain"] = str(error)
         self._block = self._explained = None
 
@@ -289,6 +290,7 @@ class Reading:
         return PoolOnChain(tasks=page.tasks, deals=page.deals, locked=locked, events=events, lane=lane)
 
     def _broker(self) -> BrokerView | None:
+        """Machines as RabbitMQ knows them; None, with why noted, if it does not answer."""
         try:
             with BrokerAdmin.from_settings(self.scheduler.settings) as admin:
                 return BrokerView(*admin.machines())
@@ -297,6 +299,7 @@ class Reading:
             return None
 
     def _storage(self, results: Sequence[KeptResult]) -> StorageView | None:
+        """Which results IPFS keeps; None, with why noted, if it does not answer."""
         try:
             with closing(Ipfs(self.scheduler.settings.ipfs_api)) as ipfs:
                 return StorageView({result.cid: ipfs.pinned(result.cid) for result in results})

@@ -146,6 +146,7 @@ def admit(
 
 
 def _use_invite(enrolment: Enrolment, wallet: Wallet, code: str, now: float) -> None:
+    """Use up an invite for a wallet and allow the wallet. Raises Refused."""
     if not enrolment.use(code, wallet, now):
         raise Refused(why="the invite code in SLUICE_INVITE is used up: ask the pool's operator for another")
     if enrolment.put_if_absent(wallet, Listing.ALLOWED, now, "by invite") is Listing.DENIED:
@@ -161,6 +162,7 @@ def chain_facts(rpc: JsonRpc, hub: Contract, wallet: Wallet) -> tuple[NRlc, int]
 
 
 def _asked(chain_facts: ChainFactsOf, wallet: Wallet) -> tuple[NRlc | None, int | None]:
+    """The wallet's stake and score on chain; None for both if the chain does not say."""
     try:
         return chain_facts(wallet)
     except (RpcUnavailable, RpcError, BadMessage) as error:
@@ -245,6 +247,7 @@ def reset_policy(gate: Gate, now: float) -> list[Wallet]:
 
 
 def _cut_off(gate: Gate, now: float) -> list[Wallet]:
+    """Revoke the machines that the policy no longer admits; returns them."""
     refused = no_longer_admitted(gate, gate.policy, now)
     for wallet in refused:
         revoke(gate, wallet, now)

@@ -40,4 +40,5 @@ def _could_take(worker: WorkerRecord, task: TaskRecord) -> bool:
 
 
 def _is_low(task: TaskRecord) -> bool:
+    """Whether machines that were never right on chain may decide the task alone."""
     return task.trust <= NEWCOMERS_DECIDE

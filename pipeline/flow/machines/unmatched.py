@@ -34,6 +34,7 @@ def reasons(tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequ
 
 
 def _nearest(task: TaskRecord, capacities: Sequence[Capacity]) -> str:
+    """What keeps the machine that comes closest to taking the task from it."""
     if not capacities:
         return "no_machine"
     # A machine without an obstacle of its own was given to another task of the round, or is too new for this one.

@@ -146,6 +146,7 @@ class WalletLedger:
         return self._with_native(view, books.native, passage, passage.holdings)
 
     def _with_native(self, view: LedgerView, before: Mark, passage: Passage, holdings: Holdings) -> LedgerView:
+        """The view with what changed the native balance beside the lane, or why that is not known."""
         now = Mark(passage.last.number, holdings.balance, holdings.count)
         waiting = self.gas.unsettled(before.count, now.count)
         if waiting:
@@ -207,9 +208,11 @@ class WalletLedger:
         return self.movements.withdrawn(before.block, stored.block) + of_passage
 
     def _own(self, movements: Sequence[Movement]) -> list[Movement]:
+        """The movements of our own wallet."""
         return [each for each in movements if each.owner == self.reader.wallet]
 
     def _head(self) -> BlockNumber:
+        """The node's newest block. Raises RpcUnavailable."""
         answer = decode_reply(self.reader.rpc.call("eth_blockNumber"), lambda text: BlockNumber(int(text, 16)))
         if isinstance(answer, Known):
             return answer.value

@@ -43,6 +43,7 @@ def locate(reader: EscrowReader, gas: GasBook, before: Mark, now: Mark) -> list[
 
 
 def _search(search: _Search, low: Mark, high: Mark) -> list[Outside]:
+    """Changes of the balance beside the lane between two marks, each narrowed down to one block where possible."""
     costs = search.gas.between(low.count, high.count)
     found = outside(low, high, costs, 0)
     if found is None:
@@ -82,6 +83,7 @@ def _explained(reader: EscrowReader, found: Outside, lane: Collection[int]) -> O
 
 
 def _concerns(transaction: Mapping[str, Any], wallet: str, lane: Collection[int]) -> bool:
+    """Whether a transaction changed the wallet's balance and is not of the lane."""
     if str(transaction["from"]).lower() == wallet:
         return int(transaction["nonce"], 16) not in lane
     return str(transaction["to"] or "").lower() == wallet and int(transaction["value"], 16) > 0

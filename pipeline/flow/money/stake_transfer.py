@@ -111,6 +111,7 @@ class StakeTransfers:
                 return Progress(wish, Stage.DROPPED, why=known.reason or "it was given up")
 
     def _overdue(self, wish: TransferWish) -> bool:
+        """Whether the transfer was begun so long ago that it is given up."""
         return self.clock() - wish.begun_at > WISH_SECONDS
 
     def finish(self) -> bool:

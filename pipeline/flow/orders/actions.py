@@ -200,6 +200,7 @@ class OrderActions:
         return True
 
     def _market(self, url: str) -> MarketApi:
+        """The client of a market's API, made once."""
         if url not in self.markets:
             self.markets[url] = MarketApi(url, self.scheduler.settings.chain_id, self.scheduler.key)
         return self.markets[url]
@@ -242,6 +243,7 @@ class OrderActions:
 
 
 def _unavailable(market: str, why: str) -> MarketUnavailable:
+    """The error for a market that cannot be asked."""
     return MarketUnavailable(what=f"The market API at {market}", why=why)
 
 

@@ -22,7 +22,7 @@ from config.values.order_policy import NO_OFFERS, OrderPolicy, read_policy
 from pipeline.domain.condition.holding import WITHDRAW_SECONDS
 from pipeline.domain.orders.offers import Book, Supply, decide, offered
 from pipeline.domain.orders.records import OrderAction, OrderRecord
-from pipeline.domain.orders.room import PoolTerms
+from pipeline.domain.orders.spare_capacity import PoolTerms
 from pipeline.domain.replicas import PROVEN_SECONDS
 from pipeline.flow.assign import PASS_UNSERVED_SECONDS
 from pipeline.flow.orders.actions import OrderActions
@@ -125,6 +125,7 @@ def _seen(orders: Sequence[OrderRecord], hub: Hub, at: BlockRef | None) -> list[
 
 
 def _with_consumed(order: OrderRecord, consumed: int, at: BlockRef) -> OrderRecord:
+    """The order with what the chain shows as consumed of it."""
     spent = (order.spent_block or at.number) if consumed >= order.order.volume else None
     return replace(order, consumed=consumed, spent_block=spent)
 

@@ -153,6 +153,7 @@ class MarketApi:
         return content
 
     def _unknown(self, why: str) -> MarketUnavailable:
+        """The error for an answer that says neither yes nor no."""
         return MarketUnavailable(what=f"The market API at {self._url}", why=why)
 
 

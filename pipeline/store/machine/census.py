@@ -148,6 +148,7 @@ class Census:
         )
 
     def _count(self, query: Mapping[str, Any], limit: int | None = None) -> int:
+        """How many rows fit the query, counted up to a limit."""
         return self._rows.count_documents(query, limit=MACHINES_LIMIT if limit is None else limit)
 
 

@@ -166,14 +166,17 @@ class Enrolment:
 
 
 def _invite_id(name: str) -> str:
+    """The key of an invite's row."""
     return f"{_INVITE}:{name}"
 
 
 def _invite(row: Mapping[str, Any], wallet: Wallet | None = None) -> Invite:
+    """A row as an invite. `wallet`: who asks about it."""
     used_by = row["used_by"]
     name = row["_id"].partition(":")[2]
     return Invite(name, row["uses"], len(used_by), row["expires_at"], used_by_applicant=wallet in used_by)
 
 
 def _overrides(row: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """The policy's fields that commands have set."""
     return {name: row[name] for name in Policy.__slots__ if name in row} if row else {}

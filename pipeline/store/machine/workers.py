@@ -156,6 +156,11 @@ class Workers:
         """The stored workers with these wallets, in no order."""
         return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
+    def names(self, wallets: Iterable[Wallet]) -> dict[Wallet, str]:
+        """What these workers call themselves; without those that never signed in."""
+        rows = self._rows.find({"_id": {"$in": list(wallets)}}, {"name": 1})
+        return {Wallet(row["_id"]): str(row["name"]) for row in rows if "name" in row}
+
     def set_banned(self, wallet: Wallet, *, banned: bool) -> bool:
         """Ban a worker from new tasks, or take it back. False: unknown wallet."""
         return self._terms.change(wallet, {"banned": banned})
@@ -390,4 +395,5 @@ def _proven(seen_after: float) -> dict[str, Any]:
 
 
 def _silent(seen_before: float) -> list[dict[str, Any]]:
+    """The queries for machines not heard of since a moment whose tasks are not with others yet."""
     return [{mark: value, "seen_at": {"$lt": seen_before}} for mark, value in (("lost", False), ("replacing", True))]

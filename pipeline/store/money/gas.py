@@ -136,14 +136,17 @@ class GasBook:
 
     @property
     def _sums(self) -> Collection[dict[str, Any]]:
+        """The collection of costs summed up by day."""
         return self._db["gas_sums"]
 
     @property
     def _rows(self) -> Collection[dict[str, Any]]:
+        """The lane's own collection of nonces."""
         return self._db["nonces"]
 
 
 def _cost(row: Mapping[str, Any]) -> NonceCost:
+    """The cost of one nonce from its row."""
     mined = row["mined"]
     purposes = {attempt["hash"]: attempt["purpose"] for attempt in row["attempts"]}
     return NonceCost(
@@ -159,6 +162,7 @@ def _cost(row: Mapping[str, Any]) -> NonceCost:
 
 
 def _summed_cost(row: Mapping[str, Any]) -> NonceCost:
+    """The summed cost of many nonces from its row."""
     return NonceCost(
         nonce=Nonce(int(row["nonce"])),
         at=float(row["at"]),

@@ -151,6 +151,7 @@ class Movements:
         self._rows.update_one(self._at(block), {"$set": {"differs": False, "accepted_at": at}})
 
     def _at(self, block: BlockNumber) -> dict[str, Any]:
+        """The query for a difference within which a block is."""
         return {"book": self._book, "differs": True, "after": {"$lt": block}, "block": {"$gte": block}}
 
     def summed(self, by: By, moment: float, up_to: BlockNumber, until: float = math.inf) -> list[Movement]:
@@ -211,6 +212,7 @@ class Movements:
         return sum(int(row["amount"]) for row in self._rows.find(wanted, {"amount": 1}))
 
     def _outside_row(self, each: Outside, at: float) -> dict[str, Any]:
+        """A change beside the lane as its row."""
         return {
             "_id": f"{_OUTSIDE}:{self._book}:{each.after}",
             "book": self._book,
@@ -227,6 +229,7 @@ class Movements:
         }
 
     def _row(self, each: Movement) -> dict[str, Any]:
+        """A movement of RLC as its row."""
         return {
             "_id": each.key,
             "book": self._book,
@@ -243,6 +246,7 @@ class Movements:
 
 
 def _outside(row: Mapping[str, Any]) -> Outside:
+    """A row as a change beside the lane."""
     return Outside(
         BlockNumber(row["after"]),
         BlockNumber(row["block"]),
@@ -255,6 +259,7 @@ def _outside(row: Mapping[str, Any]) -> Outside:
 
 
 def _sum(number: int, row: Mapping[str, Any]) -> Movement:
+    """A sum of movements as one movement."""
     key = row["_id"]
     return Movement(
         owner=Wallet(key["owner"]),
@@ -270,6 +275,7 @@ def _sum(number: int, row: Mapping[str, Any]) -> Movement:
 
 
 def _document(books: Books) -> dict[str, Any]:
+    """The books as their row."""
     return {
         "first": books.first,
         "opening": _pair(books.opening),
@@ -288,6 +294,7 @@ def _document(books: Books) -> dict[str, Any]:
 
 
 def _books(row: Mapping[str, Any]) -> Books:
+    """A row as the books."""
     return Books(
         first=BlockNumber(row["first"]),
         opening=None if row["opening"] is None else Balances(*row["opening"]),
@@ -306,13 +313,16 @@ def _books(row: Mapping[str, Any]) -> Books:
 
 
 def _pair(account: Balances | None) -> list[int] | None:
+    """Free and locked stake as a row holds them."""
     return None if account is None else [account.stake, account.locked]
 
 
 def _mark_document(mark: Mark | None) -> dict[str, Any] | None:
+    """A mark of the native balance as a row holds it."""
     # Wei is kept as text: it outgrows the 64-bit integers of BSON.
     return None if mark is None else {"block": mark.block, "balance": str(mark.balance), "count": mark.count}
 
 
 def _mark(row: Mapping[str, Any] | None) -> Mark | None:
+    """A mark of the native balance from its row."""
     return None if row is None else Mark(BlockNumber(row["block"]), Wei(int(row["balance"])), Nonce(row["count"]))

@@ -21,7 +21,7 @@ class TaskChallenges:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]
 
     def untold(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
-        """Those of these tasks that are open and have no challenge yet."""
+        """Which of these tasks are open and have no challenge yet."""
         rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_UNTOLD}, {"_id": 1})
         return [TaskId(row["_id"]) for row in rows]
 

@@ -51,6 +51,7 @@ def _change(fields: Document) -> Change:
 
 
 def _update(tasks: Sequence[TaskId], version: int, change: Change) -> Update:
+    """The update of tasks of one version that change alike."""
     if len(tasks) == 1:
         return UpdateOne({"_id": tasks[0], "version": version}, change)
     return UpdateMany({"_id": {"$in": list(tasks)}, "version": version}, change)

@@ -64,6 +64,7 @@ def find_due(rows: Rows, now: float, limit: int, turns: Some[Turn]) -> list[DueT
 
 
 def _due(rows: Rows, query: dict[str, Any], limit: int) -> list[DueTask]:
+    """Tasks that fit the query, the longest due first."""
     shown = dict.fromkeys(("stage", "deal", *_FIELDS), 1)
     return [
         DueTask(
@@ -117,6 +118,7 @@ def find_uninitialized(rows: Rows, now: float, limit: int, after: str) -> list[T
 
 
 def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
+    """Deals with tasks to initialize, from the one after `after` on and then from the first."""
     deals: list[str] = []
     for bound in ({}, {"$lte": after}):
         last = after if not bound else ""
@@ -131,6 +133,7 @@ def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
 
 
 def _uninitialized(now: float) -> dict[str, Any]:
+    """The query for tasks whose initialize was never submitted."""
     return {
         "stage": str(TaskStage.RECEIVED),
         "orphaned": False,

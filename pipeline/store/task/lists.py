@@ -137,9 +137,11 @@ class TaskLists:
             yield self._open_of(deals)
 
     def _open_of(self, deal_ids: Some[DealId]) -> list[TaskRecord]:
+        """The open tasks of these deals."""
         return self._reader.each(self._rows.find({"open": True, "deal": {"$in": list(deal_ids)}}))
 
     def _open_pages_of(self, deal_id: DealId, size: int) -> Iterator[list[TaskRecord]]:
+        """The open tasks of a deal, page by page."""
         first = 0
         while page := self.of_deal(deal_id, first, size, OPEN_STAGES):
             first = page[-1].index + 1
@@ -194,6 +196,7 @@ class TaskLists:
         return self._reader.each(self._rows.find(query).sort(order).limit(limit))
 
     def _stage(self, stage: TaskStage) -> StageCount:
+        """How many tasks are in a stage, since when the oldest, and the next to reach its deadline."""
         deadline = "contribution_deadline" if stage in VOTING_STAGES else "final_deadline"
         fields = {"matched_at": 1, deadline: 1}
         row = self._rows.find_one({"stage": str(stage)}, fields, sort=[("matched_block", ASCENDING)])
@@ -208,6 +211,7 @@ class TaskLists:
 
 
 def _window(matched: Timestamp | None, deadline: Timestamp | None) -> Window | None:
+    """The time between match and deadline; None if either is missing or they are in the wrong order."""
     return None if matched is None or deadline is None or deadline <= matched else Window(matched, deadline)
 
 
@@ -217,4 +221,5 @@ def _time(stored: object) -> Timestamp | None:
 
 
 def _names(words: Some[str]) -> list[str]:
+    """Words as text, in order."""
     return sorted(map(str, words))

@@ -33,7 +33,7 @@ TIMEOUT = 3.0
 #: busy that the good node is late as well, which makes every node the last hope in turn.
 CALLS, FEW_TIMEOUTS = 50, 10
 WAIT_SECONDS = 30.0
-#: An account with coins on every one of these chains.
+#: An account with native tokens on every one of these chains.
 KEY = dev_key(5)
 
 

@@ -1,4 +1,4 @@
-"""ENS names where the settings ask for a contract, on a chain with an ENS registry."""
+"""ENS names where settings ask for a contract and commands for a wallet, on a chain with an ENS registry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from ens.utils import raw_name_to_hash  # type: ignore[import-untyped] # it has no types
 
-from chain.contracts.ens_names import with_addresses
+from chain.contracts.ens_names import wallets_of, with_addresses
 from config.settings import Settings, read_settings
 from ops.poco.state import CHAIN_ID
 from protocol.errors import BadSetting, RpcUnavailable
@@ -50,6 +50,17 @@ def test_a_name_is_the_address_it_points_to(named: Callable[..., Settings], chai
     assert (found.hub, found.workerpool) == (chain.at.hub, "0x" + "Ab" * 20)
 
 
+def test_a_command_takes_wallets_by_address_and_by_name_each_once(named: Callable[..., Settings], chain: Chain) -> None:
+    given = ["0x" + "Ab" * 20, NAME, chain.at.hub, "0x" + "ab" * 20]
+    assert wallets_of(named(), given) == ["0x" + "ab" * 20, chain.at.hub]
+
+
+@pytest.mark.parametrize("given", [UNOWNED, UNPOINTED, "0x12", "alice", "http://alice.eth"])
+def test_a_command_refuses_what_is_no_wallet(named: Callable[..., Settings], given: str) -> None:
+    with pytest.raises(BadSetting, match="WALLET"):
+        wallets_of(named(), ["0x" + "ab" * 20, given])
+
+
 @pytest.mark.parametrize("name", [UNOWNED, UNPOINTED, "pool_with..dots.eth", "pool .eth"])
 def test_a_name_without_an_address_is_refused_by_its_setting(named: Callable[..., Settings], name: str) -> None:
     with pytest.raises(BadSetting, match="SLUICE_WORKERPOOL"):
@@ -76,3 +87,4 @@ def test_a_chain_without_ens_is_named_with_the_way_out() -> None:
 def test_addresses_ask_no_node() -> None:
     settings = read_settings(workerpool=Contract("0x" + "ab" * 20), rpc_url="http://127.0.0.1:1")
     assert with_addresses(settings) is settings
+    assert wallets_of(settings, ["0x" + "AB" * 20]) == ["0x" + "ab" * 20]

@@ -49,7 +49,7 @@ def binary() -> Path:
 
 @contextmanager
 def running(folder: Path, key: Key) -> Iterator[Rpc]:
-    """A fresh chain on which `key` has coins."""
+    """A fresh chain on which `key` has native tokens."""
     port = ports.free_port()
     command: list[str | Path] = [
         binary(),

@@ -43,8 +43,10 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rpc]:
 @contextmanager
 def _rich(folder: Path) -> Iterator[Rpc]:
     with geth.running(folder, KEY) as rpc:
-        wait_until(lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), WAIT_SECONDS, what="the coins")
-        # The pool hears of a block a moment after everybody else: only then does it know of the coins.
+        wait_until(
+            lambda: int(rpc.call("eth_getBalance", KEY.wallet, "latest"), 16), WAIT_SECONDS, what="the native tokens"
+        )
+        # The pool hears of a block a moment after everybody else: only then does it know of the tokens.
         wait_until(
             lambda: rpc.call("txpool_status")["pending"] == "0x0", WAIT_SECONDS, what="the pool to know the block"
         )

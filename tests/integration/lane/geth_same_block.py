@@ -30,12 +30,12 @@ LEADER, FOLLOWER = dev_key(30), dev_key(31)
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rpc]:
-    """geth with coins for both wallets."""
+    """geth with native tokens for both wallets."""
     with geth.running(tmp_path_factory.mktemp("geth"), LEADER) as rpc:
-        wait_until(lambda: balance(rpc, LEADER.wallet, "latest"), WAIT_SECONDS, what="the coins")
+        wait_until(lambda: balance(rpc, LEADER.wallet, "latest"), WAIT_SECONDS, what="the native tokens")
         begin_block(rpc)
         pay(rpc, LEADER, Contract(FOLLOWER.wallet), tip=1, value=10**18)
-        wait_until(lambda: balance(rpc, FOLLOWER.wallet, "latest"), WAIT_SECONDS, what="the other wallet's coins")
+        wait_until(lambda: balance(rpc, FOLLOWER.wallet, "latest"), WAIT_SECONDS, what="the other wallet's tokens")
         yield rpc
 
 

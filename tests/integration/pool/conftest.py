@@ -107,7 +107,7 @@ def ended(bench_pool: BenchPool, task: TaskId) -> Mapping[str, Any]:
 
 
 def machine_of(bench_pool: BenchPool, number: int, *, module: tuple[str, ...], slots: int = 1) -> WorkerMachine:
-    """Machine `number` (from 1) of the arena, running `module`."""
+    """Machine `number` (from 1) of the pool, running `module`."""
     return WorkerMachine(f"worker-{number}", bench_pool.pool.on_chain.workers[number - 1], slots, module)
 
 

@@ -108,7 +108,7 @@ class _EmptyRegistry(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body if self.command == "GET" else b"")
 
-    do_HEAD = do_GET  # noqa: N815 - idem
+    do_HEAD = do_GET  # noqa: N815 - the library calls it by this name
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
         """Say nothing."""

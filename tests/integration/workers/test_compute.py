@@ -105,7 +105,7 @@ def test_inputs_are_read_only_and_have_the_right_names(context: WorkerContext, t
     assert zipped(context)["r"] == b"datasetinput filerefused\n"
 
 
-def test_a_dataset_with_another_checksum_gives_the_incumbents_error_result(
+def test_a_dataset_with_another_checksum_gives_the_error_result_of_iexec_worker(
     context: WorkerContext, tmp_path: Path, pool: ReportingPool
 ) -> None:
     (tmp_path / "www").mkdir()
@@ -117,7 +117,7 @@ def test_a_dataset_with_another_checksum_gives_the_incumbents_error_result(
     assert pool.wait_for(Step.COMPUTED).cause == Failure.DATASET_CHECKSUM
 
 
-def test_a_missing_dataset_and_a_missing_input_file_give_the_incumbents_error_results(
+def test_a_missing_dataset_and_a_missing_input_file_give_the_error_results_of_iexec_worker(
     context: WorkerContext, tmp_path: Path
 ) -> None:
     (tmp_path / "www").mkdir()
@@ -142,7 +142,7 @@ def test_an_input_file_in_the_local_network_is_refused(context: WorkerContext) -
 
 
 @pytest.mark.parametrize("image", ["sluice-test/shell", "NOT/A/Name:1", "../containers/x:1", "x" * 600 + ":1"])
-def test_an_image_that_cannot_be_had_gives_the_incumbents_error_result(context: WorkerContext, image: str) -> None:
+def test_an_image_that_cannot_be_had_gives_the_error_result_of_iexec_worker(context: WorkerContext, image: str) -> None:
     found = _with_image(context, image)
     assert found.digest == "0x6b234cc858ad3404f912dd7f119afe2178251bec64cb25e5cbeba61dd764fc5d"
     assert found.stage is ReplicateStage.COMPUTED

@@ -19,7 +19,7 @@ from pipeline.domain.orders.records import (
     Unpublish,
     Withdraw,
 )
-from pipeline.domain.orders.room import PoolTerms
+from pipeline.domain.orders.spare_capacity import PoolTerms
 from pipeline.domain.records import TaskRecord, WorkerRecord
 from pipeline.domain.replicas import newcomers_left
 from protocol.poco.orders import WorkerpoolOrder

@@ -14,7 +14,7 @@ ZERO_CHALLENGE_HASH = Hash32("0x1e49e673d6a40d549c460a9185aae4200e385b75ff5908e2
 
 
 @pytest.mark.parametrize("case", vectors.cases("authorization"))
-def test_authorizations_are_the_incumbents(case: dict[str, Any]) -> None:
+def test_authorizations_are_those_of_iexec(case: dict[str, Any]) -> None:
     subject = (case["worker"], case["task"], case["enclave"])
     key = Key.from_hex(case["scheduler_key"])
     assert authorization_hash(*subject) == case["hash"]

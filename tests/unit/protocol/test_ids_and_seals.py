@@ -18,7 +18,7 @@ def test_keccak_is_ethereums_and_not_sha3() -> None:
 
 
 @pytest.mark.parametrize("case", vectors.cases("task_id"))
-def test_task_ids_are_the_incumbents(case: dict[str, Any]) -> None:
+def test_task_ids_are_those_of_iexec(case: dict[str, Any]) -> None:
     assert task_id(case["deal"], case["index"]) == case["task"]
 
 
@@ -44,7 +44,7 @@ def test_a_deal_id_hashes_the_request_order_and_the_volume_already_consumed() ->
 
 
 @pytest.mark.parametrize("case", vectors.cases("hash_and_seal"))
-def test_result_hashes_and_seals_are_the_incumbents(case: dict[str, Any]) -> None:
+def test_result_hashes_and_seals_are_those_of_iexec(case: dict[str, Any]) -> None:
     assert result_hash(case["task"], case["digest"]) == case["hash"]
     assert result_seal(case["worker"], case["task"], case["digest"]) == case["seal"]
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from tests.unit.protocol import vectors
 
 
-def test_every_kind_of_the_incumbents_cases_is_tested_somewhere() -> None:
+def test_every_kind_of_iexecs_cases_is_tested_somewhere() -> None:
     # A kind that is added to the file must get its test before it is added here.
     assert vectors.names() == {
         "result_digest",  # test_digest
@@ -17,5 +17,5 @@ def test_every_kind_of_the_incumbents_cases_is_tested_somewhere() -> None:
     }
 
 
-def test_none_of_the_incumbents_cases_is_lost() -> None:
+def test_none_of_iexecs_cases_is_lost() -> None:
     assert sum(len(vectors.cases(name)) for name in vectors.names()) == 367

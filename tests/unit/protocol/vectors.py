@@ -1,4 +1,4 @@
-"""The incumbent's own answers (tests/data/vectors.json), and the values of its documented examples."""
+"""iExec's own answers (tests/data/vectors.json), and the values of its documented examples."""
 
 from __future__ import annotations
 

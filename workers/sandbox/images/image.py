@@ -165,6 +165,7 @@ class AppImage:
         return name
 
     def _manifest(self, source: RegistryImage) -> Manifest:
+        """The image's manifest: by the app's checksum if the registry has that, else by its name. Raises Refused."""
         checksum = self._assignment.image_checksum
         if self._name.digest is None and checksum != _NO_CHECKSUM:
             # Most apps register the digest of their image here, but nobody has ever checked it.
@@ -253,9 +254,11 @@ class AppImage:
         self._refused.note(RefusedImage(image, self._name.registry, obstacle, why, now, until))
 
     def _declined(self, why: str) -> TaskDeclined:
+        """The error for an image that this machine cannot take."""
         return TaskDeclined(task=self._assignment.task_id, cause=MACHINE_FAILED, why=why)
 
 
 def _failed(assignment: Assignment, why: str) -> TaskFailure:
+    """The error for an image that no machine can take."""
     failure = Failure.APP_IMAGE
     return TaskFailure(task=assignment.task_id, status=failure.status, cause=failure, why=why)

@@ -112,14 +112,17 @@ class ImageStore:
             log.info("Removed an image for want of room.", action="image_evicted", name=name, bytes=sizes[name])
 
     def _path(self, wanted: str) -> Path:
+        """The file about a stored image."""
         return self._root / f"{_key(wanted)}.json"
 
 
 def _key(wanted: str) -> str:
+    """An image's name as the name of a file."""
     return hashlib.sha256(wanted.encode()).hexdigest()
 
 
 def _read(path: Path) -> StoredImage | None:
+    """What a file tells of a stored image; None if it tells nothing."""
     try:
         return StoredImage(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -128,6 +131,7 @@ def _read(path: Path) -> StoredImage | None:
 
 
 def _used_at(path: Path) -> float:
+    """When the image was used last, Unix seconds; 0 if it is gone."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:
@@ -175,6 +179,7 @@ def unpacked_size(
 
 
 def _unpacked(file: Path) -> Iterator[bytes]:
+    """The unpacked bytes of a gzip file, piece by piece. Raises EOFError, zlib.error."""
     unpack = zlib.decompressobj(_GZIP_BITS)
     for chunk in _pieces(file):
         left = chunk
@@ -192,6 +197,7 @@ def _unpacked(file: Path) -> Iterator[bytes]:
 
 
 def _pieces(file: Path) -> Iterator[bytes]:
+    """The bytes of a file, piece by piece."""
     with file.open("rb") as source:
         while chunk := source.read(_CHUNK_BYTES):
             yield chunk
@@ -213,6 +219,7 @@ def archive(name: str, config: bytes, layers: Iterable[Blob], files: Mapping[str
 
 
 def _member(name: str, size: int, content: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes of one file in a tar archive."""
     entry = tarfile.TarInfo(name)
     entry.size = size
     yield entry.tobuf(tarfile.GNU_FORMAT)

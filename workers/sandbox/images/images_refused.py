@@ -74,15 +74,18 @@ class RefusedImages:
         return sorted(lately, key=lambda each: each.met_at, reverse=True)
 
     def _path(self, image: str) -> Path:
+        """The file about a refused image."""
         return self._folder / f"{hashlib.sha256(image.encode()).hexdigest()}.json"
 
     def _drop(self, paths: Iterable[Path], keep: frozenset[Path] | set[Path] = frozenset()) -> None:
+        """Delete files about refused images."""
         for path in paths:
             if path not in keep:
                 path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> RefusedImage | None:
+    """What a file tells of a refused image; None if it tells nothing."""
     try:
         found = json.loads(path.read_text())
         return RefusedImage(**found | {"obstacle": Obstacle(found["obstacle"])})

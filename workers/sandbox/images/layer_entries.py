@@ -83,6 +83,7 @@ class LayerEntries:
             raise BadMessage(why="a layer of the image ends within a header")
 
     def _read_header(self, header: bytes) -> None:
+        """Take in one header block of the tar archive. Raises BadMessage."""
         if not self._begun and _PACKED.match(header):
             raise BadMessage(why="a layer of the image is packed in another way than its manifest says")
         self._begun = True
@@ -115,6 +116,7 @@ class LayerEntries:
         self._size, self._slash = None, False
 
     def _read_records(self) -> None:
+        """Take in the records that go before an entry (PAX, GNU long names). Raises BadMessage."""
         if self._records_kind in _LONG:
             self._slash |= self._records.partition(b"\0")[0].endswith(b"/")
             return
@@ -132,6 +134,7 @@ class LayerEntries:
             left = left[length:]
 
     def _note(self, key: bytes, value: bytes) -> None:
+        """Take in one record: the entry's size or path. Raises BadMessage."""
         if key == b"size" and value:
             if not value.isdigit() or len(value) > 18:
                 raise BadMessage(why="a layer of the image holds a size that is no number")

@@ -84,6 +84,7 @@ def read_hosts(text: str) -> tuple[AllowedHost, ...]:
 
 
 def _read_host(word: str) -> tuple[str, int | None]:
+    """Host name and port of an entry. Raises BadSetting."""
     if "*" in word:
         raise _bad(f"{word!r} is a wildcard, and each host is resolved by its own name")
     name, colon, port = word.partition(":")
@@ -100,6 +101,7 @@ def _read_host(word: str) -> tuple[str, int | None]:
 
 
 def _bad(why: str) -> BadSetting:
+    """The error for an entry that cannot be used."""
     return BadSetting(
         name=SETTING, why=why, fix="Name hosts separated by commas, e.g. data.example.org,api.example.com:8443."
     )
@@ -117,6 +119,7 @@ def pin(hosts: Sequence[AllowedHost], resolve: Resolve) -> tuple[PinnedHost, ...
 
 
 def _addresses(name: str, resolve: Resolve) -> tuple[str, ...]:
+    """The public IPv4 addresses of a host. Raises RefusedHere."""
     try:
         found = {ipaddress.IPv4Address(text) for text in resolve(name)}
     except (OSError, ValueError) as error:

@@ -61,6 +61,7 @@ def listed_network(wallet: str) -> str:
 
 
 def _listed_bridge(data_root: str, wallet: str) -> str:
+    """The name of the network bridge of a wallet's apps that have an allow list."""
     return LISTED_PREFIX + hashlib.sha256(f"{data_root}\0{wallet.lower()}".encode()).hexdigest()[:_DIGITS]
 
 

@@ -46,6 +46,7 @@ def inside(pid: int, own_address: str, look: Callable[[], _Found]) -> _Found | N
 
 
 def _enter(pid: int) -> bool:
+    """Move this process into another's network namespace; whether that worked."""
     try:
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -67,6 +68,7 @@ def is_own_address(address: str) -> bool:
 
 
 def _answers(target: Target) -> bool:
+    """Whether a connection gets through to the target, accepted or refused there."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:

@@ -70,6 +70,7 @@ def of_container(resolv_conf: str) -> list[str]:
 
 
 def _addresses(words: Iterable[str]) -> list[str]:
+    """The IPv4 addresses among words, without those of this machine."""
     found: dict[str, None] = {}
     for word in words:
         try:
@@ -115,6 +116,7 @@ def learn(servers: Iterable[str]) -> bool:
 
 
 def _text(path: Path) -> str:
+    """A file's text; nothing if it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -148,6 +148,9 @@ def apply_listed(bridge: str, targets: Iterable[tuple[str, int]]) -> bool:
 
 
 def _apply(rules: Sequence[str], chain: str, hook: str) -> bool:
+    """Set the rules of IPv4 and IPv6; whether the kernel also takes the rule that limits connections. Raises
+    BadSetting.
+    """
     limited = True
     try:
         _set("iptables", [LIMIT_4, *rules], chain, hook)
@@ -160,6 +163,7 @@ def _apply(rules: Sequence[str], chain: str, hook: str) -> bool:
 
 
 def _set(program: str, rules: Sequence[str], chain: str, hook: str) -> None:
+    """Replace a chain by these rules, again if others change the filter meanwhile. Raises BadSetting."""
     for tries_left in reversed(range(TRIES)):
         text = restore_input(rules, _run([program, "-w", "-S"]), chain, hook)
         try:
@@ -172,6 +176,7 @@ def _set(program: str, rules: Sequence[str], chain: str, hook: str) -> None:
 
 
 def _run(command: list[str], given: str = "") -> str:
+    """What a command prints. Raises BadSetting if it fails."""
     try:
         ended = subprocess.run(
             command, input=given, capture_output=True, text=True, timeout=IPTABLES_SECONDS, check=False

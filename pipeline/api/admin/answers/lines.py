@@ -116,6 +116,7 @@ def worker_line(worker: WorkerRecord, now: float, lost_after: float) -> WorkerLi
 
 
 def _replicate_line(item: Replicate, view: ChainView, name: str | None) -> ReplicateLine:
+    """One worker's attempt at a task, with its vote on chain."""
     vote = view.contribution(item.wallet)
     return ReplicateLine(
         wallet=item.wallet,

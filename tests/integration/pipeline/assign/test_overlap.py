@@ -67,7 +67,7 @@ class Process:
     #: No secret service is named, and so nobody asks one.
     challenges: None = None
     #: Flower is told of each step; nobody listens here.
-    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_: None, proved=lambda *_: None))
+    relay: Any = field(default_factory=lambda: SimpleNamespace(step=lambda *_, **__: None, decided=lambda *_: None))
 
     def clock(self) -> float:
         return time.time()

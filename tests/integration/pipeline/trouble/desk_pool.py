@@ -38,7 +38,7 @@ from tests.waiting import wait_until
 
 MACHINES, TASKS = 10, 500
 #: What each machine has, in nRLC and wei.
-STAKE, COINS = NRlc(10**6), 10**18
+STAKE, BALANCE = NRlc(10**6), 10**18
 #: Seconds of a step: as few as blocks can be apart, since the clocks of MongoDB and RabbitMQ are the machine's.
 STEP = 1.0
 #: Seconds of the category of its tasks, which take votes for seven times as long: through all troubles; its number.
@@ -81,7 +81,7 @@ class Desk:
         wallet, pool = self.wallets[number], self.pool
         tag = self.tags[number] = tag or self.tags.get(number, ZERO_HASH)
         pool.admin.enrol(wallet)
-        pool.chain.rpc.call("anvil_setBalance", wallet, hex(COINS))
+        pool.chain.rpc.call("anvil_setBalance", wallet, hex(BALANCE))
         offer = Capabilities(name=f"desk-{number}", version="1", slots=2, cpus=1, memory_bytes=2**30, tag=tag)
         pool.store.workers.enrol(wallet, offer, pool.now)
 

@@ -58,6 +58,9 @@ def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
     assert {row["name"] for row in rows} == STEPS
     assert all(_seconds(row["runtime"]) > 0 for row in rows), [(row["name"], row["runtime"]) for row in rows]
     assert all(row["worker"].startswith("pipeline@") == (row["name"] in OWN) for row in rows)
+    # Proved by an event on chain or reported: a machine's step shows the name of its machine.
+    named = {row["name"]: bool(re.fullmatch(r"\{'machine': 'worker-\d+'\}", row["kwargs"])) for row in rows}
+    assert named == {step: step not in OWN for step in STEPS}
     revealed = {topology.compute_queue_name(vote.worker) for vote in view(shared_pool, voted).revealed}
 
     def done_by_all() -> bool:

@@ -62,10 +62,10 @@ def test_flower_shows_what_each_machine_calls_itself(worked: BenchPool) -> None:
     names = {f"worker-{number}" for number, _ in enumerate(_machines(worked), start=1)}
 
     def seen() -> set[str]:
-        shown = [task["kwargs"] for task in _taken(worked) if task["worker"].startswith("w.0x")]
-        return {name for name in names if any(repr({"machine": name}) == kwargs for kwargs in shown)}
+        own = [task for task in _taken(worked) if task["worker"].startswith("w.0x")]
+        return {task["name"] for task in own if task["kwargs"] in {repr({"machine": name}) for name in names}}
 
-    wait_until(seen, SECONDS, what="a machine's name in Flower")
+    wait_until(lambda: seen() >= STEPS, SECONDS, what="a machine's name beside each step in Flower")
 
 
 def test_rabbitmq_has_the_queues_as_designed(worked: BenchPool) -> None:

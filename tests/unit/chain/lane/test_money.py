@@ -63,7 +63,7 @@ def test_the_daily_cap_is_about_fees_and_not_about_what_is_paid_to_others() -> N
     assert rig.chain.executed() == {"a": 1}
 
 
-def test_an_open_nonce_is_made_dearer_past_the_daily_cap() -> None:
+def test_an_open_nonce_gets_its_fee_bump_past_the_daily_cap() -> None:
     rig = Rig(LanePolicy(daily_cap=Wei(50_000 * 4 * GWEI)))
     (key,) = rig.submit("any", "a")
     rig.run()

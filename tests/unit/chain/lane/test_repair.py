@@ -32,7 +32,7 @@ def test_a_transaction_whose_acceptance_was_lost_is_not_sent_twice() -> None:
     assert rig.chain.executed() == {"a": 1}
 
 
-def test_a_base_fee_above_the_cap_makes_the_lowest_nonce_dearer() -> None:
+def test_a_base_fee_above_the_cap_bumps_the_fee_of_the_lowest_nonce() -> None:
     rig = Rig()
     rig.submit("any", "a", "b")
     rig.run()

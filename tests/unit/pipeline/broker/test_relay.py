@@ -1,13 +1,29 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection, Iterator
 
 import pytest
+from celery import Celery
+from celery.events.event import event_exchange
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu import Queue
+from pymongo.errors import PyMongoError
 
-from pipeline.broker.relay import RelayEvent, proved_events, report_events, step_events, worker_event
-from pipeline.domain.records import Replicate
+from pipeline.broker.machine_names import KEPT_SECONDS, MachineNames
+from pipeline.broker.relay import (
+    WITHHELD,
+    Relay,
+    RelayEvent,
+    given_up_events,
+    proved_events,
+    report_events,
+    step_events,
+    worker_event,
+)
+from pipeline.domain.actions import Count, Drop, Free
+from pipeline.domain.records import Outcome, Replicate, ReplicateState
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode, Report, Step
 
@@ -88,6 +104,103 @@ def test_each_step_on_chain_is_a_task_of_its_own_from_when_it_could_begin(
     assert received.fields["name"] == name
     assert (started.timestamp, succeeded.timestamp) == (NOW - seconds, NOW)
     assert succeeded.fields["runtime"] == seconds
+
+
+def test_every_step_of_a_machine_shows_what_it_calls_itself_those_that_the_chain_shows_too() -> None:
+    asked: list[Collection[Wallet]] = []
+
+    def read(wallets: Collection[Wallet]) -> dict[Wallet, str]:
+        asked.append(wallets)
+        return dict.fromkeys(wallets, "alpha")
+
+    app = Celery("test", broker="memory://")
+    relay, done = Relay(app, MachineNames(read)), replicate(computed=92.0)
+    with app.connection_for_read() as connection:
+        queue = Queue("heard", event_exchange, routing_key="#", channel=connection.default_channel)
+        queue.declare()
+        relay.decided(
+            [(done, TASK, Step.CONTRIBUTED), (done, TASK, Step.REVEALED)],
+            [(done, TASK, Free(WALLET, Outcome.WITHHELD))],
+        )
+        relay.report(done, TASK, Report(step=Step.UPLOADED))
+        relay.stop()
+        events = [event for message in iter(queue.get, None) for event in message.payload]
+
+    received = [event for event in events if event["type"] == "task-received"]
+    assert [event["name"] for event in received] == ["contribute", "reveal", "reveal", "upload"]
+    assert {event["kwargs"] for event in received} == {repr({"machine": "alpha"})}
+    assert asked == [[WALLET]], "read once"
+
+
+def test_a_machines_name_is_read_again_after_a_while_and_kept_while_the_store_does_not_answer() -> None:
+    answers: Iterator[dict[Wallet, str] | PyMongoError] = iter(
+        [{WALLET: "alpha"}, PyMongoError("away"), {WALLET: "beta"}]
+    )
+    now = [0.0]
+
+    def read(_: Collection[Wallet]) -> dict[Wallet, str]:
+        answer = next(answers)
+        if isinstance(answer, PyMongoError):
+            raise answer
+        return answer
+
+    names = MachineNames(read, lambda: now[0])
+    found = [names.of([WALLET]), names.of([WALLET])]
+    now[0] += KEPT_SECONDS + 1
+    found += [names.of([WALLET]), names.of([WALLET])]
+
+    assert [each[WALLET] for each in found] == ["alpha", "alpha", "alpha", "beta"]
+
+
+def test_what_fails_with_a_result_is_the_vote_and_not_the_computation() -> None:
+    report = Report(step=Step.FAILED, cause="reverted")
+    vote = report_events(replicate(started=91.0, computed=92.0), TASK, report, NOW)
+    alone = report_events(replicate(Mode.SOLO, started=91.0, computed=92.0, uploaded=96.0), TASK, report, NOW)
+
+    assert [(found[0].fields["name"], found[-1].kind, found[-1].fields["runtime"]) for found in (vote, alone)] == [
+        ("contribute", "task-failed", 8.0),
+        ("contribute_and_finalize", "task-failed", 4.0),
+    ]
+    assert vote[-1].fields["exception"] == "reverted"
+
+
+@pytest.mark.parametrize(
+    ("action", "of", "shown"),
+    [
+        (Drop(WALLET, ReplicateState.LOST, "Silent."), replicate(started=91.0), ("compute", "Silent.", 9.0)),
+        (Drop(WALLET, ReplicateState.LOST, "Silent."), replicate(), ("compute", "Silent.", 10.0)),
+        (Free(WALLET, Outcome.WITHHELD), replicate(contributed=92.0), ("reveal", WITHHELD, 5.0)),
+        (Count(WALLET, Outcome.WITHHELD), replicate(computed=91.0, revealed=96.0), ("upload", WITHHELD, 9.0)),
+        (Free(WALLET, Outcome.VOTED), replicate(contributed=92.0), None),
+    ],
+)
+def test_a_step_that_did_not_come_in_time_is_a_failure_with_its_cause(
+    action: Drop | Free | Count, of: Replicate, shown: tuple[str, str, float] | None
+) -> None:
+    found = given_up_events(of, TASK, action, NOW)
+
+    if shown is None:
+        assert not found
+        return
+    name, cause, seconds = shown
+    assert kinds(found) == ["task-received", "task-started", "task-failed"]
+    assert (found[0].fields["name"], found[-1].fields["exception"]) == (name, cause)
+    assert found[-1].fields["runtime"] == seconds
+
+
+def test_a_computation_that_is_not_needed_any_more_is_revoked_and_one_that_was_done_stays_so() -> None:
+    drop = Drop(WALLET, ReplicateState.ABORTED, "The task ended without it.")
+    begun, done = replicate(started=91.0), replicate(started=91.0, computed=92.0)
+
+    (event,) = given_up_events(begun, TASK, drop, NOW)
+    assert (event.kind, event.fields["uuid"]) == ("task-revoked", events(Step.STARTED)[0].fields["uuid"])
+    assert not given_up_events(done, TASK, drop, NOW)
+    assert not given_up_events(replicate(), TASK, drop, NOW)
+
+
+def test_a_step_that_the_chain_shows_before_its_reports_came_took_the_time_since_the_task_was_given_out() -> None:
+    assert proved_events(replicate(), TASK, Step.CONTRIBUTED, NOW)[-1].fields["runtime"] == 10.0
+    assert proved_events(replicate(started=94.0), TASK, Step.CONTRIBUTED, NOW)[-1].fields["runtime"] == 6.0
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from pipeline.domain.orders.records import (
     Withdraw,
     Withdrawal,
 )
-from pipeline.domain.orders.room import PoolTerms
+from pipeline.domain.orders.spare_capacity import PoolTerms
 from pipeline.domain.records import Reservation, WorkerRecord
 from protocol.poco.tags import make_tag
 from protocol.types import BlockNumber, Hash32, NRlc
@@ -129,7 +129,7 @@ def test_what_newcomers_may_not_decide_is_offered_only_while_a_proven_machine_is
     assert pool.offered() == 1
 
 
-def test_machines_without_the_stake_for_a_vote_are_no_room_for_a_paid_offer() -> None:
+def test_machines_without_the_stake_for_a_vote_are_no_capacity_for_a_paid_offer() -> None:
     pool = world(policy=policy({"trust": 2, "price": "100 nRLC"}))
     pool.machines = [worker(1, slots=2, stake=59), worker(2, slots=2, stake=0)]
     pool.settle()
@@ -226,7 +226,7 @@ def test_an_order_whose_sale_is_reorganised_away_counts_again() -> None:
     assert pool.offered() == 2
 
 
-def test_a_task_that_is_bought_while_the_pool_is_read_is_no_room_for_a_new_order() -> None:
+def test_a_task_that_is_bought_while_the_pool_is_read_is_no_capacity_for_a_new_order() -> None:
     bought = order(1, volume=2, consumed=2)
     supply = Supply((worker(1, slots=2),), terms=PoolTerms(NRlc(10**9), 30))
     assert isinstance(decide(ONE, supply, Book((bought,)), 1000.0)[0], Sign)

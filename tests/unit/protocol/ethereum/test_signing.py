@@ -99,7 +99,7 @@ def test_the_log_challenge_has_the_published_digest() -> None:
         ),
     ],
 )
-def test_a_raw_digest_is_signed_like_the_incumbents_login(
+def test_a_raw_digest_is_signed_as_iexec_core_wants_it_at_login(
     secret: str, challenge: str, decoded: str, signature: str
 ) -> None:
     content = to_bytes_leniently(challenge)

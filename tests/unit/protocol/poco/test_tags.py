@@ -24,7 +24,7 @@ TAGS = st.integers(0, 2**256 - 1).map(make_tag)
 
 
 @pytest.mark.parametrize("case", vectors.cases("tags"))
-def test_tags_name_the_enclave_the_incumbent_reads_in_them(case: dict[str, Any]) -> None:
+def test_tags_name_the_enclave_iexec_worker_reads_in_them(case: dict[str, Any]) -> None:
     assert framework(case["tag"]) == case["framework"]
     assert needs_sgx(case["tag"]) is case["tee"]
 

@@ -11,7 +11,7 @@ from tests.unit.protocol import vectors
 
 
 @pytest.mark.parametrize("case", vectors.cases("args"))
-def test_arguments_are_split_as_the_incumbent_splits_them(case: dict[str, Any]) -> None:
+def test_arguments_are_split_as_iexec_worker_splits_them(case: dict[str, Any]) -> None:
     assert list(split_args(case["in"])) == case["out"]
 
 

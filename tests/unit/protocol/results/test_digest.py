@@ -30,7 +30,7 @@ def digest_of_tree(files: dict[str, bytes], path: str) -> str:
 
 
 @pytest.mark.parametrize("case", vectors.cases("result_digest"))
-def test_result_digests_are_the_incumbents(case: dict[str, Any]) -> None:
+def test_result_digests_are_those_of_iexec(case: dict[str, Any]) -> None:
     files = {name: base64.b64decode(content) for name, content in case["files"].items()}
     assert digest_of_tree(files, case["path"]) == case["digest"]
 
@@ -85,7 +85,7 @@ def test_the_order_in_which_files_are_found_does_not_matter(files: dict[str, byt
 
 
 @pytest.mark.parametrize("case", vectors.cases("callback_digest"))
-def test_callback_digests_are_the_incumbents(case: dict[str, Any]) -> None:
+def test_callback_digests_are_those_of_iexec(case: dict[str, Any]) -> None:
     assert callback_digest(case["callback"]) == case["digest"]
 
 

@@ -15,7 +15,7 @@ CASES = vectors.cases("deal_params")
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "error" not in case])
-def test_deal_params_are_read_as_the_incumbent_reads_them(case: dict[str, Any]) -> None:
+def test_deal_params_are_read_as_iexec_worker_reads_them(case: dict[str, Any]) -> None:
     assert read_params(case["in"]) == DealParams(
         args=case["args"],
         # A literal null is no list either: nothing to download.
@@ -29,7 +29,7 @@ def test_deal_params_are_read_as_the_incumbent_reads_them(case: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if "error" in case])
-def test_params_on_which_the_incumbent_dies_are_refused(case: dict[str, Any]) -> None:
+def test_params_on_which_iexec_worker_dies_are_refused(case: dict[str, Any]) -> None:
     with pytest.raises(BadMessage):
         read_params(case["in"])
 

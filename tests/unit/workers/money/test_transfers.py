@@ -26,7 +26,7 @@ TRANSFER = Transfer(
     "deposit", NRlc(7), NRlc(0), NRlc(0), NRlc(9), Contract("0x" + "aa" * 20), "0x", Wei(0), 50_000, Wei(1)
 )
 WEEKS = 21 * 86_400.0
-PATIENCE = 300.0
+WAIT_SECONDS = 300.0
 
 
 def die(*_: object, **__: object) -> Any:
@@ -82,7 +82,7 @@ def command(rig: Rig, layout: Layout, settings: Settings, lane: Lane | None = No
     lane = lane or rig.new_lane()
     wish = transfers.pending(layout) or transfers.begin(layout, TRANSFER, lane.id.chain_id, rig.clock())
     try:
-        made = transfers.carry_out(layout, lane, wish, settings, PATIENCE)
+        made = transfers.carry_out(layout, lane, wish, settings, WAIT_SECONDS)
     except TransferDropped:
         transfers.finish(layout)
         raise
@@ -173,5 +173,5 @@ def test_a_wish_of_another_chain_or_of_the_future_is_dropped(
 ) -> None:
     wish = replace(transfers.begin(layout, TRANSFER, rig.id.chain_id, rig.clock()), **changed)
     with pytest.raises(TransferDropped, match=r"on chain 1\b|never sent"):
-        transfers.carry_out(layout, rig.lane, wish, settings, PATIENCE)
+        transfers.carry_out(layout, rig.lane, wish, settings, WAIT_SECONDS)
     assert rig.chain.executed() == {}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.values.order_policy import MOST_TRUST, TAGS
-from pipeline.domain.orders.room import Demand, Room
+from pipeline.domain.orders.spare_capacity import Demand, SpareCapacity
 from pipeline.domain.records import Reservation
 from protocol.poco.tags import make_tag
 from protocol.types import Hash32, NRlc
@@ -30,19 +30,19 @@ def test_what_was_put_can_be_served(
     machines: list[tuple[int, Hash32, bool]], demands: list[tuple[Hash32, int, int, int]]
 ) -> None:
     records = [worker(n, slots=slots, tag=tag, solos=9 * right) for n, (slots, tag, right) in enumerate(machines, 1)]
-    room = Room(records)
+    capacity = SpareCapacity(records)
     put = []
     for tag, count, proven, tasks in demands:
-        put += [(tag, count, proven)] * room.put(Demand(tag, count, proven=proven), tasks)
+        put += [(tag, count, proven)] * capacity.put(Demand(tag, count, proven=proven), tasks)
     assert can_serve(records, put)
-    assert room.free == sum(record.free for record in records) - sum(count for _, count, _ in put)
+    assert capacity.free == sum(record.free for record in records) - sum(count for _, count, _ in put)
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=5), st.integers(1, 3), st.integers(0, 1))
 def test_of_one_kind_as_many_are_put_as_can_be_served(slots: list[tuple[int, bool]], count: int, proven: int) -> None:
     records = [worker(n, slots=each, solos=9 * right) for n, (each, right) in enumerate(slots, 1)]
-    found = Room(records).put(Demand(NO_TAG, count, proven=proven), 100)
+    found = SpareCapacity(records).put(Demand(NO_TAG, count, proven=proven), 100)
     assert can_serve(records, [(NO_TAG, count, proven)] * found)
     assert not can_serve(records, [(NO_TAG, count, proven)] * (found + 1))
 
@@ -54,39 +54,39 @@ def test_an_order_demands_proven_machines_by_the_rule_that_gives_tasks_to_machin
 
 
 def test_slots_of_proven_machines_are_left_to_tasks_that_newcomers_may_not_decide() -> None:
-    room = Room([worker(1, slots=2, solos=9), worker(2, slots=2), worker(3, slots=2)])
-    room.put(Demand(NO_TAG), 2)
-    assert room.put(Demand(NO_TAG, 2, proven=1), 9) == 2
+    capacity = SpareCapacity([worker(1, slots=2, solos=9), worker(2, slots=2), worker(3, slots=2)])
+    capacity.put(Demand(NO_TAG), 2)
+    assert capacity.put(Demand(NO_TAG, 2, proven=1), 9) == 2
 
 
 def test_of_a_waiting_task_only_what_newcomers_may_not_do_takes_a_proven_machine() -> None:
     machines = [worker(1, solos=9), *(worker(number) for number in range(2, 6))]
     one = Demand(NO_TAG, proven=1)
     waits = task(trust=20, wants=3, newcomers=3)
-    assert Room.beside(machines, [waits]).put(one, 9) == 1
-    assert Room.beside(machines, [replace(waits, newcomers=2)]).put(one, 9) == 0
-    assert Room.beside(machines, [replace(waits, wants=1, backup=True)]).put(one, 9) == 0
+    assert SpareCapacity.beside(machines, [waits]).put(one, 9) == 1
+    assert SpareCapacity.beside(machines, [replace(waits, newcomers=2)]).put(one, 9) == 0
+    assert SpareCapacity.beside(machines, [replace(waits, wants=1, backup=True)]).put(one, 9) == 0
     # The proven machine's slot is taken for it already.
     machines[0] = replace(machines[0], slots=2, held=(Reservation(waits.task_id, 1.0, NRlc(0)),))
-    assert Room.beside(machines, [replace(waits, newcomers=2)]).put(one, 9) == 1
+    assert SpareCapacity.beside(machines, [replace(waits, newcomers=2)]).put(one, 9) == 1
 
 
 def test_all_fit_or_none_is_put() -> None:
-    room = Room([worker(1, slots=2)])
-    assert not room.fits(Demand(NO_TAG), 3)
-    assert room.free == 2
-    assert room.fits(Demand(NO_TAG), 2)
-    assert room.free == 0
+    capacity = SpareCapacity([worker(1, slots=2)])
+    assert not capacity.fits(Demand(NO_TAG), 3)
+    assert capacity.free == 2
+    assert capacity.fits(Demand(NO_TAG), 2)
+    assert capacity.free == 0
 
 
 def test_machines_with_more_to_offer_are_left_to_those_who_demand_it() -> None:
-    room = Room([worker(1, slots=2, tag=GPU), worker(2, slots=2)])
-    room.put(Demand(NO_TAG), 2)
-    assert room.put(Demand(GPU), 2) == 2
+    capacity = SpareCapacity([worker(1, slots=2, tag=GPU), worker(2, slots=2)])
+    capacity.put(Demand(NO_TAG), 2)
+    assert capacity.put(Demand(GPU), 2) == 2
 
 
 def test_stake_bounds_a_machines_votes_and_what_is_promised_counts() -> None:
-    room = Room([worker(1, slots=2, stake=70)])
-    assert room.put(Demand(NO_TAG, stake=NRlc(30)), 1) == 1
-    assert room.put(Demand(NO_TAG, stake=NRlc(41)), 1) == 0
-    assert room.put(Demand(NO_TAG, stake=NRlc(40)), 1) == 1
+    capacity = SpareCapacity([worker(1, slots=2, stake=70)])
+    assert capacity.put(Demand(NO_TAG, stake=NRlc(30)), 1) == 1
+    assert capacity.put(Demand(NO_TAG, stake=NRlc(41)), 1) == 0
+    assert capacity.put(Demand(NO_TAG, stake=NRlc(40)), 1) == 1

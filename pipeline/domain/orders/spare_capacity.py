@@ -1,7 +1,7 @@
 """How many more tasks the live machines can serve: demands are put on their free slots, one after the other. Pure.
 
 A task of trust 3 takes a slot on each of two machines, and stake on both. Above trust `replicas.NEWCOMERS_DECIDE`, one
-of its machines must be proven, that is: it was right on chain before. `Room.put` takes slots where every task can have
+of its machines must be proven, that is: it was right on chain before. `put` takes slots where every task can have
 machines of its own, so what was put is never more than can be served.
 """
 
@@ -42,7 +42,7 @@ class Demand:
 
     @classmethod
     def of(cls, order: WorkerpoolOrder, worker_stake_ratio: int) -> Demand:
-        """Of a task that is bought with the order, with the trust that takes most machines."""
+        """What a task needs that is bought with the order, with the trust that takes most machines."""
         # Alone, for trust 1, a worker locks nothing.
         stake = order.workerpoolprice * worker_stake_ratio // 100 if order.trust > 1 else 0
         # As many newcomers as would decide it together are never asked (`replicas.newcomers_left`).
@@ -60,16 +60,17 @@ class _Machine:
     #: Whether it was right on chain before.
     proven: bool
 
-    def room(self, stake: NRlc) -> int:
+    def capacity(self, stake: NRlc) -> int:
         """Tasks that it can take if each locks so much stake."""
         return min(self.free, self.stake // stake) if stake else self.free
 
     def take(self, tasks: int, stake: NRlc) -> None:
+        """Count tasks as taken by the machine."""
         self.free -= tasks
         self.stake = NRlc(self.stake - tasks * stake)
 
 
-class Room:
+class SpareCapacity:
     """The free slots of live machines, less what was put on them."""
 
     def __init__(self, machines: Iterable[WorkerRecord], *, newcomers_decide: bool = False) -> None:
@@ -93,9 +94,9 @@ class Room:
     @classmethod
     def beside(
         cls, machines: Sequence[WorkerRecord], waiting: Sequence[TaskRecord], *, newcomers_decide: bool = False
-    ) -> Room:
-        """What is left of the machines' room beside `waiting`, tasks that are sold already and still want machines."""
-        room = cls(machines, newcomers_decide=newcomers_decide)
+    ) -> SpareCapacity:
+        """What is left of the machines' capacity beside `waiting`: tasks that are sold and still want machines."""
+        capacity = cls(machines, newcomers_decide=newcomers_decide)
         held: dict[TaskId, dict[Wallet, bool]] = defaultdict(dict)
         for machine in machines:
             for item in machine.held:
@@ -110,8 +111,8 @@ class Room:
             wanted[Demand(task.tag, stake=stake_locked(task), proven=1)] += proven
             wanted[Demand(task.tag, stake=stake_locked(task))] += count - proven
         for demand, count in wanted.items():
-            room.put(demand, count)
-        return room
+            capacity.put(demand, count)
+        return capacity
 
     @property
     def free(self) -> int:
@@ -132,8 +133,8 @@ class Room:
         count = self._most(demand, tasks)
         able, proven = self._able(demand), count * self._proven(demand)
         # Dealt out in turn, these first, each task gets as many of them as it needs.
-        taken = _taken([machine.room(demand.stake) if machine.proven else 0 for machine in able], proven, count)
-        left = [min(machine.room(demand.stake), count) - first for machine, first in zip(able, taken, strict=True)]
+        taken = _taken([machine.capacity(demand.stake) if machine.proven else 0 for machine in able], proven, count)
+        left = [min(machine.capacity(demand.stake), count) - first for machine, first in zip(able, taken, strict=True)]
         rest = _taken(left, count * demand.machines - proven, count)
         for machine, first, then in zip(able, taken, rest, strict=True):
             machine.take(first + then, demand.stake)
@@ -147,20 +148,20 @@ class Room:
         fit better, so the bound is found by halving.
         """
         able = self._able(demand)
-        rooms = [machine.room(demand.stake) for machine in able]
-        proven_rooms = [machine.room(demand.stake) for machine in able if machine.proven]
+        capacities = [machine.capacity(demand.stake) for machine in able]
+        proven_capacities = [machine.capacity(demand.stake) for machine in able if machine.proven]
         proven = self._proven(demand)
         least, most = 0, tasks
         while least < most:
             count = (least + most + 1) // 2
-            enough = sum(min(room, count) for room in rooms) >= count * demand.machines
-            enough = enough and sum(min(room, count) for room in proven_rooms) >= count * proven
+            enough = sum(min(capacity, count) for capacity in capacities) >= count * demand.machines
+            enough = enough and sum(min(capacity, count) for capacity in proven_capacities) >= count * proven
             least, most = (count, most) if enough else (least, count - 1)
         return least
 
     def _able(self, demand: Demand) -> list[_Machine]:
         """Machines that can take one, in the order in which they are used."""
-        able = [each for each in self._machines if fits(demand.tag, each.tag) and each.room(demand.stake) > 0]
+        able = [each for each in self._machines if fits(demand.tag, each.tag) and each.capacity(demand.stake) > 0]
         return sorted(able, key=lambda each: (each.bits, each.proven, -each.free))
 
     def _proven(self, demand: Demand) -> int:
@@ -168,13 +169,13 @@ class Room:
         return 0 if self._newcomers_decide else demand.proven
 
 
-def _taken(rooms: Sequence[int], wanted: int, most: int) -> list[int]:
+def _taken(capacities: Sequence[int], wanted: int, most: int) -> list[int]:
     """Slots to take of each machine, at most `most` of one, in their order."""
     found = []
-    for room in rooms:
-        found.append(min(wanted, most, room))
+    for capacity in capacities:
+        found.append(min(wanted, most, capacity))
         wanted -= found[-1]
-    assert not wanted, "there was room for all of them"
+    assert not wanted, "there was capacity for all of them"
     return found
 
 
