@@ -12,8 +12,8 @@ import hypothesis  # noqa: F401 # imported later, after `settle`, its report at 
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
+from chain.rpc.library import load_web3
 from config.processes import collector
-from protocol.ethereum.library import load_eth_account
 
 TESTS = Path(__file__).parent
 #: There once a process has begun to compile tests; it holds a lock until it has them all.
@@ -28,7 +28,7 @@ LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/"
 
 collector.relax()
 # Before any test imports it by its name, which takes longer.
-load_eth_account()
+load_web3()
 
 
 @pytest.hookimpl(wrapper=True)
