@@ -6,6 +6,8 @@ A folder is listed once its prose is done. Matches are whole words in any case, 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -38,14 +40,20 @@ WORDS = (
 STORED = re.compile(r"    coins: Wei|\"coins\"|return self\.coins$")
 
 
+@cache
+def sources(folder: str) -> Sequence[tuple[Path, str]]:
+    return [(path, path.read_text()) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
 @pytest.mark.parametrize(("word", "instead"), WORDS)
 def test_a_private_word_does_not_come_back(word: str, instead: str) -> None:
     pattern = re.compile(word, re.IGNORECASE if word.islower() else 0)
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for folder in FOLDERS
-        for path in sorted((ROOT / folder).rglob("*.py"))
-        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        for path, text in sources(folder)
+        if pattern.search(text)
+        for number, line in enumerate(text.splitlines(), start=1)
         if pattern.search(line) and not STORED.search(line)
     ]
     assert not found, f"write {instead!r} in place of {word!r}:\n" + "\n".join(found)
