@@ -13,8 +13,6 @@ RUN := .venv/bin
 READY := .venv/.ready
 # Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
 JOBS ?= 4
-# In a fresh clone, pytest compiles the tests once, and not in each of JOBS processes that all begin with the same file.
-COMPILE_TESTS := $(RUN)/python -m pytest -p no:cacheprovider --collect-only -qq >/dev/null || true
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
@@ -29,7 +27,6 @@ demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
 test: $(READY)
-	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
 	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
@@ -98,8 +95,6 @@ IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_run
 # The base image and stand-ins for the servers' images are made of Debian's packages and programs that are here anyway
 # (5 minutes the first time), so that no image registry is needed; docker compose is built once (4 minutes).
 image-test: $(READY)
-	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
-	@[ -d tests/unit/__pycache__ ] || $(COMPILE_TESTS)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 

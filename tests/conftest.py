@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import hypothesis  # noqa: F401 # imported later, after `settle`, its report at the end of a run would warn
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
+from chain.rpc.library import load_web3
 from config.processes import collector
-from protocol.ethereum.library import load_eth_account
+
+TESTS = Path(__file__).parent
+#: There once a process has begun to compile tests; it holds a lock until it has them all.
+COMPILED = TESTS / "unit/__pycache__"
 
 #: Folders whose tests share something: one pool; one wallet on one Docker engine, after which containers are named. Of
 #: those that hold a file, the first counts.
@@ -20,7 +28,25 @@ LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/"
 
 collector.relax()
 # Before any test imports it by its name, which takes longer.
-load_eth_account()
+load_web3()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Of several processes in a fresh clone, let one compile the tests while the others wait for what it writes.
+
+    All begin with the same file, so that each would compile every one for itself (10 s).
+    """
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    folder = os.open(TESTS, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if COMPILED.exists():
+            fcntl.flock(folder, fcntl.LOCK_UN)
+        return (yield)
+    finally:
+        os.close(folder)
 
 
 def pytest_collection_finish() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from chain.rpc.library import load_web3
 from config.processes import collector
 
 collector.relax()
+# Before it is imported by its name, which takes longer.
+load_web3()
 
-from tests.integration import forged  # noqa: E402 # after the line above, for which this module is
+from tests.integration import forged  # noqa: E402 # after the lines above, for which this module is
 
 __all__ = ["forged"]
 

@@ -6,9 +6,11 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import pytest
+from eth_account import Account
 from hypothesis import settings
 
 #: Enough examples to find what we know can break, few enough that the unit tests stay a matter of seconds.
@@ -42,6 +44,12 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in _FORBIDDEN:
         monkeypatch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
     monkeypatch.setattr(socket, "getaddrinfo", _refusing(socket.getaddrinfo))
+
+
+@pytest.fixture
+def cheap_keystores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New keystores hash their password twice: the usual 262,144 times take a second, once in `test_init`."""
+    monkeypatch.setattr(Account, "encrypt", partial(Account.encrypt, iterations=2))
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-import schemathesis
 from fastapi import FastAPI, Response
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -307,6 +306,8 @@ def test_sign_ins_of_one_wallet_are_limited_and_nobody_else_can_use_up_its_share
 
 
 def test_whatever_is_made_from_the_document_gets_no_5xx_and_is_not_let_in(api: Api) -> None:
+    import schemathesis  # here, since each test process collects this file
+
     document = create_app(api.services).openapi()
     schema = schemathesis.openapi.from_dict(document)
     limits = settings(

@@ -43,6 +43,7 @@ def layout(tmp_path: Path) -> Layout:
 # -- init --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("cheap_keystores")
 def test_a_new_wallet_can_be_used_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     keystore, password = tmp_path / "wallet.json", tmp_path / "password"
     wallet = wallet_files.make_wallet(keystore, password)

@@ -60,6 +60,7 @@ def test_an_env_file_says_the_same_to_a_shell_and_to_docker_compose(tmp_path: Pa
         assert shlex.split(line) == [line.replace("'", "")]
 
 
+@pytest.mark.usefixtures("cheap_keystores")
 def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("mine")
     with pytest.raises(BadInput, match="not overwritten"):
@@ -76,6 +77,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     assert places.keystore.read_bytes() == before
 
 
+@pytest.mark.usefixtures("cheap_keystores")
 def test_docker_compose_gets_every_file_it_mounts_and_only_owners_can_read_secrets(tmp_path: Path) -> None:
     (tmp_path / "docker-compose.yml").write_text((ROOT / "docker-compose.yml").read_text())
     places = Places.of(tmp_path)
