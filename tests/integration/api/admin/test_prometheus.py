@@ -32,7 +32,7 @@ def test_prometheus_takes_the_configuration_and_the_alerts() -> None:
 
 
 @pytest.mark.parametrize("file", ALERT_TESTS, ids=lambda file: file.stem)
-def test_an_alert_fires_in_its_fault_and_not_otherwise(file: Path) -> None:
+def test_an_alert_fires_in_its_fault_after_its_time_and_not_otherwise(file: Path) -> None:
     assert "SUCCESS" in _promtool("test", "rules", file)
 
 
