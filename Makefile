@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -87,6 +87,10 @@ test-sharded: $(READY)
 # 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. Any 5xx is an error.
 test-crowd: $(READY)
 	@$(RUN)/python -m bench crowd $(ARGS)
+
+# The dashboards by Grafana's published schema, strictly, in a Go program that takes a minute and a half to build the first time.
+test-grafana: $(READY)
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/dashboards/schema_runs.py $(ARGS)
 
 # In this order: the last one stops what the others use.
 IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)

@@ -2,7 +2,7 @@
 
 mixed     tasks of trust 1, 3 and 5 in a drawn order, with a liar among the machines; reorgs of REORG_DEPTH strike
           while they are at work, with and without the transactions that were in the blocks
-reopened  votes that nobody reveals: honest machines are drained until a silent one has won
+reopened  votes that nobody reveals: honest machines are drained until each silent one has won a vote
 claimed   tasks that expire while the pool is paused
 
 Then the ledger must equal the hub's account to the nRLC and the wallet's balance to the wei, and what it says of each
@@ -15,13 +15,14 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
 from bench.rig.reorg import reorganise, wait_until_deep
 from bench.rig.strangers import Kind, at_work, funded
+from bench.throughput import NULL_BLOCK_GAS, NULL_IN_FLIGHT
 from chain.rpc.heads import heads
 from config.settings import read_settings
 from ops.admin.client import OperatorApi
@@ -29,7 +30,7 @@ from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.store.client import Store
 from protocol.errors import NotReady
-from protocol.poco.view import ChainView, TaskStatus
+from protocol.poco.view import ContributionStatus, TaskStatus
 from protocol.types import TaskId, Wallet
 
 #: Machines without containers, and tasks of each at once.
@@ -40,8 +41,10 @@ REORG_DEPTH, REORGS_EACH = 3, 2
 TRUSTS = (1, 3, 5)
 #: Tasks of one deal at most, and seconds of their category: they take votes for seven times as long.
 DEAL_TASKS, CATEGORY_SECONDS = 100, 60
-#: Of the tasks, one in so many is reopened, and one claimed.
+#: Of the tasks, one in so many is bought while silent machines are alone, and one while the pool is paused.
 FEW = 50
+#: Silent machines at most, each of which has one task reopened: new machines get one at a time.
+SILENT = 4
 #: Seconds for one deal to end, and for the ledger to know what the last transactions cost.
 TIMEOUT, SETTLE_SECONDS = 1200.0, 120.0
 
@@ -49,7 +52,12 @@ TIMEOUT, SETTLE_SECONDS = 1200.0, 120.0
 def run(*, tasks: int, seed: int) -> Iterator[str]:
     """One line of JSON. Raises BrokenPromise, after that line, if anything differs."""
     with open_bench_pool(
-        block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, machine=("bench.rig.null_machine",)
+        block_time=BLOCK_TIME,
+        workers=HONEST,
+        slots=SLOTS,
+        block_gas=NULL_BLOCK_GAS,
+        env={"SLUICE_LANE_MAX_IN_FLIGHT": str(NULL_IN_FLIGHT)},
+        machine=("bench.rig.null_machine",),
     ) as bench_pool:
         bench_pool.timeout = TIMEOUT
         found = compare(bench_pool, tasks=tasks, seed=seed)
@@ -65,29 +73,36 @@ _MUST_BE_ZERO = ("differs_wei", "differs_stake_nrlc", "differs_locked_nrlc", "ma
 def compare(bench_pool: BenchPool, *, tasks: int, seed: int) -> dict[str, object]:
     """The figures of `run` for a pool of HONEST machines."""
     draw = random.Random(seed)
-    keys = funded(bench_pool, 2)
+    few = max(1, tasks // FEW)
+    keys = funded(bench_pool, 1 + min(few, SILENT))
     honest = [worker.key.wallet for worker in bench_pool.pool.on_chain.workers]
     machines = [*honest, *(key.wallet for key in keys)]
     before = bench_pool.hub.accounts(machines)
-    began, views = time.monotonic(), dict[TaskId, ChainView]()
-    few = max(1, tasks // FEW)
+    began, ids = time.monotonic(), list[TaskId]()
     category = bench_pool.new_category(CATEGORY_SECONDS)
     # Every honest machine has been right on chain before.
-    views |= bench_pool.wait([bench_pool.buy(trust=5, volume=HONEST)])
+    ids += bench_pool.wait([bench_pool.buy(trust=5, volume=HONEST)])
     with at_work(bench_pool, keys[:1], [Kind.LYING]):
         for trust, volume in _deals(draw, tasks - 2 * few - HONEST):
             deal = bench_pool.buy(trust=trust, volume=volume, category=category)
-            views |= _disturbed(bench_pool, draw, deal)
-    with at_work(bench_pool, keys[1:], [Kind.UNREVEALING]):
-        views |= _reopened(bench_pool, honest, few, category)
-    views |= _claimed(bench_pool, few)
+            ids += _disturbed(bench_pool, draw, deal)
+    silent = keys[1:]
+    with at_work(bench_pool, silent, [Kind.UNREVEALING] * len(silent)):
+        ids += _reopened(bench_pool, honest, few, len(silent), category)
+    ids += _claimed(bench_pool, few)
     seconds = time.monotonic() - began
+    books = _books(bench_pool, machines, before)
+    views = bench_pool.hub.tasks(ids)
     return {
         "tasks": len(views),
-        "completed": sum(view.status is TaskStatus.COMPLETED for view in views.values()),
-        "claimed": sum(view.status is TaskStatus.FAILED for view in views.values()),
+        "completed": sum(view.status is TaskStatus.COMPLETED for view in views),
+        "claimed": sum(view.status is TaskStatus.FAILED for view in views),
+        # The contract rejects votes nowhere else.
+        "reopened": sum(
+            any(vote.status is ContributionStatus.REJECTED for vote in view.contributions) for view in views
+        ),
         "reorgs": _reorgs(bench_pool),
-        **_books(bench_pool, machines, before),
+        **books,
         "seconds": round(seconds, 1),
         "seed": seed,
     }
@@ -101,28 +116,30 @@ def _deals(draw: random.Random, tasks: int) -> Iterator[tuple[int, int]]:
         tasks -= volume
 
 
-def _disturbed(bench_pool: BenchPool, draw: random.Random, deal: Matched) -> Mapping[TaskId, ChainView]:
-    """The deal's last views; reorgs strike while it is at work, none as deep as its match."""
+def _disturbed(bench_pool: BenchPool, draw: random.Random, deal: Matched) -> Iterable[TaskId]:
+    """The deal's tasks once they have ended; reorgs strike while they are at work, none as deep as the match."""
     for number in range(REORGS_EACH):
         wait_until_deep(bench_pool, deal.block_number, REORG_DEPTH + 1 + 2 * number)
         reorganise(bench_pool, REORG_DEPTH, returned=draw.random() < 0.5)
     return bench_pool.wait([deal])
 
 
-def _reopened(bench_pool: BenchPool, honest: Sequence[Wallet], tasks: int, category: int) -> Mapping[TaskId, ChainView]:
-    """Tasks of trust 2 whose first vote only the silent machine gives."""
+def _reopened(
+    bench_pool: BenchPool, honest: Sequence[Wallet], tasks: int, silent: int, category: int
+) -> Iterable[TaskId]:
+    """Tasks of trust 2; the first votes on some are of the `silent` machines alone."""
     with _drained(bench_pool, honest):
-        deals = [bench_pool.buy(trust=2, volume=1, category=category) for _ in range(tasks)]
-        ids = [task for deal in deals for task in deal.tasks]
+        deal = bench_pool.buy(trust=2, volume=tasks, category=category)
 
         def won() -> bool:
-            return any(view.status is TaskStatus.REVEALING for view in bench_pool.hub.tasks(ids))
+            views = bench_pool.hub.tasks(deal.tasks)
+            return sum(view.status is TaskStatus.REVEALING for view in views) >= silent
 
-        _until(bench_pool, won, "a vote of the silent machine")
-    return bench_pool.wait(deals)
+        _until(bench_pool, won, "a vote of each silent machine")
+    return bench_pool.wait([deal])
 
 
-def _claimed(bench_pool: BenchPool, tasks: int) -> Mapping[TaskId, ChainView]:
+def _claimed(bench_pool: BenchPool, tasks: int) -> Iterable[TaskId]:
     """Tasks that expire while the pool is paused."""
     store = _store(bench_pool)
     store.pause.pause(time.time(), "bench ledger")

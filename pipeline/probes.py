@@ -356,6 +356,8 @@ def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
         return IpfsFacts(str(answer.json()["Version"]))
     except BadSetting as error:
         return NoAnswer(str(error), "")
+    except httpx.HTTPStatusError as error:
+        return NoAnswer(f"IPFS at {url} answers with HTTP status {error.response.status_code}", fix)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return NoAnswer(f"IPFS at {url} does not answer: {str(error) or type(error).__name__}", fix)
     except (KeyError, TypeError, ValueError):

@@ -184,9 +184,8 @@ def run_lane(self: SchedulerTask, wallet: str) -> None:
 
 def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
     """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
-    found, more = ingest.ingest(
-        scheduler.store, scheduler.registry_cache, scheduler.workerpool, deal_ids, scheduler.clock()
-    )
+    ours = ingest.Ours(scheduler.workerpool, scheduler.key.wallet)
+    found, more = ingest.ingest(scheduler.store, scheduler.registry_cache, ours, deal_ids, scheduler.clock())
     now, *later = list(notify.chunks(found, notify.ADVANCE_CHUNK)) or [[]]
     scheduler.notifier.send_advance([task_id for chunk in later for task_id in chunk])
     if more:

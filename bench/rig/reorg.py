@@ -5,13 +5,14 @@
                                        returned: the same transactions in the same order, at the same heights
 
 anvil does it in a few milliseconds. The clock goes back as well: all new blocks bear the time of the last one that
-stays. A block that anvil mines by its clock at that very moment can leave a gap: heights without a block, for ever.
-Then everything from the gap on is replaced once more.
+stays. `reorganise` sets it right for the next one. A block that anvil mines by its clock at that very moment can leave
+a gap: heights without a block, for ever. Then everything from the gap on is replaced once more.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from bench.rig.bench_pool import BenchPool
@@ -39,6 +40,7 @@ def reorganise(bench_pool: BenchPool, depth: int, *, returned: bool) -> None:
         lost = [bytes_ for bytes_, receipt in zip(raw, receipts, strict=True) if receipt is None]
         if lost:
             bench_pool.rpc.batch([("eth_sendRawTransaction", (bytes_,)) for bytes_ in lost])
+    _set_clock(bench_pool.rpc)
 
 
 def replace_blocks(rpc: JsonRpc, depth: int, again: Sequence[object] = ()) -> None:
@@ -49,6 +51,14 @@ def replace_blocks(rpc: JsonRpc, depth: int, again: Sequence[object] = ()) -> No
     rpc.call("anvil_reorg", depth, list(again))
     while (gap := _blocks_from_gap(rpc, lowest)) is not None:
         rpc.call("anvil_reorg", gap, [])
+
+
+def _set_clock(rpc: JsonRpc) -> None:
+    """Have the next block bear the time of now. Else each reorg leaves the chain some seconds behind, for good, until a
+    pool begins nothing more by a head that is too old.
+    """
+    newest = int(rpc.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    rpc.call("evm_increaseTime", max(0, int(time.time()) - newest))
 
 
 def _blocks_from_gap(rpc: JsonRpc, lowest: int) -> int | None:

@@ -76,7 +76,10 @@ def node_problems(nodes: Sequence[NodeStatus], chain_id: int, now: float, stale_
         if node.chain_id is not None and node.chain_id != chain_id:
             said.append(f"{node.name} is on chain {node.chain_id}, not {chain_id}.")
         elif node.has_cursor is False:
-            said.append(f"{node.name} has another block in the place of the last one followed: a reorganisation.")
+            said.append(
+                f"{node.name} has another block in the place of the last one followed: a reorganisation, which is over "
+                "in seconds. If this stays, the database is of another chain: see `sluice chain audit`."
+            )
         elif node.timestamp is not None and now - node.timestamp > stale_after:
             said.append(
                 f"{node.name} is behind: its head, block {node.head}, is {now - node.timestamp:.0f} s old. It hangs or "

@@ -115,9 +115,13 @@ def install(app: FastAPI, *, bad_request: str | None = None) -> None:
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Never the input itself: it may be long, or hold a signature.
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        where, *names = (str(part) for part in first["loc"])
         id_ = first["type"] == "string_pattern_mismatch" and "^0x" in first["msg"]
-        return ours(_, BadMessage(why=f"{place}: {'it is 0x and hex digits' if id_ else first['msg']}"))
+        why = "it is 0x and hex digits" if id_ else first["msg"]
+        if bad_request is not None and where in {"path", "query"}:
+            # A word of the operator's own, who sees no message.
+            return JSONResponse({"error": f"{names[0]} is wrong: {why}.", "fix": bad_request}, httpx.codes.BAD_REQUEST)
+        return ours(_, BadMessage(why=f"{'.'.join((where, *names))}: {why}"))
 
     @app.exception_handler(PyMongoError)
     def database(_: Request, error: PyMongoError) -> JSONResponse:

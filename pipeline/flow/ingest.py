@@ -1,7 +1,8 @@
 """From a deal on chain to task rows: read the deal and what it points to, store it, and hand its tasks on.
 
 A deal that cannot be read now stays `new` in the store and is tried again; none is skipped. One that can never be read
-(a number that nothing can store, an app that the contract itself refuses to show) is quarantined with its reason.
+(a number that nothing can store, an app that the contract itself refuses to show), or is not the wallet's to serve, is
+quarantined with its reason.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from protocol.errors import RpcUnavailable, Unreadable
 from protocol.poco.deadlines import contribution_deadline, final_deadline
 from protocol.poco.events import BlockRef
 from protocol.poco.ids import task_id
-from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, TaskId
+from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, TaskId, Wallet
 from protocol.wire import Dataset
 
 log = structlog.get_logger(__name__)
@@ -80,8 +81,16 @@ def _drop_oldest(remembered: dict[Contract, T]) -> None:
         remembered.pop(next(iter(remembered)))
 
 
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Whose deals are served: those of `workerpool`, if they were matched while `owner` had it."""
+
+    workerpool: Contract
+    owner: Wallet
+
+
 def ingest(
-    store: Store, registry_cache: RegistryCache, workerpool: Contract, deal_ids: Sequence[DealId], now: float
+    store: Store, registry_cache: RegistryCache, ours: Ours, deal_ids: Sequence[DealId], now: float
 ) -> tuple[list[TaskId], bool]:
     """Store these deals and the tasks of those that are no larger than a piece.
 
@@ -90,7 +99,7 @@ def ingest(
     """
     first: list[TaskId] = []
     more = False
-    for record in _read(store, registry_cache, workerpool, store.deals.match_blocks(deal_ids), now):
+    for record in _read(store, registry_cache, ours, store.deals.match_blocks(deal_ids), now):
         try:
             more = more or record.bot_size > AT_ONCE
             if record.bot_size > PIECE:
@@ -123,7 +132,7 @@ def store_next_piece(store: Store, now: float) -> bool:
 
 
 def _read(
-    store: Store, registry_cache: RegistryCache, workerpool: Contract, blocks: Mapping[DealId, BlockNumber], now: float
+    store: Store, registry_cache: RegistryCache, ours: Ours, blocks: Mapping[DealId, BlockNumber], now: float
 ) -> list[DealRecord]:
     """The deals that can be read now. One that cannot stays `new`; one that never can is quarantined."""
     # The last block followed is at or above the deals' blocks: a node that is behind it says nothing about them.
@@ -131,7 +140,11 @@ def _read(
     records = []
     for (deal_id, block), answer in zip(blocks.items(), registry_cache.hub.deals(list(blocks), at), strict=True):
         match answer:
-            case Known(deal) if deal.workerpool == workerpool:
+            case Known(deal) if deal.workerpool == ours.workerpool and deal.workerpool_owner != ours.owner:
+                had, has = deal.workerpool_owner, ours.owner
+                why = f"{had} owned the workerpool when it was matched, and the contracts take no step of it from {has}"
+                _quarantine(store, deal_id, why)
+            case Known(deal) if deal.workerpool == ours.workerpool:
                 records += _record_of(store, registry_cache, deal, block, at, now)
             case Known():
                 log.info("The deal is another workerpool's.", action="deal_foreign", deal=deal_id)

@@ -25,10 +25,12 @@ SHORTEST, NAMED = 6, 5
 #: Tasks of a deal that are looked at.
 MOST_TASKS = 200
 
-AnyId = Annotated[str, Path(pattern="^0x[0-9a-fA-F]{4,64}$", description="Id or its beginning, or a wallet.")]
+AnyId = Annotated[
+    str, Path(alias="id", pattern="^0x[0-9a-fA-F]{4,64}$", description="Id or its beginning, or a wallet.")
+]
 
 
-@router.get("/explain/{anything}", summary="Why a task, a deal or a machine does not go on")
+@router.get("/explain/{id}", summary="Why a task, a deal or a machine does not go on")
 def explain(anything: AnyId, services: Reader) -> Explanation:
     """Takes the id of a task or a deal, the beginning of one, or a machine's wallet."""
     given = anything.lower()

@@ -100,13 +100,23 @@ def plan(services: Reader) -> OrdersPlan:
 @router.post("/orders/publish", summary="Offer what the policy says, now")
 def publish(services: Operator, dry_run: DryRun = False) -> Changed:
     """Ends a cancellation of all offers, and has the orders decided without waiting for the clock."""
-    held = services.store.orders.held()
+    view = _view(services)
     if not dry_run:
         services.store.orders.release()
         services.notifier.send_orders()
         log.info("The pool offers work.", action="orders_released")
-    says = "The pool offers what its policy says." if held else "Nothing was cancelled; the offers are looked at now."
-    return Changed(changed=held, dry_run=dry_run, says=says)
+    return Changed(changed=view.book.held, dry_run=dry_run, says=_published(view))
+
+
+def _published(view: OrderView) -> str:
+    """What becomes of the offers once the pool looks at them."""
+    if view.trouble:
+        return f"The policy cannot be read, and nothing is signed. {view.trouble}"
+    if view.policy is None:
+        return "No market is set in SLUICE_ORDERS_FILE: nothing is offered."
+    if view.supply.paused:
+        return "The pool is paused: nothing is offered until `sluice pool resume`."
+    return "The pool offers what its policy says." if view.book.held else "The offers are looked at now."
 
 
 @router.post("/orders/cancel", summary="Cancel orders")

@@ -22,7 +22,7 @@ from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from ops.stack import ports
 from ops.stack.stack import Stack
-from pipeline.flow.ingest import RegistryCache, ingest
+from pipeline.flow.ingest import Ours, RegistryCache, ingest
 from pipeline.store import client
 from pipeline.store.client import Store
 from protocol.types import Contract, Hash32
@@ -101,7 +101,7 @@ def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixtu
     store = Store.open(own)
     store.ensure_indexes()
     list(Watcher(chain.rpc, chain.hub, pool, store.chain).catch_up(chain.hub.head()))
-    ingest(store, RegistryCache(chain.hub), pool, store.deals.deals_to_ingest(10), time.time())
+    ingest(store, RegistryCache(chain.hub), Ours(pool, owner.wallet), store.deals.deals_to_ingest(10), time.time())
     yield Scene(chain, store, client.database(own), pool, ours, foreign, env, capsys)
 
 

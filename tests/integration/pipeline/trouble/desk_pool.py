@@ -1,4 +1,4 @@
-"""The pool of the operator's desk: ten machines, five hundred tasks and the operator's API, for troubles to be made in.
+"""The pool of the operator's desk: machines, a bag of tasks and the operator's API, for troubles to be made in.
 
 It is stepped by hand as in `outage_pool`, whose real parts it has. Its machines say what a test says for them.
 """
@@ -36,6 +36,7 @@ from protocol.wire import Capabilities, Step
 from tests.integration.pipeline.trouble.outage_pool import OutagePool, open_outage_pool
 from tests.waiting import wait_until
 
+#: Unless a test wants fewer.
 MACHINES, TASKS = 10, 500
 #: What each machine has, in nRLC and wei.
 STAKE, BALANCE = NRlc(10**6), 10**18
@@ -51,7 +52,7 @@ FINALITY = 2
 class Desk:
     """A pool whose machines are heard of in each step, and its operator's API.
 
-    `wallets`: of its machines; `bulk`: a deal of TASKS tasks.
+    `wallets`: of its machines; `bulk`: a deal of all its tasks.
     """
 
     pool: OutagePool
@@ -98,7 +99,11 @@ class Desk:
     def send(self, requests: Sequence[TxRequest]) -> None:
         """What the hub's owner does, in a block of its own, which has the time of anvil's clock."""
         self.pool.chain.sender(0).send(requests)
-        self.pool.now = max(self.pool.now, _head_time(self.pool))
+        self.pool.now = max(self.pool.now, self.head_time())
+
+    def head_time(self) -> float:
+        """Of the newest block, Unix seconds."""
+        return _head_time(self.pool)
 
     def environment(self) -> dict[str, str]:
         """The settings of the operator's shell."""
@@ -131,25 +136,27 @@ class Desk:
 
 
 @contextmanager
-def open_desk(state: PocoState, stack: Stack, database: str, home: Path) -> Iterator[Desk]:
+def open_desk(
+    state: PocoState, stack: Stack, database: str, home: Path, *, machines: int = MACHINES, tasks: int = TASKS
+) -> Iterator[Desk]:
     """A desk of its own, as long as the block lasts."""
     port = ports.free_port()
     more = {"operations_port": port, "finality_blocks": FINALITY}
     with open_outage_pool(state, stack, database, home, **more) as pool, _readers(pool) as readers:
         pool.admin.prepare()
         pool.categories[CATEGORY] = XS
-        wallets = [Key(secrets.token_bytes(32)).wallet for _ in range(MACHINES)]
+        wallets = [Key(secrets.token_bytes(32)).wallet for _ in range(machines)]
         chain = pool.chain
         chain.sender(0).send(contracts.deposits_of(chain.rpc, chain.at, dict.fromkeys(wallets, STAKE)))
         pool.now = _head_time(pool) + 1
         with _serving(pool, port) as application:
             desk = Desk(pool, application, readers, wallets)
-            for number in range(MACHINES):
+            for number in range(machines):
                 desk.sign_in(number)
-            desk.bulk = pool.buy(CATEGORY, volume=TASKS)
+            desk.bulk = pool.buy(CATEGORY, volume=tasks)
             desk.step(3)
             for wallet in wallets:
-                for task in pool.store.lists.of_worker(wallet, TASKS):
+                for task in pool.store.lists.of_worker(wallet, tasks):
                     pool.store.tasks.record_report(task.task_id, wallet, Step.STARTED, pool.now, None, None)
             desk.step(2)
             yield desk

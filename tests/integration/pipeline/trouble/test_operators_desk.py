@@ -1,45 +1,36 @@
 """What an operator asks of a pool in trouble is answered: the right cause, in words, and the command that helps.
 
 One pool of ten machines and five hundred tasks has each of twelve troubles in turn, and the real Prometheus sees them:
-the alerts of each begin. How long each command takes is
-printed, not judged (`pytest -rP`).
+the alerts of each begin. How long each command takes is printed, not judged (`pytest -rP`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 
 from chain.contracts import calls
 from config import topology
 from config.celery_apps import core_app
-from config.settings import settings
-from ops import cli
 from ops.poco.deploy import CATEGORIES
 from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import PocoState
 from ops.stack.stack import Stack
-from pipeline.api.admin.access import operator_token
 from pipeline.domain.records import ChainFacts, Outcome
 from pipeline.flow.advance_each import advance_each
 from protocol.poco.tags import GPU_BIT, make_tag
 from protocol.types import NRlc, TaskId, Wei
 from protocol.wire import Step
-from tests import prometheus
 from tests.faulty import answers
 from tests.faulty.answers import Call, Honest, Reply
 from tests.integration.conftest import _database
 from tests.integration.pipeline.conftest import OWNER, REQUESTER, WORKERS
 from tests.integration.pipeline.trouble.desk_pool import CATEGORY, MACHINES, STAKE, TASKS, Desk, open_desk
-from tests.prometheus import Prometheus
+from tests.integration.pipeline.trouble.shell import Shell
 from tests.waiting import until
 
 #: Steps for longer than a part may be away without a hold, and for longer than the scheduler's stake is not asked for;
@@ -57,80 +48,6 @@ def desk(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempPathF
     home = tmp_path_factory.mktemp("desk")
     with _database(stack) as (database, _), open_desk(poco_state, stack, database, home) as opened:
         yield opened
-
-
-@pytest.fixture(scope="module")
-def seen(desk: Desk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """The real Prometheus on the desk's operations port, with the alerts that are shipped."""
-    port = desk.pool.settings.operations_port
-    with prometheus.running(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{port}") as server:
-        yield server
-
-
-@dataclass
-class Shell:
-    """The operator's shell: `sluice` as it is on the path, and Prometheus."""
-
-    desk: Desk
-    seen: Prometheus
-    patch: pytest.MonkeyPatch
-    capsys: pytest.CaptureFixture[str]
-    #: (seconds, command).
-    took: list[tuple[float, str]] = field(default_factory=list)
-
-    def run(self, *words: str) -> tuple[int, str]:
-        """Exit code, and all that is printed."""
-        self.capsys.readouterr()
-        settings.cache_clear()
-        with self.patch.context() as patch:
-            for name, value in self.desk.environment().items():
-                patch.setenv(name, value)
-            patch.setenv("SLUICE_ADMIN_TOKEN", operator_token(self.desk.pool.settings))
-            # Commands tell ages by this machine's clock.
-            patch.setattr("ops.admin.screen.clock", self.desk.pool.clock)
-            began = time.perf_counter()
-            code = cli.run(words)
-            self.took.append((time.perf_counter() - began, " ".join(words[:2])))
-        # Other tests read the settings anew.
-        settings.cache_clear()
-        out, err = self.capsys.readouterr()
-        return code, out + err
-
-    def says(self, words: str, *wanted: str, code: int = 0) -> str:
-        """Run `sluice WORDS`; fails unless it prints each of `wanted` and ends with `code`."""
-        ended, said = self.run(*words.split())
-        # Tables may fold.
-        flat = " ".join(said.split())
-        missing = [each for each in wanted if each not in flat]
-        if missing or ended != code:
-            raise AssertionError(f"sluice {words} does not say {missing} and ends with {ended}:\n{said}")
-        return said
-
-    def alarms(self, *names: str) -> None:
-        """Wait until these alerts have begun; they would fire if it stayed so for as long as each of them waits."""
-
-        def begun() -> bool:
-            rules = [rule for group in self.seen.ask("rules")["groups"] for rule in group["rules"]]
-            return set(names) <= {rule["name"] for rule in rules if rule["state"] != "inactive"}
-
-        until(f"the alerts {names}", begun)
-
-    def health(self) -> set[str]:
-        """The parts that `/health` calls not well; its HTTP status agrees."""
-        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=30.0)
-        bad = {name for name, part in answer.json()["parts"].items() if not part["ok"]}
-        assert answer.status_code == (503 if bad else 200)
-        return bad
-
-
-@pytest.fixture
-def shell(
-    desk: Desk, seen: Prometheus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Shell]:
-    opened = Shell(desk, seen, monkeypatch, capsys)
-    yield opened
-    opened.says("status", "The pool works.")
-    sys.stdout.writelines(f"{seconds:.2f} s  sluice {words}\n" for seconds, words in opened.took)
 
 
 def test_a_pool_that_is_well_says_so(desk: Desk, shell: Shell) -> None:

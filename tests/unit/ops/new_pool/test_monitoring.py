@@ -186,6 +186,34 @@ def test_each_alert_has_a_test_of_its_own_that_names_metrics_which_exist() -> No
                 assert all(f'alertname="{name}"' in each["expr"] for each in test["promql_expr_test"])
 
 
+@pytest.mark.parametrize("name", ALERTS)
+def test_each_alerts_own_test_sees_it_wait_as_long_as_it_says_and_no_judgement_longer(name: str) -> None:
+    """Whether it does so promtool says (test_prometheus.py): here, that it is asked at the right times."""
+    file = yaml.safe_load((ROOT / f"tests/alerts/{name}.yml").read_text())
+    shipped = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["global"]["evaluation_interval"]
+    assert file["evaluation_interval"] == shipped
+    every, waits = _seconds(shipped), _seconds(ALERTS[name]["for"])
+    firing = [test["promql_expr_test"] for test in file["tests"] if test["name"].startswith("it fires")]
+    assert firing
+    for looks in firing:
+        assert {look["expr"] for look in looks} == {f'count by (alertstate) (ALERTS{{alertname="{name}"}})'}
+        states = {_seconds(look["eval_time"]): _state(look) for look in looks}
+        fires = min(at for at, state in states.items() if state == "firing")
+        wanted = {fires - waits - every: None, fires: "firing"}
+        wanted |= {fires - waits: "pending", fires - every: "pending"} if waits else {}
+        assert wanted.items() <= states.items()
+
+
+def _seconds(text: str) -> int:
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    return sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)([dhms])", text))
+
+
+def _state(look: dict[str, Any]) -> str | None:
+    """What a look at an alert expects: pending, firing, or nothing."""
+    return next((re.findall(r'"(\w+)"', sample["labels"])[0] for sample in look["exp_samples"]), None)
+
+
 def test_prometheus_reads_the_port_that_is_the_default() -> None:
     port = Settings.model_fields["operations_port"].default
     for file, host in (("targets.yml", "127.0.0.1"), ("targets-compose.yml", "scheduler")):

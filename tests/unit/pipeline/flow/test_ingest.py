@@ -16,7 +16,7 @@ from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown
 from pipeline.broker.notify import chunks
 from pipeline.domain.actions import Action, Method, Submit, Want
 from pipeline.domain.records import DealRecord, TaskRecord
-from pipeline.flow.ingest import AT_ONCE, PIECE, RegistryCache, ingest, task_records
+from pipeline.flow.ingest import AT_ONCE, PIECE, Ours, RegistryCache, ingest, task_records
 from pipeline.flow.transactions import failures_of, initializes, without_initialize
 from pipeline.store.deals import Lease
 from protocol.poco.events import BlockRef
@@ -79,6 +79,8 @@ class Deals:
         self.noticed = {deal_id: BlockNumber(3) for deal_id in noticed}
         self.stored: list[DealId] = []
         self.aside: list[DealId] = []
+        #: Of the last one set aside.
+        self.why = ""
         self.large: list[DealId] = []
         self.postponed: list[DealId] = []
 
@@ -101,8 +103,9 @@ class Deals:
     def defer(self, deal_id: DealId, _: float) -> None:
         self.postponed.append(deal_id)
 
-    def quarantine(self, deal_id: DealId, _: str) -> None:
+    def quarantine(self, deal_id: DealId, why: str) -> None:
         self.aside.append(deal_id)
+        self.why = why
 
 
 class Hub:
@@ -125,6 +128,8 @@ class Hub:
 
 FOLLOWED = BlockRef(BlockNumber(9), BlockHash("0x" + "9" * 64), BlockHash("0x" + "8" * 64), Timestamp(1_000))
 GOOD, BROKEN, SILENT, GONE = (DealId("0x" + digit * 64) for digit in "abcd")
+#: The owner of the workerpool when `on_chain` was matched is this scheduler's wallet.
+OURS = Ours(POOL, wallet(1))
 APP = App(POOL, wallet(1), "hello", "DOCKER", "hello:1", NO_TAG, b"")
 
 
@@ -159,7 +164,7 @@ def test_a_deal_that_cannot_be_read_does_not_keep_others_from_being_read(
         GONE: Absent("the contract has no such deal"),
     }
     registry_cache = RegistryCache(Hub(told, app))  # type: ignore[arg-type]  # stands for the real one
-    found, more = ingest(store, registry_cache, POOL, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
+    found, more = ingest(store, registry_cache, OURS, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
     assert not more
     assert found == [task_id(deal_id, index) for deal_id in served for index in (0, 1)]
     assert deals.stored == served
@@ -174,8 +179,19 @@ def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, 
         deals=deals, tasks=SimpleNamespace(insert_new=add), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
     )
     told = {GOOD: Known(replace(on_chain(GOOD), bot_size=size)), SILENT: Known(on_chain(SILENT))}
-    found = ingest(store, RegistryCache(Hub(told, Known(APP))), POOL, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
+    found = ingest(store, RegistryCache(Hub(told, Known(APP))), OURS, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
     return deals, *found
+
+
+def test_a_deal_of_the_workerpools_next_owner_is_set_aside_with_both_wallets() -> None:
+    deals = Deals(GOOD, SILENT)
+    store = SimpleNamespace(
+        deals=deals, tasks=SimpleNamespace(insert_new=len), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
+    )
+    told = {GOOD: Known(on_chain(GOOD)), SILENT: Known(replace(on_chain(SILENT), workerpool_owner=wallet(2)))}
+    ingest(store, RegistryCache(Hub(told, Known(APP))), OURS, list(told), 0.0)  # type: ignore[arg-type]  # a fake of the store
+    assert (deals.stored, deals.aside) == ([GOOD], [SILENT])
+    assert all(each in deals.why for each in (wallet(1), wallet(2)))
 
 
 def test_a_large_deal_is_left_to_bulk_work_and_its_neighbour_is_stored() -> None:

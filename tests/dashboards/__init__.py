@@ -1,0 +1,1 @@
+"""The dashboards, decoded by a small Go program with Grafana's published schema."""
