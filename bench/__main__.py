@@ -1,5 +1,5 @@
-"""`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, flat, faults, chaos,
-cluster, workerdrop, hostile, takeover, blackout, ledger; each has --help.
+"""`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, connected, flat, faults,
+chaos, cluster, workerdrop, hostile, takeover, blackout, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bench import (
     blackout,
     catchup,
     cluster,
+    connected,
     crowd,
     faults,
     flat,
@@ -189,6 +190,17 @@ def crowd_command(
     got a 5xx and the deal is completed. Example: crowd --logins 2000 --pings 50000
     """
     _print_lines(crowd.run(logins=logins, pings=pings))
+
+
+@app.command("connected")
+def connected_command(
+    machines: Annotated[int, typer.Option(help="Machines that sign in and connect.", min=1)] = 1000,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """What machines at rest cost RabbitMQ, and how long they are away when it restarts; stops the stack's RabbitMQ, so
+    nothing else may use it meanwhile. Example: connected --machines 2000
+    """
+    _print_lines(connected.run(machines=machines))
 
 
 @app.command("flat")

@@ -31,7 +31,15 @@ _PORTS = {"http": 80, "https": 443}
 #: Seconds without a sign of the peer's kernel after which a connection that waits for an answer is lost: a peer that is
 #: cut off closes none, and a request may wait a minute for its answer, while a result is stored.
 CUT_OFF_SECONDS = 12
+#: Seconds that an answer may take from its first bytes to its last, where the caller does not know better: the longest
+#: is a listing of some ten thousand queues or tasks, of 10 MB or so.
+WHOLE_ANSWER_SECONDS = 60.0
 _FIX = "Change it, unset it, or name the host in NO_PROXY."
+
+
+def whole_answer_seconds() -> float:
+    """WHOLE_ANSWER_SECONDS, as `http_client` asks for it."""
+    return WHOLE_ANSWER_SECONDS
 
 
 def http_client(
@@ -40,13 +48,14 @@ def http_client(
     timeout: float | httpx.Timeout,
     auth: tuple[str, str] | None = None,
     headers: Mapping[str, str] | None = None,
-    answer_seconds: Callable[[], float] | None = None,
+    answer_seconds: Callable[[], float] | None = whole_answer_seconds,
     transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
     """A client for requests to `url` and what is below it; `timeout` in seconds, `transport` for tests.
 
     `timeout` is for each part that comes. `answer_seconds`: for a whole answer from its first bytes on, headers
-    included, after which requests raise httpx.ReadTimeout; without it a server that drips is awaited for ever.
+    included, after which requests raise httpx.ReadTimeout, since a server that drips would be awaited for ever. None:
+    for a stream of events, which has no end.
     Raises BadSetting if a proxy variable that applies to `url` cannot be honoured.
     """
     secure = url.startswith("https:")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -54,9 +55,17 @@ class Ipfs:
             raise StorageUnavailable(what=f"IPFS at {self._url}", why="it answered something that is no CIDv0")
         return cid
 
-    def pin(self, cid: str) -> None:
-        """Have the node keep what it has. Pinning again changes nothing."""
-        self._ask("pin/add", cid)
+    def pin(self, cid: str, name: str | None = None) -> None:
+        """Have the node keep what it has. Pinning again changes nothing but the pin's name, if one is given."""
+        self._ask("pin/add", cid, **({} if name is None else {"name": name}))
+
+    def pins(self, named: str) -> Mapping[str, str]:
+        """Names of the node's pins by CID, of those whose names hold `named`."""
+        found = self._post("pin/ls", type="recursive", name=named)
+        try:
+            return {str(cid): str(row["Name"]) for cid, row in found.json()["Keys"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageUnavailable(what=f"IPFS at {self._url}", why="it answered no list of pins") from error
 
     def pinned(self, cid: str) -> bool:
         """Whether the node has pinned it itself, and not as a part of something else."""
@@ -77,10 +86,13 @@ class Ipfs:
                 raise
 
     def _ask(self, what: str, cid: str, **options: str) -> None:
+        self._post(what, arg=cid, **options)
+
+    def _post(self, what: str, **asked: str) -> httpx.Response:
         try:
-            asked = {"arg": cid, **options}
             response = self._http.post(f"{self._url}/api/v0/{what}", params=asked, timeout=PIN_SECONDS)
         except httpx.HTTPError as error:
             raise StorageUnavailable(what=f"IPFS at {self._url}", why=str(error) or type(error).__name__) from error
         if not response.is_success:
             raise StorageUnavailable(what=f"IPFS at {self._url}", why=response.text[:ANSWER_CHARACTERS])
+        return response

@@ -140,8 +140,8 @@ class Settings(BaseSettings):
     )
     keep_results_days: Days = Field(
         90.0,
-        description="Days that the IPFS node keeps a result pinned after it was stored. It is dropped at the node's"
-        " next clean-up (`ipfs repo gc`).",
+        description="Days that an IPFS node, of the pool or of SLUICE_WORKER_IPFS_API, keeps a result pinned after it"
+        " was stored. It is dropped at the node's next clean-up (`ipfs repo gc`).",
     )
     keep_ended_days: DaysOrEver = Field(
         365.0,
@@ -153,10 +153,10 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="Address the HTTP API listens on.")
     api_port: Port = Field(18300, description="Port the HTTP API listens on.")
     api_url: str = Field("http://127.0.0.1:18300", description="Where workers reach the HTTP API.")
+    api_processes: int = Field(1, ge=1, le=64, description="Processes that serve the HTTP API, on one port.")
     operations_host: str = Field(
         "127.0.0.1",
-        description="Address that health, metrics and the operator's API listen on. Health and metrics ask for no"
-        " password: keep it from strangers.",
+        description="Address of health, metrics (neither asks for a password) and the operator's API: keep it private.",
     )
     operations_port: Port = Field(18301, description="Port that health, metrics and the operator's API listen on.")
     admin_token_file: Path | None = Field(

@@ -1,6 +1,7 @@
 """The scheduler of one pool as one command: all its processes under one supervisor.
 
-api        HTTP API for workers and requesters            watch   follows the blocks
+api        HTTP API for workers and requesters; api-2,    watch   follows the blocks
+           api-3, … beside it: SLUICE_API_PROCESSES
 pipeline   Celery: ingest, advance, assign, sweep         beat    Celery beat: the clock
 lane       Celery: the workerpool owner's transactions    flower  Celery's web page, for the operator
 """
@@ -26,7 +27,11 @@ def run(settings: Settings, wallet: Wallet, wanted: Sequence[str]) -> None:
     """Run these of the scheduler's processes until SIGTERM; called once `ops.preflight.check` has passed."""
     mains = _mains(settings, wallet)
     preload_web3()
-    Supervisor({name: mains[name] for name in wanted}, pid_dir=settings.home / "run").run()
+    children = {name: mains[name] for name in wanted}
+    if "api" in children:
+        others = range(2, settings.api_processes + 1)
+        children |= {f"api-{number}": partial(serve.run_another, settings) for number in others}
+    Supervisor(children, pid_dir=settings.home / "run").run()
 
 
 def _mains(settings: Settings, wallet: Wallet) -> Mapping[str, Callable[[], None]]:

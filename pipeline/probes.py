@@ -345,7 +345,7 @@ def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
         " their results and bring them once it answers; deadlines go on."
     )
     try:
-        with http_client(url, timeout=ANSWER_SECONDS) as http:
+        with http_client(url, timeout=ANSWER_SECONDS, answer_seconds=lambda: ANSWER_SECONDS) as http:
             answer = http.post("/api/v0/version").raise_for_status()
         return IpfsFacts(str(answer.json()["Version"]))
     except BadSetting as error:

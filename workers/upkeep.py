@@ -30,7 +30,7 @@ from workers.data import dataset_cache
 from workers.data.layout import discard
 from workers.resume import Resumer
 from workers.reveals import is_at_stake, read_views
-from workers.task import steps
+from workers.task import own_copy, steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
 from workers.task.unfinished import unfinished
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 RESUME_SECONDS = 10.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
-#: Seconds between two looks at the datasets that are kept.
+#: Seconds between two looks at the datasets and results that are kept.
 TIDY_SECONDS = 600.0
 #: Stages of tasks with a vote that may be on chain.
 _VOTED = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
@@ -94,10 +94,10 @@ class Upkeep:
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("stakes", self._context.ledger.note_stakes)
         self._attempts.run("containers", self._sweep_containers)
-        self._attempts.run("datasets", self._tidy_datasets)
+        self._attempts.run("tidy", self._tidy)
         self._attempts.run("drain", self._drain)
 
-    def _tidy_datasets(self) -> None:
+    def _tidy(self) -> None:
         now = self._context.now()
         if now < self._tidied_at + TIDY_SECONDS:
             return
@@ -106,6 +106,13 @@ class Upkeep:
         removed = dataset_cache.tidy(machine.layout.cache, machine.settings.dataset_disk_bytes, now)
         if removed:
             log.info("Datasets were removed.", action="datasets_removed", datasets=removed)
+        if (node := machine.settings.worker_ipfs_api) is not None:
+            try:
+                unpinned = own_copy.unpin_old(node, machine.settings.keep_results_days, now)
+            except StorageUnavailable as error:
+                log.warning("Old results are still pinned.", action="own_copies_pinned", why=str(error))
+            else:
+                log.info("Old results were unpinned.", action="own_copies_unpinned", results=unpinned)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
 

@@ -109,6 +109,14 @@ def tree_cpu_seconds(pid: int) -> float:
     return own + sum(tree_cpu_seconds(int(child)) for child in children)
 
 
+def tree_kilobytes(pid: int) -> int:
+    """Memory of a process and its living descendants, each page that is shared by its share (PSS), in KB."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    own = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(tree_kilobytes(int(child)) for child in children)
+
+
 def _machine_cpu_seconds() -> float:
     """CPU time in which this machine's cores were not idle, summed over all cores, in seconds."""
     fields = [int(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]

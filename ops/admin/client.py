@@ -54,7 +54,9 @@ class OperatorApi:
         """What a route of server-sent events tells, one answer after the other. Raises OperatorRefused, Unavailable."""
         try:
             with (
-                http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http,
+                http_client(
+                    f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers, answer_seconds=None
+                ) as http,
                 http.stream("GET", path) as answer,
             ):
                 if not answer.is_success:

@@ -20,6 +20,8 @@ from protocol.ethereum.hexbytes import to_bytes
 
 #: Seconds a gateway may take per read; a local one answers at once.
 GATEWAY_SECONDS = 10.0
+#: Seconds for a whole result: MAX_BYTES over a line of 1 Mbit/s.
+RESULT_SECONDS = 600.0
 #: The most bytes of one result held in memory: results of demo and benchmarks are tiny, a bomb stops here.
 MAX_BYTES = 64 * 2**20
 
@@ -54,7 +56,7 @@ def fetch(gateway: str, results: str) -> Result:
     url = gateway.rstrip("/") + location
     try:
         with (
-            http_client(gateway, timeout=GATEWAY_SECONDS) as client,
+            http_client(gateway, timeout=GATEWAY_SECONDS, answer_seconds=lambda: RESULT_SECONDS) as client,
             client.stream("GET", url, headers={"Accept": "application/zip"}) as answer,
         ):
             answer.raise_for_status()

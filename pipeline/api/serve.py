@@ -1,8 +1,15 @@
-"""Main of the process `api`."""
+"""Main of the process `api`, and of others that serve the same port beside it (SLUICE_API_PROCESSES).
+
+    api              health, metrics, the operator's API ── SLUICE_OPERATIONS_PORT
+    api, api-2, …    workers and requesters ─────────────── SLUICE_API_PORT: the kernel deals out the connections
+
+Each counts its own rates and connections. One that dies takes its connections along; their clients ask again.
+"""
 
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 import time
@@ -21,6 +28,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds between two tries to reach broker and database at start.
 RETRY_SECONDS = 1.0
+#: Connections that may wait to be accepted, as many as uvicorn has them: all machines come back at once.
+BACKLOG = 2048
 
 
 def run(settings: Settings) -> None:
@@ -32,13 +41,28 @@ def run(settings: Settings) -> None:
     )
     threading.Thread(target=copy_context().run, args=(operations.run,), name="operations", daemon=True).start()
     services.monitor.start()
+    _serve(settings, services)
+
+
+def run_another(settings: Settings) -> None:
+    """Serve SLUICE_API_PORT alone until SIGTERM or SIGINT. Raises BadSetting, BadKeystore before it listens."""
+    _serve(settings, Services.open(settings))
+
+
+def _serve(settings: Settings, services: Services) -> None:
     _prepare(services)
     public = http_server(settings, create_app(services), settings.api_host, settings.api_port)
     # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: sys.exit(0))
     log.info("API listens.", action="api_start", host=settings.api_host, port=settings.api_port)
-    public.run()
+    public.run(sockets=[listening(settings)] if settings.api_processes > 1 else None)
+
+
+def listening(settings: Settings) -> socket.socket:
+    """A socket at SLUICE_API_PORT, where each of several processes has one."""
+    host, family = settings.api_host, socket.AF_INET6 if ":" in settings.api_host else socket.AF_INET
+    return socket.create_server((host, settings.api_port), family=family, backlog=BACKLOG, reuse_port=True)
 
 
 def _prepare(services: Services) -> None:

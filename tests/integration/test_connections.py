@@ -10,9 +10,14 @@ from typing import Any, cast
 
 import pytest
 
+from config import http_client as clients
 from config.http_client import CUT_OFF_SECONDS, http_client
+from config.ipfs import Ipfs
+from ops.market.secrets import store_secret
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import challenges
 from pipeline.flow.orders import market_api
+from protocol.enclave.secrets import Kind, SecretId
 from protocol.enclave.session import Session
 from protocol.errors import NoSession, Unavailable
 from protocol.ethereum.signing import Key
@@ -25,6 +30,7 @@ from workers.pool import bounded_answer
 from workers.pool.api import PoolApi
 
 KEY = Key.from_hex("0x" + "11" * 32)
+DATASET_SECRET = SecretId(Kind.DATASET, KEY.wallet, "")
 SESSION = Session(name="session", services=())
 ASKED: dict[str, Callable[[str], object]] = {
     "the pool's API": lambda url: PoolApi(url).config(),
@@ -32,6 +38,9 @@ ASKED: dict[str, Callable[[str], object]] = {
     "the pool's secret service": lambda url: challenges.SecretServiceApi(url, KEY).challenge(TaskId("0x" + "22" * 32)),
     "the gateway of the secret service": lambda url: ipfs.IpfsGateway(url).fetch("Qm"),
     "the service that attests enclaves": lambda url: provision.Attested(url, url).deliver(SESSION, cast("Any", None)),
+    "IPFS": lambda url: Ipfs(url).pin("Qm"),
+    "RabbitMQ's management API": lambda url: BrokerAdmin([url], "user", "password").queues(),
+    "a requester's secret service": lambda url: store_secret(url, KEY, DATASET_SECRET, b"secret"),
     "a market": lambda url: market_api.MarketApi(url, 134, KEY).status(Hash32("0x" + "33" * 32)),
 }
 
@@ -73,6 +82,7 @@ def test_a_server_that_drips_the_headers_of_its_answer_is_left_when_their_time_i
     asked: Callable[[str], object], proxied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, name in (
+        (clients, "WHOLE_ANSWER_SECONDS"),
         (bounded_answer, "ANSWER_SECONDS"),
         (challenges, "ANSWER_SECONDS"),
         (market_api, "TURN_SECONDS"),

@@ -5,6 +5,9 @@
     LAST_SECONDS are left                            the machine's own IPFS node has it: contributeAndFinalize needs a
                                                      link and nobody else
 
+The pin's name says when: the node keeps it as long as a pool keeps a result (SLUICE_KEEP_RESULTS_DAYS), then the
+process upkeep unpins it.
+
 A task with votes is finalized by the pool, which checks the result against the vote: no link of a machine stands there.
 """
 
@@ -26,6 +29,10 @@ log = structlog.get_logger(__name__)
 #: Seconds before the contribution deadline: enough for an upload that fails in the middle, and for a transaction that
 #: is mined late.
 LAST_SECONDS = 300.0
+#: Before task and Unix seconds in the name of a copy's pin.
+_PIN = "sluice-result-"
+#: Seconds.
+_DAY = 86400
 
 
 def is_due(context: WorkerContext, replicate: Replicate) -> bool:
@@ -46,6 +53,7 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
     with closing(Ipfs(str(context.machine.settings.worker_ipfs_api))) as node:
         try:
             cid = node.add(context.layout.task(replicate.task_id).zip, f"iexec-result-{replicate.task_id}")
+            node.pin(cid, f"{_PIN}{replicate.task_id}-{int(context.now())}")
         except StorageUnavailable as error:
             why = "This machine's own IPFS node does not take the result either."
             log.warning(why, action="own_copy_failed", task=replicate.task_id, why=str(error))
@@ -57,6 +65,21 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
         location=f"/ipfs/{cid}",
     )
     return ResultLink(storage="ipfs", location=f"/ipfs/{cid}")
+
+
+def unpin_old(api: str, days: float, now: float) -> int:
+    """Let the node drop copies that are older than `days`; how many. `now`: Unix seconds. Raises StorageUnavailable."""
+    with closing(Ipfs(api)) as node:
+        old = [cid for cid, name in node.pins(_PIN).items() if (at := _pinned_at(name)) and now > at + days * _DAY]
+        for cid in old:
+            node.unpin(cid)
+    return len(old)
+
+
+def _pinned_at(name: str) -> int | None:
+    """Unix seconds in the name of a pin of ours, None in any other."""
+    at = name.removeprefix(_PIN).partition("-")[2]
+    return int(at) if name.startswith(_PIN) and at.isdecimal() else None
 
 
 def _for_contract(replicate: Replicate) -> bool:

@@ -48,7 +48,7 @@ def shared_servers() -> Servers:
 @pytest.fixture(scope="package")
 def shared_pool(shared_servers: Servers) -> Iterator[BenchPool]:
     """A pool of HONEST machines with two slots each, shared; two more wallets have a stake and no machine."""
-    env = {"SLUICE_PING_SECONDS": "2"}
+    env = {"SLUICE_PING_SECONDS": "2", "SLUICE_API_PROCESSES": "2"}
     with open_bench_pool(
         block_time=BLOCK_TIME, workers=HONEST, slots=2, spares=2, env=env, servers=shared_servers
     ) as bench_pool:

@@ -71,6 +71,7 @@ def away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
         return "QmOwn"
 
     monkeypatch.setattr(Ipfs, "add", add)
+    monkeypatch.setattr(Ipfs, "pin", lambda *_: None)
     monkeypatch.setattr(steps, "UPLOAD_TIMEOUT", 0.0)
     monkeypatch.setattr(steps, "wait_exponential_jitter", lambda **_: lambda _: 0.0)
     return made
