@@ -87,5 +87,9 @@ def unsharded(db: Database[dict[str, Any]]) -> list[Sharding]:
 
 def table() -> Sequence[tuple[str, str, str]]:
     """(collection, key, why) of every collection, for people."""
-    keys = [(each.collection, ", ".join(each.key), each.why) for each in SHARDED]
+    keys = [(each.collection, ", ".join(map(_told, each.key, each.key.values())), each.why) for each in SHARDED]
     return [*keys, *((name, "–", why) for name, why in ON_ONE_SHARD.items())]
+
+
+def _told(field: str, kind: str | int) -> str:
+    return f"{field} {kind}" if kind == HASHED else field
