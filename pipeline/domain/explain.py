@@ -108,7 +108,8 @@ def explain(
     if now >= task.contribution_deadline:
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
     if paused and not task.replicates:
-        return f"The pool is paused and begins no task; this one takes votes until {_date(task.contribution_deadline)}."
+        until = _date(task.contribution_deadline)
+        return f"The pool is paused and begins no task: `sluice pool resume`. This one takes votes until {until}."
     if holding is not None and (task.wants or not task.replicates):
         return f"The pool holds and begins nothing new: {holding.rstrip('.')}. It goes on by itself."
     staffing = _staffing(task, view, candidates, now, timeouts)

@@ -1,4 +1,6 @@
-"""docker-compose.yml by docker compose: all services become healthy and carry deals, also when MongoDB is killed."""
+"""docker-compose.yml by docker compose, on what `sluice init` has written beside it: all services become healthy and
+carry deals, also when MongoDB is killed.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,11 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,20 +25,17 @@ import pytest
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
 from ops.market.results import fetch
+from ops.new_pool.files import OWNERS
 from ops.pool.site import Servers
-from ops.stack import certificates, ports
+from ops.stack import ports
 from protocol.poco.view import TaskStatus
-from tests.documents import ROOT
 from tests.image import composed, printed
 from tests.image.base import docker
 from tests.image.composed import Project
-from tests.image.conftest import BLOCK_TIME, IMAGE_USER, Image, does_a_task, keystore, needs
+from tests.image.conftest import BLOCK_TIME, Image, does_a_task, keystore, needs
 from tests.waiting import ample, wait_until
 
-#: Users of the file: RabbitMQ's reads its key.
-RABBITMQ_USER = 999
-#: How the scheduler's container calls this machine.
-CHAIN = "chain"
+PROFILES = {profile for service in composed.FILE["services"].values() for profile in service.get("profiles", ())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,31 @@ def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
         prepared_pool(block_time=BLOCK_TIME, workers=1, servers=shared_servers) as ground,
         closing(_bridge(image)) as at,
     ):
-        env = _settings(ground, published, at.getsockname()[1])
         forward(at, ground.node.port)
-        with composed.project(image.host, image.engine, env, published) as made:
-            ca = _secrets(made.folder / "docker/secrets", ground)
+        with composed.project(image.host, image.engine, _of_ports(published), published) as made:
+            # The same address leads to the chain from here and from a container.
+            _init(made.folder, ground, ":".join(map(str, at.getsockname())))
             made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
-            yield Pool(made, ground, ca)
+            yield Pool(made, ground, made.folder / "docker/secrets/ca.pem")
+
+
+def _init(folder: Path, ground: BenchPool, chain: str) -> None:
+    """What an operator types in the folder of docker-compose.yml. `chain`: host and port of its node."""
+    keystore(folder, ground.pool.on_chain.scheduler, names=("owner.json", "owner.password"), owner=0)
+    answers = {
+        "rpc": f"http://{chain}",
+        "ws": f"ws://{chain}",
+        "hub": ground.pool.env["SLUICE_HUB"],
+        "workerpool": ground.pool.env["SLUICE_WORKERPOOL"],
+        "host": "127.0.0.1",
+        "keystore": "owner.json",
+        "password-file": "owner.password",
+    }
+    words = [word for name, value in answers.items() for word in (f"--{name}", value)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    command = [Path(sys.executable).with_name("sluice"), "init", "--yes", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _bridge(image: Image) -> socket.socket:
@@ -99,36 +120,13 @@ def forward(listener: socket.socket, port: int) -> None:
     threading.Thread(target=serve, daemon=True).start()
 
 
-def _settings(ground: BenchPool, published: dict[int, int], chain: int) -> dict[str, str]:
-    """The example of `.env`, with what its comments ask for."""
-    text = (ROOT / "docker/pool.env.example").read_text()
-    example = dict(line.split("=", 1) for line in text.splitlines() if line[:1].isupper())
-    asked = ("SLUICE_CHAIN_ID", "SLUICE_HUB", "SLUICE_WORKERPOOL", "SLUICE_BLOCK_TIME", "SLUICE_START_BLOCK")
-    return (
-        example
-        | {name: ground.pool.env[name] for name in asked}
-        | {
-            "SLUICE_RPC_URL": f"http://{CHAIN}:{chain}",
-            "SLUICE_WS_URL": f"ws://{CHAIN}:{chain}",
-            "SLUICE_API_URL": f"http://127.0.0.1:{published[18300]}",
-            "SLUICE_AMQP_PUBLIC_HOST": "127.0.0.1",
-            "SLUICE_AMQP_PUBLIC_PORT": str(published[5671]),
-            "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{published[8080]}",
-            "RABBITMQ_PASSWORD": secrets.token_hex(32),
-            "MONGODB_PASSWORD": secrets.token_hex(32),
-        }
-    )
-
-
-def _secrets(folder: Path, ground: BenchPool) -> Path:
-    """The files that the comment at the file's top asks for, of the users that it names; the CA's certificate."""
-    wallet = ground.pool.on_chain.scheduler
-    keystore(folder, wallet, names=("keystore.json", "keystore-password"), owner=IMAGE_USER)
-    made = certificates.ensure(folder, ["127.0.0.1"])
-    for file, user in ((made.key, RABBITMQ_USER), (made.certificate, RABBITMQ_USER)):
-        os.chown(file, user, -1)
-        file.chmod(0o400)
-    return made.ca
+def _of_ports(published: Mapping[int, int]) -> dict[str, str]:
+    """What machines are told of the ports that are this test's own, and of a proxy that it has not."""
+    return {
+        "SLUICE_API_URL": f"http://127.0.0.1:{published[18300]}",
+        "SLUICE_AMQP_PUBLIC_PORT": str(published[5671]),
+        "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{published[8080]}",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +153,21 @@ def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) 
         yield name
 
 
-def test_compose_takes_the_file_and_says_nothing(pool: Pool) -> None:
-    done = pool.project.compose("config", "--quiet")
-    assert (done.stdout, done.stderr) == ("", "")
+def test_compose_takes_the_file_on_what_init_wrote_and_says_nothing(pool: Pool) -> None:
+    profiles = [word for profile in PROFILES for word in ("--profile", profile)]
+    for words in ((), profiles):
+        done = pool.project.compose(*words, "config", "--quiet", files=["docker-compose.yml"])
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_secrets_of_init_are_files_of_the_users_who_read_them(pool: Pool) -> None:
+    folder = pool.project.folder
+    wanted = {name: (user, 0o400) for name, user in OWNERS.items()}
+    found = {name: (folder / "docker/secrets" / name).stat() for name in wanted}
+    assert {name: (about.st_uid, stat.S_IMODE(about.st_mode)) for name, about in found.items()} == wanted
+    assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
+    mounted = {Path(secret["file"]).name for secret in composed.FILE["secrets"].values()}
+    assert mounted <= {path.name for path in (folder / "docker/secrets").iterdir()}
 
 
 def test_all_services_become_healthy(pool: Pool) -> None:
@@ -171,6 +181,16 @@ def test_the_services_carry_a_deal_from_end_to_end(pool: Pool, image: Image, mac
     does_a_task(
         pool.ground, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.project.log()}"
     )
+
+
+def test_the_command_that_init_names_last_tells_how_the_pool_is(pool: Pool, image: Image, machine: str) -> None:
+    assert not image.restarted(machine)
+
+    def said() -> str:
+        return pool.project.compose("exec", "-T", "scheduler", "sluice", "status", check=False).stdout
+
+    # A part that answers late on a busy machine is told of too.
+    wait_until(lambda: "The pool works." in said(), 60, what="a status without anything to see to")
 
 
 def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image: Image, machine: str) -> None:

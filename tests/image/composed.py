@@ -71,10 +71,16 @@ class Project:
     host: str
     ports: Mapping[int, int]
 
-    def compose(self, *words: str, check: bool = True, seconds: float = UP_SECONDS) -> subprocess.CompletedProcess[str]:
+    def compose(
+        self,
+        *words: str,
+        check: bool = True,
+        seconds: float = UP_SECONDS,
+        files: Sequence[str] = ("docker-compose.yml", "local.yml"),
+    ) -> subprocess.CompletedProcess[str]:
         """Run docker compose on the project."""
         command = [*program(), "--project-name", self.name, "--project-directory", self.folder]
-        for file in ("docker-compose.yml", "local.yml"):
+        for file in files:
             command += ["--file", self.folder / file]
         env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
         done = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=seconds, check=False)
@@ -94,9 +100,10 @@ class Project:
 
 @contextmanager
 def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapping[int, int]) -> Iterator[Project]:
-    """The file and what it mounts in a new folder, with `env` as its .env; all of it is removed at the end.
+    """The file and what it mounts in a new folder, where `.env` and secrets are still to be made; all of it is removed
+    at the end.
 
-    `ports`: published ones on loopback, in place of the file's.
+    `ports`: published ones on loopback, in place of the file's; `env`: the scheduler's settings that tell of them.
     """
     PLUGIN.build() if not program() else None
     with ExitStack() as undo:
@@ -105,9 +112,7 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         folder.chmod(0o755)
         shutil.copy(ROOT / "docker-compose.yml", folder)
         shutil.copytree(ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
-        (folder / "docker/secrets").mkdir()
-        (folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in env.items()))
-        (folder / "local.yml").write_text(_on_this_machine(ports))
+        (folder / "local.yml").write_text(_on_this_machine(env, ports))
         for service in ("mongodb", "rabbitmq", "ipfs"):
             undo.enter_context(_image(host, engine, service))
         made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports)
@@ -117,10 +122,8 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         yield made
 
 
-def _on_this_machine(ports: Mapping[int, int]) -> str:
-    """What a second file says for a test: ports of its own, on loopback, the image that `base.build` has made of the
-    Dockerfile, and the way to a chain on this machine.
-    """
+def _on_this_machine(env: Mapping[str, str], ports: Mapping[int, int]) -> str:
+    """What a second file says for a test: ports of its own, on loopback, and the image that `base.build` has made."""
     lines = ["services:"]
     for service, inside in PORTS.items():
         published = ", ".join(f'"127.0.0.1:{ports[port]}:{port}"' for port in inside)
@@ -130,7 +133,7 @@ def _on_this_machine(ports: Mapping[int, int]) -> str:
         # An engine without the right to raise this machine's own limit starts no container that asks for more.
         lines += [f"    ulimits: {{ nofile: {most} }}"] if 0 <= most < files else []
     # The last of them is the scheduler.
-    lines += ['    extra_hosts: ["chain:host-gateway"]', "    build: !reset null", f"    image: {base.TAG}"]
+    lines += ["    build: !reset null", f"    image: {base.TAG}", f"    environment: {json.dumps(env)}"]
     return "\n".join(lines) + "\n"
 
 
