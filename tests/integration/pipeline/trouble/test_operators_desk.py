@@ -40,7 +40,7 @@ from tests.integration.conftest import _database
 from tests.integration.pipeline.conftest import OWNER, REQUESTER, WORKERS
 from tests.integration.pipeline.trouble.desk_pool import CATEGORY, MACHINES, STAKE, TASKS, Desk, open_desk
 from tests.prometheus import Prometheus
-from tests.waiting import until
+from tests.waiting import ample, until
 
 #: Steps for longer than a part may be away without a hold, and for longer than the scheduler's stake is not asked for;
 #: seconds of each.
@@ -117,7 +117,7 @@ class Shell:
 
     def health(self) -> set[str]:
         """The parts that `/health` calls not well; its HTTP status agrees."""
-        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=30.0)
+        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=ample(10))
         bad = {name for name, part in answer.json()["parts"].items() if not part["ok"]}
         assert answer.status_code == (503 if bad else 200)
         return bad
