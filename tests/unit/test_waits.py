@@ -13,6 +13,8 @@ import tests
 TESTS = Path(tests.__file__).parent
 #: What opens connections with a time-out of 5 s unless it is told one.
 REQUESTS = {f"httpx.{name}" for name in ("get", "post", "put", "delete", "request", "stream", "Client", "AsyncClient")}
+#: Less than what is ample for anything.
+SHORT_SECONDS = 60
 #: Played parts that answer late because a test asks for it.
 PLAYED = {"faulty/node.py"}
 
@@ -24,17 +26,31 @@ class Called:
     place: str
     function: str
     given: frozenset[str | None]
+    #: The number that is its first argument, if that is one.
+    number: float | None
 
 
 @cache
 def called() -> Sequence[Called]:
     return [
-        Called(f"{name}:{node.lineno}", ast.unparse(node.func), frozenset(word.arg for word in node.keywords))
+        Called(
+            f"{name}:{node.lineno}",
+            ast.unparse(node.func),
+            frozenset(word.arg for word in node.keywords),
+            _number(node.args),
+        )
         for path in sorted(TESTS.rglob("*.py"))
         if (name := str(path.relative_to(TESTS))) not in PLAYED
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
     ]
+
+
+def _number(arguments: Sequence[ast.expr]) -> float | None:
+    match arguments:
+        case [ast.Constant(value=int() | float() as number), *_]:
+            return number
+    return None
 
 
 def places(wrong: Callable[[Called], bool]) -> list[str]:
@@ -51,3 +67,12 @@ def test_every_request_of_a_test_has_a_time_out_of_its_own() -> None:
 
 def test_no_test_sleeps() -> None:
     assert places(lambda call: call.function in {"time.sleep", "asyncio.sleep"}) == []
+
+
+def test_no_wait_is_bounded_by_how_fast_a_machine_is() -> None:
+    """By `tests.waiting.ample`, or not at all: seconds that are right here are too few on another machine."""
+
+    def wrong(call: Called) -> bool:
+        return call.function.endswith((".wait", ".join", ".result")) and 0 < (call.number or 0) < SHORT_SECONDS
+
+    assert places(wrong) == []

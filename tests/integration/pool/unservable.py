@@ -92,7 +92,7 @@ def empty_registry() -> Iterator[str]:
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
     server.shutdown()
-    thread.join(10)
+    thread.join()
     server.server_close()
 
 

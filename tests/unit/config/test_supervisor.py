@@ -132,7 +132,7 @@ def _refuse() -> None:
 def test_a_child_that_ends_with_an_error_of_ours_says_so_in_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     child = get_context("fork").Process(target=_child_main, args=("one", _refuse))
     child.start()
-    child.join(20)
+    child.join(ample(10))
     assert child.exitcode == 1
     said = capfd.readouterr()
     assert "SLUICE_HUB is wrong" in said.out + said.err

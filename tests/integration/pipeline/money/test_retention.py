@@ -30,6 +30,7 @@ from protocol.poco.money import EVEN, Balances, Kind
 from protocol.types import BlockHash, BlockNumber, Contract, DealId, Nonce, TaskId, Timestamp, TxHash, Wei
 from tests.integration.pipeline.rows import ALICE, NOW, POOL, deal
 from tests.unit.pipeline.money.test_ledger import ME, OTHER, movement
+from tests.waiting import ample
 
 LANE = LaneId(1, ME)
 HUB = Contract("0x" + "4b" * 20)
@@ -178,7 +179,7 @@ def test_two_schedulers_that_sum_up_at_once_count_each_amount_once(store: Store,
     together = Barrier(2)
 
     def sum_up(_: int) -> tuple[int, int]:
-        together.wait(30.0)
+        together.wait(ample(10))
         gas = sum(iter(lambda: kept.gas.sum_up(20 * DAY, Nonce(99), 7), 0))
         return gas, sum(iter(lambda: kept.movements.sum_up(20 * DAY, BlockNumber(9), 7), 0))
 

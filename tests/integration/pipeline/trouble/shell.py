@@ -15,7 +15,7 @@ from ops import cli
 from pipeline.api.admin.access import operator_token
 from tests.integration.pipeline.trouble.desk_pool import Desk
 from tests.prometheus import Prometheus
-from tests.waiting import until
+from tests.waiting import ample, until
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Shell:
 
     def health(self) -> set[str]:
         """The parts that `/health` calls not well; its HTTP status agrees."""
-        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=30.0)
+        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=ample(10))
         bad = {name for name, part in answer.json()["parts"].items() if not part["ok"]}
         assert answer.status_code == (503 if bad else 200)
         return bad

@@ -12,6 +12,7 @@ from pipeline.api.monitor import Monitor
 from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, ExpectedPool, Facts, IpfsFacts, NoAnswer
 from pipeline.domain.condition.holding import HOLD_SECONDS
 from protocol.types import Contract, Wallet
+from tests.waiting import ample
 
 POOL = ExpectedPool(Wallet("0x" + "11" * 20), Contract("0x" + "33" * 20), block_time=1.0)
 WELL = Facts(
@@ -35,7 +36,7 @@ class Scripted:
     def ask(self, *, running: bool) -> Facts:
         self.asked += 1
         if self.gate is not None:
-            self.gate.wait(20)
+            self.gate.wait(ample(10))
         return self.facts.pop(0) if len(self.facts) > 1 else self.facts[0]
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ def test_requests_while_a_server_is_silent_hold_nothing_and_get_the_same_report(
     assert threading.active_count() <= before + 1
     assert not any(future.done() for future in waiting)
     gate.set()
-    assert len({id(future.result(20)) for future in waiting}) <= 2
+    assert len({id(future.result(ample(10))) for future in waiting}) <= 2
     monitor.close()
     assert probes.closed
 
@@ -67,11 +68,11 @@ def test_a_fresh_report_is_given_again_without_another_look() -> None:
     probes = Scripted(WELL)
     clock = Clock()
     monitor = Monitor(probes, lambda: None, clock=clock)
-    first = monitor.report().result(20)
+    first = monitor.report().result(ample(10))
     clock.now = 1.0
-    assert monitor.report().result(20) is first
+    assert monitor.report().result(ample(10)) is first
     clock.now = 3.0
-    assert monitor.report().result(20) is not first
+    assert monitor.report().result(ample(10)) is not first
     monitor.close()
 
 
@@ -79,7 +80,7 @@ def test_a_part_that_turns_red_is_logged_once_and_once_when_it_is_well() -> None
     monitor = Monitor(Scripted(AWAY, AWAY, AWAY, WELL, AWAY), lambda: None, clock=(clock := Clock()))
     with structlog.testing.capture_logs() as lines:
         for _ in range(5):
-            monitor.report().result(20)
+            monitor.report().result(ample(10))
             clock.now += 3.0
         # The line of the last report comes after it was handed out.
         monitor.close()
@@ -123,9 +124,9 @@ def test_a_look_that_fails_is_not_the_last_one(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(probes, "ask", ask)
     lost = monitor.report()
-    monitor._thread.join(20)  # type: ignore[union-attr]
-    assert monitor.report().result(20).ok
-    assert lost.result(20).ok
+    monitor._thread.join(ample(10))  # type: ignore[union-attr]
+    assert monitor.report().result(ample(10)).ok
+    assert lost.result(ample(10)).ok
     monitor.close()
 
 
@@ -136,7 +137,7 @@ def test_a_look_that_outlasts_the_end_of_the_process_ends_without_a_word(monkeyp
 
     def ask(*, running: bool) -> Facts:
         asked.set()
-        ended.wait(20)
+        ended.wait(ample(10))
         raise RuntimeError("cannot schedule new futures after shutdown")
 
     probes = Scripted(WELL)
@@ -144,8 +145,8 @@ def test_a_look_that_outlasts_the_end_of_the_process_ends_without_a_word(monkeyp
     monkeypatch.setattr("pipeline.api.monitor.FRESH_SECONDS", 0.0)
     monitor = Monitor(probes, lambda: None, clock=Clock())
     monitor.start()
-    asked.wait(20)
+    asked.wait(ample(10))
     monitor.close()
     ended.set()
-    monitor._thread.join(20)  # type: ignore[union-attr]
+    monitor._thread.join(ample(10))  # type: ignore[union-attr]
     assert failures == []
