@@ -261,7 +261,7 @@ class Settings(BaseSettings):
     worker_name: MachineName = Field(
         "worker",
         description="Name of this machine in logs, of its containers and in Flower, where it stands as `machine` beside"
-        " what it computes and uploads: letters, digits, `_`, `.`, `-`.",
+        " each of its steps: letters, digits, `_`, `.`, `-`.",
     )
     invite: SecretStr | None = Field(
         None, description="Invite code of the pool's operator, for a pool that takes new machines by invitation."

@@ -129,7 +129,7 @@ def resolve_names(settings: Settings, *, wait: float = WAIT_SECONDS) -> Settings
 
 
 def require(
-    settings: Settings, key: Key, *, wait: float = WAIT_SECONDS, meanwhile: Callable[[], object] = bool
+    settings: Settings, key: Key, *, wait: float = WAIT_SECONDS, meanwhile: Callable[[], object] = lambda: None
 ) -> None:
     """Ask every server and log each that is not well; called before the scheduler starts.
 

@@ -18,7 +18,9 @@ _EMPTY: Final = {"limits.aio": dict[str, object]()}
 
 
 def lean_imports() -> AbstractContextManager[None]:
-    """Let imports in the block do without those packages, unless this process has imported them before.
+    """Let imports in the block leave out packages that libraries look for and Sluice does not use.
+
+    One that this process has imported before stays.
 
     Around the imports of commands and services, before anything else imports the libraries concerned.
     """

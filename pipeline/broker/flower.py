@@ -21,8 +21,9 @@ log = structlog.get_logger(__name__)
 
 #: Machines and tasks kept in memory: 10,000 of each costs about 100 MB.
 MAX_WORKERS, MAX_TASKS = 10_000, 10_000
-#: The page of all steps says of each whose it is (`args`: the id of the iExec task) and why it failed.
-TASKS_COLUMNS = "name,args,state,runtime,worker,received,exception,uuid"
+#: The page of all steps says of each whose it is (`args`: the id of the iExec task; `kwargs`: the machine's name) and
+#: why it failed.
+TASKS_COLUMNS = "name,args,kwargs,state,runtime,worker,received,exception,uuid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
 
 
 def _follow(task: TaskRecord, view: ChainView, now: float) -> TaskRecord:
-    """Copy what people want to see of the chain."""
+    """The task with what people want to see of the chain: its stage, blocks and results, and who voted and revealed."""
     begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
     return replace(
         task,
