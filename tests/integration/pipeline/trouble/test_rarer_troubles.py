@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from eth_abi import encode
+from eth_abi.abi import encode
 
 from ops.market import orders
 from ops.market.match import match
