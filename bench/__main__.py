@@ -1,5 +1,5 @@
 """`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, connected, flat, faults,
-chaos, cluster, workerdrop, hostile, takeover, blackout, ledger; each has --help.
+chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import typer
 from bench import (
     all_short,
     bag,
-    blackout,
     catchup,
     cluster,
     connected,
@@ -233,16 +232,6 @@ def hostile_command(
 ) -> None:
     """Run the same deals with and without liars, copiers and others, and a crowd that does no work. Example: hostile"""
     _print_lines(hostile.run(wallets=wallets, tasks=tasks, category=category))
-
-
-@app.command("blackout")
-def blackout_command(
-    tasks: Annotated[int, typer.Option(help="Tasks of the bag, of which a third is done before.", min=15)] = 300,
-    block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 5.0,
-    json: Json = True,  # noqa: ARG001 - the output is JSON either way
-) -> None:
-    """All programs and servers are killed at once: how many blocks until all goes on. Example: blackout --tasks 300"""
-    _print_lines(blackout.run(tasks=tasks, block_time=block_time))
 
 
 @app.command("takeover")
