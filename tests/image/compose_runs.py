@@ -83,7 +83,7 @@ def _init(folder: Path, ground: BenchPool, chain: str) -> None:
     }
     words = [word for name, value in answers.items() for word in (f"--{name}", value)]
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command = [Path(sys.executable).with_name("sluice"), "init", "--yes", *words]
+    command: list[str | Path] = [Path(sys.executable).with_name("sluice"), "init", "--yes", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -29,6 +29,7 @@ from tests.integration.conftest import _database
 from tests.integration.pipeline.conftest import OWNER, PRICE, REQUESTER, WORKERS
 from tests.integration.pipeline.trouble.desk_pool import CATEGORY, XS, Desk, open_desk
 from tests.integration.pipeline.trouble.shell import Shell
+from tests.waiting import ample
 
 #: Steps for longer than a part may be away without a hold; seconds of each.
 AWAY_STEPS, AWAY_SECONDS = 8, 8.0
@@ -150,14 +151,14 @@ def test_rabbitmqs_user_has_no_rights(desk: Desk, shell: Shell) -> None:
     amqp, user = urlsplit(settings.amqp_url.get_secret_value()), f"poor-{secrets.token_hex(4)}"
     there, auth = f"{settings.rabbitmq_api}/api/users/{user}", (str(amqp.username), str(amqp.password))
     given = {"password": secrets.token_hex(8), "tags": "management"}
-    httpx.put(there, auth=auth, json=given).raise_for_status()
+    httpx.put(there, auth=auth, json=given, timeout=ample(5.0)).raise_for_status()
     url = f"amqp://{user}:{given['password']}@{amqp.hostname}:{amqp.port}"
     try:
         # No scheduler runs where this one looks for it.
         with shell.told(SLUICE_AMQP_URL=url, SLUICE_OPERATIONS_PORT="1"):
             shell.says("scheduler doctor", "bad rabbitmq", "not tagged administrator", "set_user_tags", code=1)
     finally:
-        httpx.delete(there, auth=auth).raise_for_status()
+        httpx.delete(there, auth=auth, timeout=ample(5.0)).raise_for_status()
 
 
 def test_words_that_name_nothing(shell: Shell) -> None:
