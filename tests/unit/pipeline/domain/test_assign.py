@@ -60,8 +60,13 @@ class Pool:
     def wallets_to_check(self, *_: object) -> list[Wallet]:
         return []
 
-    def begin(self, seen_after: float, limit: int, now: float) -> tuple[list[WorkerRecord], Begins]:
-        return self.with_free_slots(seen_after, limit, now), Begins(self.paused, self.holds)
+    def begin(self, seen_after: float, limit: int, now: float, *, tasks: int) -> Any:
+        free = self.with_free_slots(seen_after, limit, now)
+        first = self.tasks_wanting_workers(now, tasks, begun=False) if tasks else []
+        return SimpleNamespace(free=free, begins=Begins(self.paused, self.holds), waiting=first)
+
+    def read(self, rows: Sequence[TaskRecord]) -> Sequence[TaskRecord]:
+        return rows
 
     def with_free_slots(
         self, _: float, limit: int, __: float, *, tag: Hash32 = NO_TAG, stake: int = 0
@@ -168,11 +173,11 @@ def test_one_free_slot_reads_few_of_the_many_tasks_that_wait_and_only_more_if_it
     many = [waiting(number) for number in range(1, 301)]
     pool = Pool(many, [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [1 + assign.BESIDE[0]]
+    assert pool.limits == [assign.AT_BEGIN]
     strange = [waiting(number, tag=Hash32(f"0x{1 << 8:064x}")) for number in range(1, 101)]
     pool = Pool([*strange, waiting(101)], [worker(1)])
     assert pool.round(START) == 1
-    assert pool.limits == [*(1 + beside for beside in assign.BESIDE), assign.TASKS]
+    assert pool.limits == [assign.AT_BEGIN, 1 + assign.BESIDE[1], assign.TASKS]
 
 
 def test_a_paused_pool_gives_out_only_tasks_that_a_machine_had_before_however_many_others_wait() -> None:

@@ -79,7 +79,7 @@ class Deals:
         self.noticed = {deal_id: BlockNumber(3) for deal_id in noticed}
         self.stored: list[DealId] = []
         self.aside: list[DealId] = []
-        #: Of the last one set aside.
+        #: Of the last one that was quarantined.
         self.why = ""
         self.large: list[DealId] = []
         self.postponed: list[DealId] = []

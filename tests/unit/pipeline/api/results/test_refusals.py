@@ -44,6 +44,7 @@ def test_large_results_that_new_wallets_announce_hold_up_nobody_unless_the_disk_
         clock=lambda: 1.0,
         settings=SimpleNamespace(max_result_bytes=RESULT_BYTES),
         rates=SimpleNamespace(count=lambda *_: None),
+        computed=SimpleNamespace(take=lambda *_: None),
         refusals=Refusals(),
         store=SimpleNamespace(uploads=SimpleNamespace(record_not_stored=lambda *args: noted.append(args))),
         uploads=tmp_path,
