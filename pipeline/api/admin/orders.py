@@ -112,7 +112,7 @@ def _published(view: OrderView) -> str:
     """What becomes of the offers once the pool looks at them."""
     if view.trouble:
         return f"The policy cannot be read, and nothing is signed. {view.trouble}"
-    if view.policy is None:
+    if view.policy is None or view.policy.market is None:
         return "No market is set in SLUICE_ORDERS_FILE: nothing is offered."
     if view.supply.paused:
         return "The pool is paused: nothing is offered until `sluice pool resume`."
