@@ -113,7 +113,8 @@ class Upkeep:
             except StorageUnavailable as error:
                 log.warning("Old results are still pinned.", action="own_copies_pinned", why=str(error))
             else:
-                log.info("Old results were unpinned.", action="own_copies_unpinned", results=unpinned)
+                if unpinned:
+                    log.info("Old results were unpinned.", action="own_copies_unpinned", results=unpinned)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
 

@@ -53,11 +53,16 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
     with closing(Ipfs(str(context.machine.settings.worker_ipfs_api))) as node:
         try:
             cid = node.add(context.layout.task(replicate.task_id).zip, f"iexec-result-{replicate.task_id}")
-            node.pin(cid, f"{_PIN}{replicate.task_id}-{int(context.now())}")
         except StorageUnavailable as error:
             why = "This machine's own IPFS node does not take the result either."
             log.warning(why, action="own_copy_failed", task=replicate.task_id, why=str(error))
             return None
+        try:
+            node.pin(cid, f"{_PIN}{replicate.task_id}-{int(context.now())}")
+        except StorageUnavailable as error:
+            # The node has it all the same, and the task may still be paid for it.
+            words = "The copy's pin got no name, so nothing unpins it."
+            log.warning(words, action="own_copy_unnamed", task=replicate.task_id, cid=cid, why=str(error))
     log.warning(
         "The pool does not take the result, so this machine's own IPFS node has it.",
         action="own_copy",

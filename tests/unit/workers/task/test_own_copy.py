@@ -120,6 +120,16 @@ def test_an_own_node_that_is_away_as_well_changes_nothing(away: World, monkeypat
     assert away.link is None
 
 
+def test_a_copy_whose_pin_gets_no_name_is_a_copy_all_the_same(away: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pin(*_: object) -> None:
+        raise StorageUnavailable(what="IPFS", why="it answers too late")
+
+    monkeypatch.setattr(Ipfs, "pin", pin)
+    away.hold(Mode.SOLO)
+    assert away.upload()
+    assert away.link == OWN
+
+
 def test_what_a_contract_is_given_needs_no_node(away: World) -> None:
     away.hold(Mode.SOLO, callback_data="0x01", callback=CONTRACT)
     away.api = None

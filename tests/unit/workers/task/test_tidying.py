@@ -5,12 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.unit.workers.assignments import WORKER_KEY, task_id
 from tests.unit.workers.upkeep_world import World
 from workers import prune
+from workers.task import own_copy
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
+from workers.upkeep import TIDY_SECONDS
 
 
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:
@@ -48,3 +51,15 @@ def test_files_that_a_process_works_on_are_not_tidied_away(world: World) -> None
         assert world.layout.task(task_id(2)).root.exists()
     world.upkeep.delete_leftovers()
     assert not world.layout.task(task_id(2)).root.exists()
+
+
+def test_a_look_that_finds_no_old_result_to_unpin_says_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    upkeep, found = world.upkeep, iter([0, 2])
+    settings = SimpleNamespace(dataset_disk_bytes=1, worker_ipfs_api="http://127.0.0.1:1", keep_results_days=90.0)
+    upkeep._context.machine.layout, upkeep._context.machine.settings = world.layout, settings
+    monkeypatch.setattr(own_copy, "unpin_old", lambda *_: next(found))
+    with capture_logs() as said:
+        upkeep._tidy()
+        world.clock += TIDY_SECONDS
+        upkeep._tidy()
+    assert [entry["results"] for entry in said] == [2]
