@@ -99,7 +99,13 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     needed = 2 * total
     turn = _turns.receiving(wallet, task.task_id)
     proven = replicate.standing is Standing.PROVEN
-    room = _turns.room(services.uploads, needed, lambda: parts.remove_all_idle(services.uploads), proven=proven)
+    room = _turns.room(
+        services.uploads,
+        needed,
+        lambda: parts.remove_all_idle(services.uploads),
+        proven=proven,
+        processes=services.settings.api_processes,
+    )
     try:
         with turn, _file(services, task, wallet, rest) as path, room:
             if rest is None:
@@ -128,6 +134,8 @@ async def _note_not_stored(services: Access, task: TaskRecord, replicate: Replic
     if not isinstance(error, RoomTaken):
         # Sizes that machines claim hold up nobody else's work.
         services.refusals.refused(str(error))
+        # Of several processes at the port, only the first looks after the pool's health all the time.
+        services.monitor.start()
     log.warning("A result could not be stored.", action="result_not_stored", task=task.task_id, why=str(error))
     if replicate.not_stored_at is None:
         note = services.store.uploads.record_not_stored

@@ -64,18 +64,26 @@ class UploadTurns:
 
     @contextmanager
     def room(
-        self, folder: Path, size: int, free_up: Callable[[], None] = lambda: None, *, proven: bool = True
+        self,
+        folder: Path,
+        size: int,
+        free_up: Callable[[], None] = lambda: None,
+        *,
+        proven: bool = True,
+        processes: int = 1,
     ) -> Iterator[None]:
-        """Reserve `size` bytes of the disk of `folder` until the block ends.
+        """Reserve `size` bytes of the disk of `folder` until the block ends. `processes`: how many reserve there, each
+        by its own count (SLUICE_API_PROCESSES).
 
         Raises StorageUnavailable if the disk is almost full even after `free_up` has removed what can be spared, and
         RoomTaken if it would get too full, counting what other uploads have reserved: both sizes are machines' words,
         which tell nothing of the disk. Machines that are not `proven` (never right on chain) together
         reserve at most half of what is free: new wallets cost nothing, and their bodies may take half an hour.
         """
-        if not self._fits(folder, size, proven=proven):
+        sharing = 0 if proven else processes
+        if not self._fits(folder, size, sharing):
             free_up()
-        if not self._fits(folder, size, proven=proven):
+        if not self._fits(folder, size, sharing):
             if shutil.disk_usage(folder).free < LEAST_FREE:
                 raise StorageUnavailable(what="the pool's disk", why="it is almost full")
             raise RoomTaken(what="the pool's disk", why=f"{size} bytes are wanted")
@@ -88,10 +96,12 @@ class UploadTurns:
             self._promised -= size
             self._unproven -= unproven
 
-    def _fits(self, folder: Path, size: int, *, proven: bool) -> bool:
-        """Whether the disk has room for a result beside those that are coming; newcomers' get half of it."""
+    def _fits(self, folder: Path, size: int, sharing: int) -> bool:
+        """Whether the disk has room for a result beside those that are coming. `sharing`: for a newcomer's, how many
+        processes share the half of it that newcomers get; 0: it is a proven machine's.
+        """
         free = shutil.disk_usage(folder).free
-        return free >= self._promised + 2 * size and (proven or free >= 2 * (self._unproven + size))
+        return free >= self._promised + 2 * size and free >= 2 * sharing * (self._unproven + size)
 
 
 async def receive(

@@ -35,14 +35,15 @@ def test_a_refusal_is_told_with_its_age_until_a_result_is_stored() -> None:
 def test_large_results_that_new_wallets_announce_hold_up_nobody_unless_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, told: bool
 ) -> None:
-    given, noted = task(replicates=[replicate(1, mode=Mode.SOLO)]), []
+    given, noted, looked_after = task(replicates=[replicate(1, mode=Mode.SOLO)]), [], list[bool]()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     monkeypatch.setattr(upload, "own_replicate", lambda *_: (given, given.replicate(wallet(1))))
     turns = UploadTurns()
     monkeypatch.setattr(upload, "_turns", turns)
     services: Any = SimpleNamespace(
         clock=lambda: 1.0,
-        settings=SimpleNamespace(max_result_bytes=RESULT_BYTES),
+        settings=SimpleNamespace(max_result_bytes=RESULT_BYTES, api_processes=1),
+        monitor=SimpleNamespace(start=lambda: looked_after.append(True)),
         rates=SimpleNamespace(count=lambda *_: None),
         computed=SimpleNamespace(take=lambda *_: None),
         refusals=Refusals(),
@@ -53,4 +54,5 @@ def test_large_results_that_new_wallets_announce_hold_up_nobody_unless_the_disk_
     with turns.room(tmp_path, free // 2, proven=False), pytest.raises(StorageUnavailable):
         asyncio.run(upload.put_result(TASK, request, wallet(1), services))
     assert (services.refusals.facts() is not None) is told
+    assert bool(looked_after) is told, "each process knows of its own refusals"
     assert noted, "that it could not be stored counts against no machine"

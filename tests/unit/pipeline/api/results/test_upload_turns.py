@@ -106,6 +106,19 @@ def test_new_wallets_together_get_half_of_the_disk_and_proven_machines_the_rest(
         pass
 
 
+def test_new_wallets_at_several_api_processes_together_get_no_more_of_the_disk_than_at_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    one, other = UploadTurns(), UploadTurns()
+    with one.room(tmp_path, 25, proven=False, processes=2), other.room(tmp_path, 25, proven=False, processes=2):
+        for turns in (one, other):
+            with pytest.raises(StorageUnavailable), turns.room(tmp_path, 1, proven=False, processes=2):
+                pytest.fail("new wallets were promised more than half of the disk")
+            with turns.room(tmp_path, 30, processes=2):
+                pass
+
+
 @pytest.mark.parametrize(("free", "full"), [(LEAST_FREE - 1, True), (LEAST_FREE, False)])
 def test_a_disk_is_called_full_by_what_is_free_and_not_by_the_sizes_that_machines_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, full: bool
