@@ -134,9 +134,9 @@ def advance(self: SchedulerTask, task_ids: list[str]) -> None:
 
 
 @shared_task(name=topology.ASSIGN, base=SchedulerTask, bind=True)
-def assign_tasks(self: SchedulerTask, freed: bool = False) -> None:
-    """Match waiting tasks with free slots; `freed`: of machines that are known to take tasks."""
-    assign.assign(self.scheduler, check_unfunded=not freed)
+def assign_tasks(self: SchedulerTask) -> None:
+    """Match waiting tasks with free slots; with the header FREED, of machines that are known to take tasks."""
+    assign.assign(self.scheduler, check_unfunded=notify.FREED not in (self.request.headers or {}))
 
 
 @shared_task(name=topology.SWEEP, base=ClockTask, bind=True)

@@ -4,7 +4,7 @@ also in the store. Their names, and the queue of each, are in `config.topology`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from amqp.exceptions import NotFound
@@ -18,6 +18,9 @@ T = TypeVar("T")
 
 #: Tasks in one `advance`: loaded, decided and saved together; small enough to spread over the pipeline processes.
 ADVANCE_CHUNK = 50
+#: Header of an `assign` for machines that are known to take tasks. It is no argument: a process of the release before,
+#: which takes none, does as it is used to.
+FREED = "freed"
 #: Deals in one `ingest_deals`: a bag may hold thousands of tasks.
 INGEST_CHUNK = 5
 
@@ -40,7 +43,7 @@ class Notifier:
 
     def send_assign(self, *, freed: bool = False) -> None:
         """Publish `assign`: match waiting tasks with free slots. `freed`: of machines that are known to take tasks."""
-        self._send(topology.ASSIGN, [(True,) if freed else ()])
+        self._send(topology.ASSIGN, [()], {FREED: True} if freed else None)
 
     def send_orders(self) -> None:
         """Publish `orders`: decide what the pool offers on the market."""
@@ -69,14 +72,16 @@ class Notifier:
         """Disconnect; the next task connects again."""
         self._link.close()
 
-    def _send(self, name: str, calls: Sequence[tuple[object, ...]]) -> None:
+    def _send(
+        self, name: str, calls: Sequence[tuple[object, ...]], headers: Mapping[str, object] | None = None
+    ) -> None:
         """Publish one message of a Celery task for each call. Raises BrokerUnavailable."""
         if not calls:
             return
         with self._link.producer() as producer:
             for args in calls:
                 # Celery declares the queue, once a connection: the first message may come before the first consumer.
-                self._app.send_task(name, args=args, producer=producer)
+                self._app.send_task(name, args=args, producer=producer, headers=headers)
 
 
 def chunks(items: Sequence[T], size: int) -> Iterator[list[T]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -17,10 +17,14 @@ from config.celery_apps import ConfirmTimeoutCelery, core_app
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline import tasks
+from pipeline.broker.link import BrokerLink
+from pipeline.broker.notify import Notifier
 from pipeline.flow.orders.actions import TURN_ENDS
 from pipeline.flow.orders.market_api import SILENT_SECONDS, TURN_SECONDS
 from protocol.errors import BadMessage, BrokerUnavailable, RpcUnavailable
+from protocol.types import Wallet
 
+WALLET = Wallet("0x" + "a1" * 20)
 AWAY = [
     ServerSelectionTimeoutError("away"),
     BrokerUnavailable(what="broker", why="away"),
@@ -40,7 +44,9 @@ def _app(error: Exception) -> ConfirmTimeoutCelery:
 
 
 @contextmanager
-def _received(task: Task[Any, Any], *args: object, retries: int = 0) -> Iterator[None]:
+def _received(
+    task: Task[Any, Any], *args: object, retries: int = 0, headers: dict[str, Any] | None = None
+) -> Iterator[None]:
     """As if a worker had received the task."""
     task.push_request(
         id="1",
@@ -49,6 +55,7 @@ def _received(task: Task[Any, Any], *args: object, retries: int = 0) -> Iterator
         retries=retries,
         called_directly=False,
         delivery_info={"routing_key": topology.PIPELINE_QUEUE},
+        **(headers or {}),
     )
     try:
         yield
@@ -133,3 +140,22 @@ def test_tasks_are_importable_objects_that_publish_themselves(monkeypatch: pytes
     finally:
         before.set_current()
     assert [(message["name"]) for message in sent] == [topology.RUN_LANE]
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_that_slots_were_freed_is_told_beside_the_arguments_which_a_release_that_takes_none_refuses(
+    monkeypatch: pytest.MonkeyPatch, *, freed: bool
+) -> None:
+    app, asked = core_app(Settings()), list[bool]()
+    app.context = PerProcess(lambda: None)
+    sent = _sent(monkeypatch, app)
+    monkeypatch.setattr(BrokerLink, "producer", lambda _: nullcontext())
+    monkeypatch.setattr(tasks.assign, "assign", lambda _, check_unfunded: asked.append(check_unfunded))
+
+    Notifier(app, WALLET).send_assign(freed=freed)
+    (message,) = sent
+    assert message["args"] == ()
+    task = app.tasks[topology.ASSIGN]
+    with _received(task, headers=message["headers"]):
+        task.run()
+    assert asked == [not freed]
