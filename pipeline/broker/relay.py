@@ -51,6 +51,8 @@ NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
 SOFTWARE_VERSION = version("sluice")
 #: Cause of a step that a winner was asked for before the task ended or was opened again.
 WITHHELD = "It was asked for and did not come in time."
+#: Cause of the step that a machine was at when the pool heard nothing of it any more.
+SILENT = "The machine went silent."
 #: Routing key of several events in one message; Celery's receivers take those of every key.
 _GROUP = "task.multi"
 #: AMQP delivery mode of a message that is not written to disk.
@@ -149,6 +151,12 @@ def given_up_events(
         case Drop(state=ReplicateState.LOST, why=why):
             since = begun_at or replicate.published_at or None
             return step_events("compute", machine, task_id, since, now, called=called, failure=why)
+        case Free() if replicate.state is ReplicateState.LOST and Step.CONTRIBUTED not in replicate.steps:
+            # Lost by the sweep, and not by a decision; where its result is known, what is missing is the vote.
+            step = Step.CONTRIBUTED if Step.COMPUTED in replicate.steps else Step.COMPUTED
+            since = began(replicate, step) or replicate.published_at or None
+            name = step_name(step, replicate.mode)
+            return step_events(name, machine, task_id, since, now, called=called, failure=SILENT)
         case Drop() if begun_at is not None and Step.COMPUTED not in replicate.steps:
             fields = {"uuid": _uuid("compute", machine, task_id), "terminated": True, "signum": None, "expired": False}
             return [RelayEvent("task-revoked", machine, now, fields)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 import pytest
 from celery import Celery
@@ -13,6 +14,7 @@ from pymongo.errors import PyMongoError
 
 from pipeline.broker.machine_names import KEPT_SECONDS, MachineNames
 from pipeline.broker.relay import (
+    SILENT,
     WITHHELD,
     Relay,
     RelayEvent,
@@ -36,6 +38,11 @@ def replicate(mode: Mode = Mode.VOTE, **steps: float) -> Replicate:
     """One that was published at 90, asked to reveal at 95, with the times of its reports."""
     times = {Step[name.upper()]: at for name, at in steps.items()}
     return Replicate(WALLET, mode, 1, 90.0, published_at=90.0, steps=times, reveal_asked_at=95.0)
+
+
+def lost(**steps: float) -> Replicate:
+    """One whose machine the sweep found silent."""
+    return replace(replicate(**steps), state=ReplicateState.LOST)
 
 
 def events(step: Step, of: Replicate | None = None, cause: str | None = None) -> list[RelayEvent]:
@@ -172,6 +179,9 @@ def test_what_fails_with_a_result_is_the_vote_and_not_the_computation() -> None:
         (Free(WALLET, Outcome.WITHHELD), replicate(contributed=92.0), ("reveal", WITHHELD, 5.0)),
         (Count(WALLET, Outcome.WITHHELD), replicate(computed=91.0, revealed=96.0), ("upload", WITHHELD, 9.0)),
         (Free(WALLET, Outcome.VOTED), replicate(contributed=92.0), None),
+        (Free(WALLET), lost(started=91.0), ("compute", SILENT, 9.0)),
+        (Free(WALLET), lost(started=91.0, computed=96.0), ("contribute", SILENT, 4.0)),
+        (Free(WALLET), lost(computed=91.0, contributed=92.0), None),
     ],
 )
 def test_a_step_that_did_not_come_in_time_is_a_failure_with_its_cause(
