@@ -173,8 +173,8 @@ def _record_of(
 
 
 def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
-    """Put a deal aside that this release cannot serve."""
-    log.error("The deal cannot be served by this release.", action="deal_unreadable", deal=deal_id, why=why)
+    """Put a deal aside that cannot be served."""
+    log.error("The deal cannot be served.", action="deal_unreadable", deal=deal_id, why=why)
     store.deals.quarantine(deal_id, why)
 
 

@@ -233,7 +233,7 @@ def _print_status(found: dict[str, Any], nodes: Sequence[looking.NodeStatus], re
     console.print(f"followed: {where}{way}")
     console.print(
         f"stored: {count(found['deals'], 'deal')} ({found['deals_waiting']} to be ingested),"
-        f" {count(found['logs'], 'log')}"
+        f" {count(found['logs'], 'row')} of events"
     )
     table = Table("node", "head", "its age", "safe", "finalized", "has the last block followed", box=None)
     for node in nodes:

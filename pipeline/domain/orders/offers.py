@@ -2,7 +2,7 @@
 
     order of the policy, and machines can serve all that is left of it ──► published
     otherwise                                                          ──► withdrawn ─► unpublished, closed on chain
-    capacity beside all orders that somebody can still buy from            ──► a new order, shared among the offers
+    capacity beside all orders that somebody can still buy from        ──► a new order, shared among the offers
 
 Withdrawing never waits: with the last machine, every order goes. Signing does: for the blocks that the watcher follows,
 for what was withdrawn to be closed on chain, and `steady_seconds` after an order of the same offer, so that machines
