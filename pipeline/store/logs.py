@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from bson.errors import BSONError
-from pymongo import ASCENDING, DESCENDING, IndexModel, ReplaceOne
+from pymongo import ASCENDING, DESCENDING, DeleteMany, IndexModel, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
+from pymongo.errors import BulkWriteError
 
 from pipeline.store.documents import Document, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
@@ -26,6 +27,8 @@ from protocol.errors import InQuarantine, Unfit
 from protocol.poco import events
 from protocol.types import BlockHash, BlockNumber, TaskId, Timestamp, TxHash, Wallet
 
+#: MongoDB's code of a key that is there already.
+_DUPLICATE = 11000
 #: What MongoDB's encoder raises for a value that no document can hold.
 UNSTORABLE = (BSONError, OverflowError, UnicodeError)
 
@@ -165,7 +168,16 @@ class Logs:
         # The task, which a row never changes, says on which shard it is (`pipeline.store.sharding`).
         places = [{"_id": each["_id"], "event.task_id": each["event"].get("task_id")} for each in documents]
         writes = [ReplaceOne(place, each, upsert=True) for place, each in zip(places, documents, strict=True)]
-        self._rows.bulk_write(writes, ordered=False)
+        try:
+            self._rows.bulk_write(writes, ordered=False)
+        except BulkWriteError as error:
+            details = error.details or {}
+            if {each["code"] for each in details["writeErrors"]} != {_DUPLICATE} or details.get("writeConcernErrors"):
+                raise
+            # Another process was faster, or a row with that key is damaged and does not tell its task any more.
+            damaged = [{**place, "event.task_id": {"$ne": place["event.task_id"]}} for place in places]
+            self._rows.bulk_write([DeleteMany(each) for each in damaged], ordered=False)
+            self._rows.bulk_write(writes, ordered=False)
 
     def of_tasks(self, task_ids: Iterable[TaskId]) -> dict[TaskId, list[events.Seen]]:
         """Logs on the present chain for each of the tasks, in chain order; tasks without any are left out.
@@ -225,7 +237,9 @@ class Logs:
         for row in self._rows.find({**shared, "orphaned": False}):
             alone = list(_taken_apart(row))
             if gone & {single["_id"] for single in alone}:
-                self._replace([single for single in alone if single["_id"] not in gone])
+                stays = [single for single in alone if single["_id"] not in gone]
+                if stays:
+                    self._replace(stays)
                 gone.add(row["_id"])
         self._rows.update_many({"_id": {"$in": sorted(gone)}}, {"$set": {"orphaned": True}})
 
@@ -259,8 +273,11 @@ def _key(seen: Sequence[events.Seen]) -> str:
 
 
 def _taken_apart(row: Row) -> Iterator[Document]:
-    """A row of several events as one row for each."""
+    """A row of several events as one row for each, by the places in its key; of a damaged one, those that are there."""
     common = {name: value for name, value in row.items() if name != "before"}
-    for own in (*row["before"], {}):
-        single = {**common, **own}
-        yield {**single, "_id": f"{single['block_hash']}:{single['log_index']}"}
+    block_hash, _, indexes = str(row["_id"]).partition(":")
+    *first, last = indexes.split(",")
+    before = row["before"] if isinstance(row["before"], list) else []
+    for index, own in (*zip(first, before, strict=False), (last, {})):
+        if isinstance(own, dict):
+            yield {**common, **own, "_id": f"{block_hash}:{index}"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from pymongo.collection import Collection
@@ -25,6 +26,7 @@ from protocol.poco.events import BlockRef, Seen
 from protocol.poco.view import ChainView
 from protocol.types import BlockHash, BlockNumber, Hash32, TaskId, Timestamp, TxHash
 from tests.integration.pipeline.rows import ALICE, DEAL, POOL, deal, some_tasks
+from tests.integration.pipeline.sharded.shards import ONE_SERVER
 
 NOW = 1_700_000_000.0
 WON = Hash32("0x" + "77" * 32)
@@ -104,6 +106,35 @@ def test_of_events_in_one_row_those_that_are_not_on_the_chain_go_alone_whenever_
     assert store.chain.logs.of_tasks([task]) == {task: seen}
 
 
+def test_a_row_of_which_every_event_is_not_on_the_chain_goes_as_a_whole(store: Store) -> None:
+    one, other = (task.task_id for task in some_tasks(store, 2))
+    at = block(11)
+    stays, goes = voted_alone(one, at), voted_alone(other, at, 4)
+    store.chain.commit([at], [*stays, *goes])
+    store.chain.mend(Audit(at.number, at, extra=tuple(goes)))
+    assert store.chain.logs.of_tasks([one, other]) == {one: stays}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"$unset": {"before.0.event.worker": ""}},
+        {"$set": {"before": None}},
+        {"$set": {"before.0": 5}},
+        {"$unset": {"block_hash": "", "log_index": ""}},
+    ],
+)
+def test_a_row_that_cannot_be_read_is_stored_again_with_all_its_events(store: Store, damage: dict[str, Any]) -> None:
+    (task,) = (task.task_id for task in some_tasks(store, 1))
+    at = block(11)
+    seen = voted_alone(task, at)
+    store.chain.commit([at], seen)
+    store._db["logs"].update_one({"event.task_id": task}, damage)
+    assert store.chain.logs_between(at.number, at.number) == []
+    store.chain.mend(Audit(at.number, at, missing=tuple(seen)))
+    assert store.chain.logs.of_tasks([task]) == {task: seen}
+
+
 def test_an_event_that_is_stored_otherwise_than_it_happened_is_mended_and_the_others_of_its_row_stay(
     store: Store,
 ) -> None:
@@ -113,6 +144,20 @@ def test_an_event_that_is_stored_otherwise_than_it_happened_is_mended_and_the_ot
     store.chain.commit([at], [*seen[:3], log(events.TaskFinalize(task, "0xbad0"), at, 3)])
     store.chain.mend(Audit(at.number, at, missing=(seen[3],)))
     assert store.chain.logs.of_tasks([task]) == {task: seen}
+
+
+@ONE_SERVER
+@pytest.mark.parametrize("damage", [{"$unset": {"event.task_id": ""}}, {"$set": {"event": "gone"}}])
+def test_an_event_whose_row_tells_no_task_any_more_is_stored_again(store: Store, damage: dict[str, Any]) -> None:
+    (task,) = (task.task_id for task in some_tasks(store, 1))
+    at = block(11)
+    begun, *voted = seen = [log(events.TaskInitialize(task, POOL), at), *voted_alone(task, at, 1)]
+    store.chain.commit([block(10), at], seen)
+    assert store._db["logs"].update_many({"event.task_id": task}, damage).modified_count == 2
+    store.chain.commit([at], [begun])
+    store.chain.mend(Audit(at.number, at, missing=tuple(voted)))
+    assert store.chain.logs.of_tasks([task]) == {task: seen}
+    assert rows(store) == 2
 
 
 def test_a_reorg_puts_an_ended_task_before_the_sweep_again(store: Store) -> None:
