@@ -96,8 +96,10 @@ def _to_schema_5(db: Database[dict[str, Any]]) -> None:
             _drop(db, collection, name)
 
 
-def _to_schema_6(db: Database[dict[str, Any]]) -> None:
-    """A collection that is sharded by `_id` can have no other unique index: tasks of a deal have a plain one."""
+def drop_unique_index(db: Database[dict[str, Any]]) -> None:
+    """A collection that is sharded by `_id` can have no other unique index: tasks of a deal have a plain one,
+    which the queries of older releases go by as well.
+    """
     if "by_deal" in db["tasks"].index_information():
         _drop(db, "tasks", "by_deal")
 
@@ -143,5 +145,5 @@ _STEPS: dict[int, Callable[[Database[dict[str, Any]]], None]] = {
     3: _to_schema_3,
     4: _to_schema_4,
     5: _to_schema_5,
-    6: _to_schema_6,
+    6: drop_unique_index,
 }

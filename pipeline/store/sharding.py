@@ -18,6 +18,7 @@ from typing import Any
 from pymongo import HASHED, IndexModel
 from pymongo.database import Database
 
+from pipeline.store.migrations import drop_unique_index
 from protocol.errors import NotPossible
 
 #: Field → "hashed", or 1 for a range.
@@ -66,6 +67,8 @@ def shard(db: Database[dict[str, Any]]) -> list[Sharding]:
     Raises NotPossible where `db` is not reached through a router, and PyMongoError.
     """
     missing = unsharded(db)
+    # A process of the release before that has started since the migration has made it again.
+    drop_unique_index(db)
     for each in missing:
         # One that is not empty is sharded only where its key has an index.
         db[each.collection].create_indexes([IndexModel(list(each.key.items()), name="shard_key")])
