@@ -3,8 +3,8 @@
 intent stored in the lane's file ──► byte ──► `upkeep` runs the lane       (a fraction of a millisecond)
 new head with open intents       ──► byte ──► the same
 
-A byte that nobody reads is lost without harm: the intent is in the file, and the next head finds it there. Bytes that
-wait together make one run.
+A byte that nobody reads is lost without harm: the intent is in the file, and the next head finds it there, or the next
+ping of a machine that follows no heads. Bytes that wait together make one run.
 """
 
 from __future__ import annotations

@@ -192,6 +192,13 @@ class LaneRunner:
         # `stop` is set before `stirred`, which may have been cleared since.
         return self._stop.is_set() or self._stirred.wait(seconds)
 
+    def stir_if_busy(self, context: WorkerContext) -> None:
+        """End a rest in spite of open work, whose wake-up was lost with the process that was to send it. `context`: the
+        calling thread's.
+        """
+        if self.rests and context.lane_store.busy(context.lane.id):
+            self._stirred.set()
+
     def hangs(self, now: float) -> bool:
         """Whether one run lasts longer than LANE_SECONDS. `now`: Unix seconds."""
         began = self._began
@@ -206,6 +213,7 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
     attempts = Attempts(context.now)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded and not upkeep.drained:
+        attempts.run("stir", partial(lane.stir_if_busy, context))
         if app is not None:
             attempts.run("admit", partial(_admit, app, machine))
         attempts.run("look", upkeep.run_once)

@@ -141,3 +141,12 @@ def test_a_machine_that_stops_while_it_begins_to_rest_does_not_rest() -> None:
     lane._stirred.set()
     lane.rest_if_idle(idle())
     assert lane.stirs_within(3600.0)
+
+
+def test_a_rest_ends_with_open_work_whose_wake_up_was_lost() -> None:
+    lane = runner(Wakeups())
+    lane.rest_if_idle(idle())
+    lane.stir_if_busy(idle())
+    assert not lane.stirs_within(0.0)
+    lane.stir_if_busy(idle(busy=True))
+    assert lane.stirs_within(0.0)
