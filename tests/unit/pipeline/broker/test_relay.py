@@ -42,7 +42,7 @@ def replicate(mode: Mode = Mode.VOTE, **steps: float) -> Replicate:
 
 def lost(**steps: float) -> Replicate:
     """One whose machine the sweep found silent."""
-    return replace(replicate(**steps), state=ReplicateState.LOST)
+    return replace(replicate(Mode.VOTE, **steps), state=ReplicateState.LOST)
 
 
 def events(step: Step, of: Replicate | None = None, cause: str | None = None) -> list[RelayEvent]:

@@ -19,6 +19,7 @@ from config.settings import Settings
 from pipeline import tasks
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.notify import Notifier
+from pipeline.flow import assign
 from pipeline.flow.orders.actions import TURN_ENDS
 from pipeline.flow.orders.market_api import SILENT_SECONDS, TURN_SECONDS
 from protocol.errors import BadMessage, BrokerUnavailable, RpcUnavailable
@@ -150,7 +151,7 @@ def test_that_slots_were_freed_is_told_beside_the_arguments_which_a_release_that
     app.context = PerProcess(lambda: None)
     sent = _sent(monkeypatch, app)
     monkeypatch.setattr(BrokerLink, "producer", lambda _: nullcontext())
-    monkeypatch.setattr(tasks.assign, "assign", lambda _, check_unfunded: asked.append(check_unfunded))
+    monkeypatch.setattr(assign, "assign", lambda _, check_unfunded: asked.append(check_unfunded))
 
     Notifier(app, WALLET).send_assign(freed=freed)
     (message,) = sent

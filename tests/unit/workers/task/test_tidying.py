@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -56,7 +57,8 @@ def test_files_that_a_process_works_on_are_not_tidied_away(world: World) -> None
 def test_a_look_that_finds_no_old_result_to_unpin_says_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     upkeep, found = world.upkeep, iter([0, 2])
     settings = SimpleNamespace(dataset_disk_bytes=1, worker_ipfs_api="http://127.0.0.1:1", keep_results_days=90.0)
-    upkeep._context.machine.layout, upkeep._context.machine.settings = world.layout, settings
+    machine: Any = upkeep._context.machine
+    machine.layout, machine.settings = world.layout, settings
     monkeypatch.setattr(own_copy, "unpin_old", lambda *_: next(found))
     with capture_logs() as said:
         upkeep._tidy()
