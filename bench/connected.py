@@ -102,6 +102,7 @@ def run(*, machines: int) -> Iterator[str]:
 
 
 def _signed_in(bench_pool: BenchPool, machines: int) -> list[Connected]:
+    """Machines that have signed in. Raises as `PoolApi.sign_in`."""
     api = PoolApi(bench_pool.pool.api_url)
     config, ca_file = asked_again(api.config), bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
 
@@ -148,6 +149,7 @@ def _restart(machines: Sequence[Connected]) -> dict[str, object]:
 
 
 def _each(empty: int, machines: int) -> int:
+    """KB of RabbitMQ's memory for each machine. `empty`: without any."""
     return round((_kilobytes() - empty) / machines)
 
 

@@ -41,6 +41,7 @@ class CalmServer(uvicorn.Server):
 
 
 def _end(pause: asyncio.Future[None]) -> None:
+    """End a pause, unless it is over."""
     if not pause.done():
         pause.set_result(None)
 

@@ -50,6 +50,7 @@ def run_another(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, services: Services) -> None:
+    """Serve SLUICE_API_PORT once broker and database answer."""
     _prepare(services)
     public = http_server(settings, create_app(services), settings.api_host, settings.api_port)
     # Once it has ended, uvicorn sends itself the signal again; that must not look like a crash.

@@ -95,4 +95,5 @@ def table() -> Sequence[tuple[str, str, str]]:
 
 
 def _told(field: str, kind: str | int) -> str:
+    """A field of a shard key, for people."""
     return f"{field} {kind}" if kind == HASHED else field

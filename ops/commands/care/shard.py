@@ -40,6 +40,7 @@ def _shard(dry_run: DryRun = False, as_json: Json = False) -> None:
 
 
 def _state(name: str, key: str, missing: set[str], state: str) -> str:
+    """How a collection is stored, or is about to be (`state`)."""
     if name in missing:
         return state
     return "on one shard" if key == "–" else "sharded"

@@ -143,10 +143,12 @@ class Router:
         return self.first, _routed(message)
 
     def _list(self, _: Message) -> Document:
+        """The answer to `listShards`."""
         named = self.shards.items()
         return {"shards": [{"_id": name, "host": f"{name}/{address}"} for name, address in named], "ok": 1.0}
 
     def _shard_collection(self, message: Message) -> Document:
+        """Carry `shardCollection` out."""
         database, _, collection = str(message.body["shardCollection"]).partition(".")
         self._found(database)
         sharding = {"shardKey": message.body["key"], "unique": message.body.get("unique", False)}
@@ -154,12 +156,14 @@ class Router:
         return self._changed(database, wanted)
 
     def _rename(self, message: Message) -> Document:
+        """Carry `renameCollection` out."""
         database, _, collection = str(message.body["renameCollection"]).partition(".")
         wanted = {"_shardsvrRenameCollection": collection, "to": message.body["to"], "stayTemp": False}
         wanted["dropTarget"] = bool(message.body.get("dropTarget"))
         return self._changed(database, wanted | {"databaseVersion": self._version(database)})
 
     def _of_first_shard(self, command: str, of: object, message: Message) -> Document:
+        """Have the first shard carry out what it has a command of its own for."""
         database = message.database
         answer = self._changed(database, {command: of, "databaseVersion": self._version(database)})
         if message.name == "dropDatabase":
@@ -176,6 +180,7 @@ class Router:
                 self._tables.clear()
 
     def _of_each_shard(self, message: Message) -> Document:
+        """Have each shard that has rows of the collection carry out the same; the first one's answer."""
         body = {name: value for name, value in message.body.items() if name not in _OF_CONNECTION}
         # What a client sends in a section of its own.
         body |= wire.documents(message.rest)
@@ -185,14 +190,17 @@ class Router:
         return first
 
     def _count(self, message: Message) -> Document:
+        """The answer to `count`."""
         rows = self._ask(self.first, message.database, _as_aggregation(message.body))["cursor"]["firstBatch"]
         return {"n": rows[0]["n"] if rows else 0, "ok": 1.0}
 
     def _distinct(self, message: Message) -> Document:
+        """The answer to `distinct`."""
         rows = self._ask(self.first, message.database, _as_aggregation(message.body))["cursor"]["firstBatch"]
         return {"values": [row["_id"] for row in rows if row["_id"] is not None], "ok": 1.0}
 
     def _stats(self, message: Message) -> Document:
+        """The answer to `dbStats`: sums over the shards."""
         found = [self._ask(address, message.database, {"dbStats": 1}) for address in self.shards.values()]
         return {"ok": 1.0, **{name: sum(each[name] for each in found) for name in ("objects", "dataSize")}}
 
@@ -207,6 +215,7 @@ class Router:
                 self._databases.add(database)
 
     def _version(self, database: str) -> object:
+        """The version of a database, which shards ask for; None if there is no such database."""
         row = self._clients[self.config]["config"]["databases"].find_one({"_id": database})
         return None if row is None else row["version"]
 
@@ -218,6 +227,7 @@ class Router:
             return self._tables[name]
 
     def _read_table(self, name: str) -> Sharded | None:
+        """As `_table`, read from the config server."""
         config = self._clients[self.config]["config"]
         row = config["collections"].find_one({"_id": name})
         if row is None:
@@ -230,6 +240,7 @@ class Router:
         return Sharded(field, tuple(begin for begin, _ in chunks), tuple(shard for _, shard in chunks))
 
     def _ask(self, address: str, database: str, command: Document) -> Document:
+        """A server's answer to a command. Raises PyMongoError."""
         return dict(self._clients[address][database].command(command))
 
 
@@ -286,14 +297,17 @@ def _as_aggregation(command: Document) -> Document:
 
 
 def _refusal(code: int, says: str) -> Document:
+    """The answer to a command that failed."""
     return {"ok": 0.0, "code": code, "errmsg": says}
 
 
 def _client(address: str) -> MongoClient[Document]:
+    """A client of one server."""
     return MongoClient(f"mongodb://{address}/", directConnection=True, serverSelectionTimeoutMS=5000)
 
 
 def _connect(address: str) -> socket.socket:
+    """A connection to a server, for the bytes of one client."""
     host, _, port = address.rpartition(":")
     found = socket.create_connection((host, int(port)))
     found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

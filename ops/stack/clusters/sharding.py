@@ -35,6 +35,7 @@ def start(servers: Sequence[Member], port: int) -> list[Process]:
 
 
 def _start_router(router: Member, config: Member, shards: Sequence[Member], port: int) -> Process:
+    """A running router, started if it does not run. Raises PortTaken, NotReady."""
     program = Program("MongoDB", _command(router, config, shards, port), router.folder)
 
     def prepare() -> None:
@@ -44,6 +45,7 @@ def _start_router(router: Member, config: Member, shards: Sequence[Member], port
 
 
 def _command(router: Member, config: Member, shards: Sequence[Member], port: int) -> list[str]:
+    """The command line of the router."""
     installed = shutil.which("mongos")
     if installed:
         behind = f"{config.folder.name}/{config.host}:{port}"

@@ -90,10 +90,12 @@ def documents(sections: bytes) -> dict[str, list[dict[str, Any]]]:
 
 
 def _packed(request_id: int, answers: int, opcode: int, content: bytes) -> bytes:
+    """A message with its header."""
     return _HEADER.pack(_HEADER.size + len(content), request_id, answers, opcode) + content
 
 
 def _exactly(connection: socket.socket, size: int) -> bytes | None:
+    """So many bytes of a connection; None if it ends before."""
     received = bytearray()
     while len(received) < size:
         piece = connection.recv(size - len(received))

@@ -71,4 +71,5 @@ def own(wallet: Wallet, step: Step, cause: str | None) -> list[dict[str, Any]]:
 
 
 def _may_free(step: Step, cause: str | None) -> bool:
+    """Whether a report may give a slot back, by what it says itself."""
     return step is Step.COMPUTED and cause is None
