@@ -47,7 +47,7 @@ log = structlog.get_logger(__name__)
 SETTLE_HEADS = 6
 #: And while nothing is open, so that a reorg deeper than finality is noticed on an idle machine too. Heads are not
 #: followed meanwhile: a machine that waits for work costs its owner nothing.
-IDLE_HEADS = 60
+IDLE_HEADS = 120
 #: Seconds for a wake-up of the lane that hangs: a few runs, each a few requests to the node with a timeout of their
 #: own. Then the process ends, and another one begins anew.
 LANE_SECONDS = 330.0

@@ -43,7 +43,7 @@ class Pool:
     """A pool whose scheduler side is the compose file's, and its chain."""
 
     project: Project
-    ground: BenchPool
+    bench_pool: BenchPool
     #: What workers trust.
     ca: Path
 
@@ -58,25 +58,25 @@ def pool(image: Image, shared_servers: Servers) -> Iterator[Pool]:
     inside = [port for each in composed.PORTS.values() for port in each]
     published = dict(zip(inside, itertools.count(ports.free_port(len(inside))), strict=False))
     with (
-        prepared_pool(block_time=BLOCK_TIME, workers=1, servers=shared_servers) as ground,
+        prepared_pool(block_time=BLOCK_TIME, workers=1, servers=shared_servers) as bench_pool,
         closing(_bridge(image)) as at,
     ):
-        forward(at, ground.node.port)
+        forward(at, bench_pool.node.port)
         with composed.project(image.host, image.engine, _of_ports(published), published) as made:
             # The same address leads to the chain from here and from a container.
-            _init(made.folder, ground, ":".join(map(str, at.getsockname())))
+            _init(made.folder, bench_pool, ":".join(map(str, at.getsockname())))
             made.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
-            yield Pool(made, ground, made.folder / "docker/secrets/ca.pem")
+            yield Pool(made, bench_pool, made.folder / "docker/secrets/ca.pem")
 
 
-def _init(folder: Path, ground: BenchPool, chain: str) -> None:
+def _init(folder: Path, bench_pool: BenchPool, chain: str) -> None:
     """What an operator types in the folder of docker-compose.yml. `chain`: host and port of its node."""
-    keystore(folder, ground.pool.on_chain.scheduler, names=("owner.json", "owner.password"), owner=0)
+    keystore(folder, bench_pool.pool.on_chain.scheduler, names=("owner.json", "owner.password"), owner=0)
     answers = {
         "rpc": f"http://{chain}",
         "ws": f"ws://{chain}",
-        "hub": ground.pool.env["SLUICE_HUB"],
-        "workerpool": ground.pool.env["SLUICE_WORKERPOOL"],
+        "hub": bench_pool.pool.env["SLUICE_HUB"],
+        "workerpool": bench_pool.pool.env["SLUICE_WORKERPOOL"],
         "host": "127.0.0.1",
         "keystore": "owner.json",
         "password-file": "owner.password",
@@ -136,7 +136,7 @@ def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) 
     name, settings, home = f"sluice-worker-{secrets.token_hex(4)}", folder / "etc", folder / "var"
     settings.mkdir()
     home.mkdir()
-    keystore(settings, pool.ground.pool.on_chain.workers[0], names=("wallet.json", "password"), owner=0)
+    keystore(settings, pool.bench_pool.pool.on_chain.workers[0], names=("wallet.json", "password"), owner=0)
     shutil.copy(pool.ca, settings / "ca.pem")
     replaced = {
         "https://pool.example": pool.url(18300),
@@ -144,8 +144,8 @@ def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) 
         printed.HOME: str(home),
         printed.SETTINGS: str(settings),
     }
-    own = {"SLUICE_AMQP_CA_FILE": str(settings / "ca.pem"), "SLUICE_RPC_URL": pool.ground.node.rpc_url}
-    printed.write_settings(settings, replaced, needs(pool.ground) | own)
+    own = {"SLUICE_AMQP_CA_FILE": str(settings / "ca.pem"), "SLUICE_RPC_URL": pool.bench_pool.node.rpc_url}
+    printed.write_settings(settings, replaced, needs(pool.bench_pool) | own)
     words = printed.docker_run(replaced | {"sluice-worker": name})
     at = words.index("sluice")
     with image.removed(name):
@@ -179,7 +179,7 @@ def test_all_services_become_healthy(pool: Pool) -> None:
 
 def test_the_services_carry_a_deal_from_end_to_end(pool: Pool, image: Image, machine: str) -> None:
     does_a_task(
-        pool.ground, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.project.log()}"
+        pool.bench_pool, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.project.log()}"
     )
 
 
@@ -196,10 +196,10 @@ def test_the_command_that_init_names_last_tells_how_the_pool_is(pool: Pool, imag
 def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image: Image, machine: str) -> None:
     assert not image.restarted(machine)
     mongodb = pool.project.container("mongodb")
-    deal = pool.ground.buy(trust=1, volume=4, args="sleep 2")
+    deal = pool.bench_pool.buy(trust=1, volume=4, args="sleep 2")
     # From outside of Docker, as the kernel does it: the engine takes its own `kill` for a wish.
     os.kill(image.state(mongodb)["Pid"], signal.SIGKILL)
-    views = pool.ground.wait([deal])
+    views = pool.bench_pool.wait([deal])
     assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.project.log()[-8000:]
     assert docker(image.host, "inspect", "--format", "{{.RestartCount}}", mongodb).stdout == "1\n"
     for view in views.values():

@@ -16,7 +16,7 @@ ELSEWHERE = {"build", "env_file", "networks", "ports", "depends_on", "healthchec
 GRACE_SECONDS = int(SERVICE["stop_grace_period"].removesuffix("s"))
 
 
-def command(tag: str, name: str, ground: BenchPool, secrets: Path) -> list[str]:
+def command(tag: str, name: str, bench_pool: BenchPool, secrets: Path) -> list[str]:
     """Words of `docker run` that compose would say for the service. Servers are the stack's, on this machine.
 
     Raises AssertionError for a key of the service that is not known here.
@@ -32,12 +32,12 @@ def command(tag: str, name: str, ground: BenchPool, secrets: Path) -> list[str]:
     words += [*(["--read-only"] if SERVICE["read_only"] else []), *(["--init"] if SERVICE["init"] else [])]
     words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in SERVICE["secrets"]]
     said = {name: value for name, value in SERVICE["environment"].items() if name.startswith("SLUICE_KEYSTORE")}
-    words += [f"--env={name}={value}" for name, value in {**ground.pool.env, **said}.items()]
+    words += [f"--env={name}={value}" for name, value in {**bench_pool.pool.env, **said}.items()]
     return [*words, tag, *SERVICE["command"]]
 
 
-def health_check(ground: BenchPool) -> list[str]:
+def health_check(bench_pool: BenchPool) -> list[str]:
     """The command of the service's health check, for the port that this pool's API has."""
     kind, *words = SERVICE["healthcheck"]["test"]
     assert kind == "CMD"
-    return [word.replace(":18300/", f":{ground.names.api_port}/") for word in words]
+    return [word.replace(":18300/", f":{bench_pool.names.api_port}/") for word in words]

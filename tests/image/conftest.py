@@ -84,22 +84,22 @@ def image(shared_servers: Servers) -> Iterator[Image]:
 
 
 @pytest.fixture(scope="session")
-def ground(image: Image, shared_servers: Servers) -> Iterator[BenchPool]:
+def bench_pool(image: Image, shared_servers: Servers) -> Iterator[BenchPool]:
     """Chain, contracts, wallets of two machines and virtual hosts of a pool; none of its programs runs."""
     with prepared_pool(block_time=BLOCK_TIME, workers=2, servers=shared_servers) as prepared:
         yield prepared
 
 
 @pytest.fixture(scope="session")
-def scheduler(image: Image, ground: BenchPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def scheduler(image: Image, bench_pool: BenchPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Name of the container in which the pool's scheduler runs as in the compose file; its API answers."""
     name = f"sluice-scheduler-{secrets.token_hex(4)}"
     folder = tmp_path_factory.mktemp("secrets")
-    keystore(folder, ground.pool.on_chain.scheduler, names=("keystore", "keystore_password"), owner=IMAGE_USER)
+    keystore(folder, bench_pool.pool.on_chain.scheduler, names=("keystore", "keystore_password"), owner=IMAGE_USER)
     folder.chmod(0o755)
     with image.removed(name):
-        docker(image.host, *confined.command(image.tag, name, ground, folder))
-        wait_until(lambda: image.ended(name) or _answers(ground.pool.api_url), 30, what="the scheduler's API")
+        docker(image.host, *confined.command(image.tag, name, bench_pool, folder))
+        wait_until(lambda: image.ended(name) or _answers(bench_pool.pool.api_url), 30, what="the scheduler's API")
         assert not image.ended(name), image.log(name)
         yield name
 
@@ -122,18 +122,18 @@ def keystore(folder: Path, wallet: NewWallet, *, names: tuple[str, str], owner: 
         os.chown(path, owner, -1)
 
 
-def needs(ground: BenchPool) -> dict[str, str]:
+def needs(bench_pool: BenchPool) -> dict[str, str]:
     """What a machine of this pool is told besides the page's settings: all is on one machine without a registry."""
     own = ("SLUICE_LOCAL_IMAGES", "SLUICE_ALLOW_PRIVATE_DOWNLOADS")
-    return {name: ground.pool.env[name] for name in own} | {"SLUICE_SLOTS": "1"}
+    return {name: bench_pool.pool.env[name] for name in own} | {"SLUICE_SLOTS": "1"}
 
 
-def does_a_task(ground: BenchPool, failed: Callable[[], bool], log: Callable[[], str]) -> None:
+def does_a_task(bench_pool: BenchPool, failed: Callable[[], bool], log: Callable[[], str]) -> None:
     """Buy one task and wait until it is completed on chain, or `failed` says that nobody will do it."""
-    (task,) = ground.buy(trust=1, volume=1).tasks
+    (task,) = bench_pool.buy(trust=1, volume=1).tasks
 
     def completed() -> bool:
-        (found,) = ground.hub.tasks([task])
+        (found,) = bench_pool.hub.tasks([task])
         return found.status is TaskStatus.COMPLETED
 
     wait_until(lambda: failed() or completed(), 60, what="the task to be completed")

@@ -41,37 +41,39 @@ def test_the_image_is_not_root_and_remembers_nothing_of_its_build(
         sys.stdout.write(f"\nThe image has {found['Size'] / 1e6:.0f} MB, its base included.\n")
 
 
-def test_the_scheduler_works_as_confined_by_the_compose_file(image: Image, ground: BenchPool, scheduler: str) -> None:
-    docker(image.host, "exec", scheduler, *confined.health_check(ground))
+def test_the_scheduler_works_as_confined_by_the_compose_file(
+    image: Image, bench_pool: BenchPool, scheduler: str
+) -> None:
+    docker(image.host, "exec", scheduler, *confined.health_check(bench_pool))
     (found,) = json.loads(docker(image.host, "inspect", scheduler).stdout)
     assert found["HostConfig"]["ReadonlyRootfs"]
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
-    url = f"http://127.0.0.1:{ground.names.operations_port}"
+    url = f"http://127.0.0.1:{bench_pool.names.operations_port}"
     # No machine has signed in yet, which /health may well say; that it answers is what is asked here.
     assert "parts" in httpx.get(f"{url}/health", timeout=ample(5.0)).text
     assert "sluice" in httpx.get(f"{url}/metrics", timeout=ample(5.0)).text
 
 
 def test_a_machine_works_as_the_docker_line_on_the_page_says(
-    image: Image, ground: BenchPool, scheduler: str, tmp_path: Path
+    image: Image, bench_pool: BenchPool, scheduler: str, tmp_path: Path
 ) -> None:
-    wallet = ground.pool.on_chain.workers[0]
+    wallet = bench_pool.pool.on_chain.workers[0]
     name, settings, home = f"sluice-worker-{secrets.token_hex(4)}", tmp_path / "etc", tmp_path / "var"
     settings.mkdir()
     home.mkdir()
     keystore(settings, wallet, names=("wallet.json", "password"), owner=0)
     replaced = {
-        "https://pool.example": ground.pool.api_url,
+        "https://pool.example": bench_pool.pool.api_url,
         "/var/run/docker.sock:": f"{image.host.removeprefix('unix://')}:",
         printed.HOME: str(home),
         printed.SETTINGS: str(settings),
     }
-    printed.write_settings(settings, replaced, needs(ground))
+    printed.write_settings(settings, replaced, needs(bench_pool))
     words = printed.docker_run(replaced | {"sluice-worker": name})
     at = words.index("sluice")
     with image.removed(name):
         docker(image.host, *words[:at], image.tag, *words[at + 1 :])
-        does_a_task(ground, lambda: image.restarted(name), lambda: image.log(name))
+        does_a_task(bench_pool, lambda: image.restarted(name), lambda: image.log(name))
         docker(image.host, "stop", name)
         assert image.state(name)["ExitCode"] == 0
         last = json.loads(image.log(name).strip().splitlines()[-1])

@@ -54,14 +54,14 @@ def test_systemd_has_nothing_to_say_against_the_unit(image: Image, system: str, 
 
 
 def test_a_machine_works_as_the_unit_on_the_page_says(
-    image: Image, ground: BenchPool, scheduler: str, system: str, home: Path, tmp_path: Path
+    image: Image, bench_pool: BenchPool, scheduler: str, system: str, home: Path, tmp_path: Path
 ) -> None:
     assert not image.ended(scheduler)
     name, settings = f"sluice-systemd-{secrets.token_hex(4)}", tmp_path / "etc"
     settings.mkdir()
-    keystore(settings, ground.pool.on_chain.workers[1], names=("wallet.json", "password"), owner=0)
-    replaced = {"https://pool.example": ground.pool.api_url, f"SLUICE_HOME={printed.HOME}": f"SLUICE_HOME={home}"}
-    printed.write_settings(settings, replaced, needs(ground))
+    keystore(settings, bench_pool.pool.on_chain.workers[1], names=("wallet.json", "password"), owner=0)
+    replaced = {"https://pool.example": bench_pool.pool.api_url, f"SLUICE_HOME={printed.HOME}": f"SLUICE_HOME={home}"}
+    printed.write_settings(settings, replaced, needs(bench_pool))
     (tmp_path / UNIT).write_text(printed.unit())
     mounts = {
         settings: f"{printed.SETTINGS}:ro",
@@ -90,7 +90,7 @@ def test_a_machine_works_as_the_unit_on_the_page_says(
         wait_until(lambda: shell("systemctl", "is-system-running", check=False), 20, what="systemd to listen")
         shell("ln", "-s", "/var/lib/engine.sock", "/run/docker.sock")
         shell("systemctl", "enable", "--now", UNIT)
-        does_a_task(ground, lambda: shown("ActiveState") != "active" or shown("NRestarts") != "0", log)
+        does_a_task(bench_pool, lambda: shown("ActiveState") != "active" or shown("NRestarts") != "0", log)
         shell("systemctl", "stop", UNIT)
         assert (shown("Result"), shown("ExecMainStatus")) == ("success", "0"), log()[-8000:]
         events = [json.loads(line)["event"] for line in log().splitlines() if line.startswith("{")]

@@ -41,7 +41,7 @@ WORDS = (
 #: Names of stored fields, which stay for the databases that have them.
 STORED = re.compile(r"    coins: Wei|\"coins\"|return self\.coins$|facts\.coins")
 #: Words that are ordinary English beside code: in pages, and in what tests play.
-IN_CODE = ("so\\b", "desk")
+IN_CODE = ("so\\b",)
 
 
 @cache

@@ -13,7 +13,7 @@ import pytest
 from config.settings import settings
 from ops import cli
 from pipeline.api.admin.access import operator_token
-from tests.integration.pipeline.trouble.desk_pool import Desk
+from tests.integration.pipeline.trouble.operated_pool import OperatedPool
 from tests.prometheus import Prometheus
 from tests.waiting import ample, until
 
@@ -22,7 +22,7 @@ from tests.waiting import ample, until
 class Shell:
     """The operator's shell: `sluice` as it is on the path, and Prometheus."""
 
-    desk: Desk
+    operated: OperatedPool
     seen: Prometheus
     patch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
@@ -36,11 +36,11 @@ class Shell:
         self.capsys.readouterr()
         settings.cache_clear()
         with self.patch.context() as patch:
-            for name, value in (self.desk.environment() | self.changed).items():
+            for name, value in (self.operated.environment() | self.changed).items():
                 patch.setenv(name, value)
-            patch.setenv("SLUICE_ADMIN_TOKEN", operator_token(self.desk.pool.settings))
+            patch.setenv("SLUICE_ADMIN_TOKEN", operator_token(self.operated.pool.settings))
             # Commands tell ages by this machine's clock.
-            patch.setattr("ops.admin.screen.clock", self.desk.pool.clock)
+            patch.setattr("ops.admin.screen.clock", self.operated.pool.clock)
             began = time.perf_counter()
             code = cli.run(words)
             self.took.append((time.perf_counter() - began, " ".join(words[:2])))
@@ -77,7 +77,7 @@ class Shell:
 
     def health(self) -> set[str]:
         """The parts that `/health` calls not well; its HTTP status agrees."""
-        answer = httpx.get(f"http://127.0.0.1:{self.desk.pool.settings.operations_port}/health", timeout=ample(10))
+        answer = httpx.get(f"http://127.0.0.1:{self.operated.pool.settings.operations_port}/health", timeout=ample(10))
         bad = {name for name, part in answer.json()["parts"].items() if not part["ok"]}
         assert answer.status_code == (503 if bad else 200)
         return bad

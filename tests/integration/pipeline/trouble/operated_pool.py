@@ -1,4 +1,4 @@
-"""The pool of the operator's desk: machines, a bag of tasks and the operator's API, for troubles to be made in.
+"""the pool that an operator looks after: machines, a bag of tasks and the operator's API, for troubles to be made in.
 
 It is stepped by hand as in `outage_pool`, whose real parts it has. Its machines say what a test says for them.
 """
@@ -49,7 +49,7 @@ FINALITY = 2
 
 
 @dataclass
-class Desk:
+class OperatedPool:
     """A pool whose machines are heard of in each step, and its operator's API.
 
     `wallets`: of its machines; `bulk`: a deal of all its tasks.
@@ -83,7 +83,7 @@ class Desk:
         tag = self.tags[number] = tag or self.tags.get(number, ZERO_HASH)
         pool.admin.enrol(wallet)
         pool.chain.rpc.call("anvil_setBalance", wallet, hex(BALANCE))
-        offer = Capabilities(name=f"desk-{number}", version="1", slots=2, cpus=1, memory_bytes=2**30, tag=tag)
+        offer = Capabilities(name=f"machine-{number}", version="1", slots=2, cpus=1, memory_bytes=2**30, tag=tag)
         pool.store.workers.enrol(wallet, offer, pool.now)
 
     def task(self, deal: Matched) -> TaskRecord:
@@ -136,10 +136,10 @@ class Desk:
 
 
 @contextmanager
-def open_desk(
+def open_operated_pool(
     state: PocoState, stack: Stack, database: str, home: Path, *, machines: int = MACHINES, tasks: int = TASKS
-) -> Iterator[Desk]:
-    """A desk of its own, as long as the block lasts."""
+) -> Iterator[OperatedPool]:
+    """A pool of its own, as long as the block lasts."""
     port = ports.free_port()
     more = {"operations_port": port, "finality_blocks": FINALITY}
     with open_outage_pool(state, stack, database, home, **more) as pool, _readers(pool) as readers:
@@ -150,16 +150,16 @@ def open_desk(
         chain.sender(0).send(contracts.deposits_of(chain.rpc, chain.at, dict.fromkeys(wallets, STAKE)))
         pool.now = _head_time(pool) + 1
         with _serving(pool, port) as application:
-            desk = Desk(pool, application, readers, wallets)
+            operated = OperatedPool(pool, application, readers, wallets)
             for number in range(machines):
-                desk.sign_in(number)
-            desk.bulk = pool.buy(CATEGORY, volume=tasks)
-            desk.step(3)
+                operated.sign_in(number)
+            operated.bulk = pool.buy(CATEGORY, volume=tasks)
+            operated.step(3)
             for wallet in wallets:
                 for task in pool.store.lists.of_worker(wallet, tasks):
                     pool.store.tasks.record_report(task.task_id, wallet, Step.STARTED, pool.now, None, None)
-            desk.step(2)
-            yield desk
+            operated.step(2)
+            yield operated
 
 
 def _head_time(pool: OutagePool) -> float:
