@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import chain, repeat
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_a_body_that_ends_within_its_zip_is_refused(body: bytes) -> None:
 def test_what_holds_no_zip_is_refused(body: bytes) -> None:
     with pytest.raises(BadMessage):
         list(zip_in([body[:100], body[100:]]))
+
+
+@pytest.mark.parametrize("endless", [b"1", b" "])
+def test_a_number_without_an_end_is_refused_before_it_fills_the_memory(endless: bytes) -> None:
+    given = chain([b'{"zip": ['], repeat(endless * 1000, 100))
+    with pytest.raises(BadMessage, match="neither"):
+        list(zip_in(given))
+    assert len(list(given)) > 90
 
 
 def test_causes_come_in_a_list_or_from_older_programs_alone() -> None:

@@ -150,10 +150,11 @@ def test_a_slice_of_which_one_dataset_has_other_bytes_is_declined_and_no_app_run
     [
         {"IEXEC_BULK_SLICE_SIZE": "2"},
         {"IEXEC_BULK_SLICE_SIZE": "many"},
+        {"IEXEC_BULK_SLICE_SIZE": "9" * 18},
         {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_FILENAME": "../../etc/passwd"},
         {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_CHECKSUM": "../0x"},
     ],
-    ids=["one too few", "no number", "a path", "a path for a checksum"],
+    ids=["one too few", "no number", "more than memory has names for", "a path", "a path for a checksum"],
 )
 def test_a_session_that_names_no_sound_slice_is_declined_without_its_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, str]
