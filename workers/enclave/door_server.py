@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Semaphore, Thread
 from typing import Any, Final
 
 import structlog
@@ -29,6 +30,8 @@ log = structlog.get_logger(__name__)
 #: Seconds without a byte after which a connection is closed.
 _STALL_SECONDS: Final = 60.0
 _PIECE_BYTES: Final = 2**16
+#: Connections at a time, each of which costs this process a thread and a file: programs have one or two.
+_CONNECTIONS: Final = 16
 #: Digits of a chunk's length, and bytes of a chunk's first line at most.
 _LINE_BYTES: Final = 1024
 _EXIT: Final = re.compile(r"/compute/(?:pre|post)/(0x[0-9a-f]{64})/exit(?:-causes)?")
@@ -45,9 +48,7 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
     if listener is None:
         yield
         return
-    server = ThreadingHTTPServer((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
-    server.socket.close()
-    server.socket, server.daemon_threads = listener, True
+    server = DoorServer(listener, door)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="door", daemon=True)
     thread.start()
     try:
@@ -56,6 +57,36 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+class DoorServer(ThreadingHTTPServer):
+    """Answers whoever connects to `listener`: _CONNECTIONS at a time, each further one is closed at once."""
+
+    daemon_threads = True
+
+    def __init__(self, listener: socket.socket, door: Door) -> None:
+        super().__init__((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._free = Semaphore(_CONNECTIONS)
+        self._told = False
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether one more is answered."""
+        return self._free.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread of a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that broke: logged once, since a program may break as many as it likes."""
+        if not self._told:
+            self._told = True
+            log.warning("Could not answer an enclave.", action="door_broken", why=type(sys.exception()).__name__)
 
 
 def _listen(engine: Engine, container: str) -> socket.socket | None:
@@ -113,8 +144,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.BAD_REQUEST, str(error))
         except BadInput as error:
             self._say(HTTPStatus.NOT_FOUND, str(error))
-        except (OSError, ValueError) as error:
-            log.warning("Could not answer an enclave.", action="door_broken", why=type(error).__name__)
 
     def _send_file(self) -> None:
         if not self.path.startswith(FILES):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +33,7 @@ from tests.unit.workers.enclave.programs import model
 from workers.data.layout import Layout
 from workers.enclave import images, surrounding
 from workers.enclave.door import Door
+from workers.enclave.door_server import DoorServer
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.images.image import ImageRules
 
@@ -201,3 +206,51 @@ def test_the_session_says_which_image_runs_and_ours_do_where_it_names_none(
     ((_, _, given, found, _),) = asked
     assert (found.image, found.image_checksum) == wanted
     assert given.local == {"kept:1", *images.OWN.values()}
+
+
+@pytest.fixture
+def connect(door: Door) -> Iterator[Callable[[], socket.socket]]:
+    """Connects a program to a door that is served; called again, another time."""
+    listener, other = socket.socketpair()
+    server, opened = DoorServer(listener, door), list[socket.socket]()
+    # There is always somebody to be taken.
+    other.send(b".")
+    coming: list[socket.socket] = []
+    server.get_request = lambda: (coming.pop(), ("", 0))  # type: ignore[method-assign]
+
+    def act() -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(60)
+        opened.append(ours)
+        coming.append(theirs)
+        server.handle_request()
+        return ours
+
+    yield act
+    for each in (*opened, other):
+        each.close()
+    server.server_close()
+
+
+def answer(program: socket.socket) -> bytes:
+    return b"".join(iter(partial(program.recv, 4096), b""))
+
+
+def test_a_program_that_opens_many_connections_gets_few_and_the_next_when_one_has_ended(
+    door: Door, connect: Callable[[], socket.socket], capsys: pytest.CaptureFixture[str]
+) -> None:
+    door.file("0xdataset").write_bytes(b"rows")
+    many = [connect() for _ in range(16)]
+    assert answer(connect()) == b""
+    many[0].send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
+    assert answer(many[0]).endswith(b"\r\n\r\nrows")
+    while not (found := ask(connect())):
+        """The first one's thread is about to end."""
+    assert found.endswith(b"\r\n\r\nrows")
+    assert capsys.readouterr().err == ""
+
+
+def ask(program: socket.socket) -> bytes:
+    with suppress(OSError):
+        program.send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
+    return answer(program)
