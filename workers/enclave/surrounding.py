@@ -20,7 +20,7 @@ import structlog
 
 from protocol.enclave.session import PRE_COMPUTE, Service
 from protocol.errors import BadSetting, EngineUnavailable, NoSuchContainer, NoSuchImage, TaskDeclined, TaskFailure
-from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.error_result import MACHINE_FAILED, EnclaveFailure, Failure
 from protocol.types import Wallet
 from workers.enclave import door_server, images
 from workers.enclave.door import VARIABLES, Door
@@ -45,6 +45,10 @@ _TRIES: Final = 5
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
+#: Causes that say nothing of the task here: this machine has fetched and checked all files itself, and sends them.
+_FETCHED_HERE: Final = frozenset(
+    {EnclaveFailure.DATASET_FILE, EnclaveFailure.DATASET_CHECKSUM, EnclaveFailure.INPUT_FILES}
+)
 
 
 def require_reach(engine: Engine) -> None:
@@ -172,6 +176,8 @@ def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> 
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and door.exit_cause is not None:
         cause, why = door.exit_cause.cause, door.exit_cause.message
+        if cause in _FETCHED_HERE:
+            cause, why = MACHINE_FAILED, f"{service.name} did not get what this machine has fetched: {cause} {why}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:

@@ -27,6 +27,7 @@ from protocol.errors import (
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.enclave import session_message, sign_result
+from protocol.results.error_result import EnclaveFailure
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
@@ -118,6 +119,17 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
         (POST_COMPUTE, ContainerExit(3, False, False), None, "POST_COMPUTE_TASK_ID_MISSING", TaskDeclined),
         (POST_COMPUTE, ContainerExit(137, False, True), None, "POST_COMPUTE_FAILED_UNKNOWN_ISSUE", TaskDeclined),
         (POST_COMPUTE, ContainerExit(137, True, False), None, "MACHINE_FAILED", TaskDeclined),
+        # This machine has fetched and checked them itself.
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_FILE, "MACHINE_FAILED", TaskDeclined),
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_CHECKSUM, "MACHINE_FAILED", TaskDeclined),
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.INPUT_FILES, "MACHINE_FAILED", TaskDeclined),
+        (
+            PRE_COMPUTE,
+            ContainerExit(1, False, False),
+            EnclaveFailure.DATASET_KEY,
+            EnclaveFailure.DATASET_KEY,
+            TaskDeclined,
+        ),
         # What every honest machine would say of the app, as without an enclave.
         (
             POST_COMPUTE,
@@ -127,7 +139,7 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
             TaskFailure,
         ),
     ],
-    ids=["told", "not told", "not heard", "no task", "no time", "no memory", "the app's"],
+    ids=["told", "not told", "not heard", "no task", "no time", "no memory", "a dataset", "its bytes", "inputs", "its key", "the app's"],
 )
 def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
     door: Door,
