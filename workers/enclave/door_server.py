@@ -71,7 +71,7 @@ class DoorServer(ThreadingHTTPServer):
         self._free = Semaphore(_CONNECTIONS)
         self._told = False
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:
+    def verify_request(self, *_: Any) -> bool:
         """Whether one more is answered."""
         return self._free.acquire(blocking=False)
 
@@ -82,7 +82,7 @@ class DoorServer(ThreadingHTTPServer):
         finally:
             self._free.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_: Any) -> None:
         """A connection that broke: logged once, since a program may break as many as it likes."""
         if not self._told:
             self._told = True

@@ -10,10 +10,12 @@ variables of its own session.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -25,10 +27,13 @@ from protocol.types import Wallet
 from workers.enclave import door_server, images
 from workers.enclave.door import VARIABLES, Door
 from workers.enclave.port import SETTING, Host, Work
+from workers.sandbox import disk
+from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.network import pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
+from workers.sandbox.scratch import SeenScratch
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
 from workers.task.deadline import backoff
 
@@ -41,6 +46,10 @@ SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_
 _LOOK_SECONDS: Final = 5.0
 #: Times a program is started because the engine, its image or its container went away.
 _TRIES: Final = 5
+#: Times that a program may have on disk what goes through its door (in clear, zipped, encrypted), and bytes besides,
+#: e.g. of a Java machine.
+_COPIES: Final = 5
+_SCRATCH_BYTES: Final = 2**28
 #: End of the name of a container that has the network of one with another's image.
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
@@ -92,7 +101,7 @@ def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
     if image in images.OWN.values():
         # It asks again until the door is open.
         with _running(engine, spec) as container, door_server.serving(engine, container, door):
-            return _ended(work, host, container)
+            return _ended(spec, work, host, door, container)
     engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
     # iExec's would fail: for them the network is there first.
     with (
@@ -100,7 +109,7 @@ def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
         door_server.serving(engine, holder, door),
         _running(engine, replace(spec, network_of=holder)) as container,
     ):
-        return _ended(work, host, container)
+        return _ended(spec, work, host, door, container)
 
 
 @contextmanager
@@ -126,12 +135,39 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
     )
 
 
-def _ended(work: Work, host: Host, container: str) -> ContainerExit:
-    in_time = _await(work, host, container)
-    if not in_time:
-        host.engine.kill(container)
+def _ended(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> ContainerExit:
+    with _watch(spec, work, host, door, container) as watch:
+        in_time = _await(work, host, container)
+        if not in_time:
+            host.engine.kill(container)
+    try:
+        watch.raise_if_over()
+    except TaskDeclined:
+        raise
+    except TaskFailure as over:
+        raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(over.fields["why"])) from over
     state = host.engine.state(container)
     return ContainerExit(state.exit_code, state.out_of_memory, timed_out=not in_time)
+
+
+def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> DiskWatch:
+    """Ends a program that fills this machine's disk: whoever made its image is no more trusted with that than an app.
+
+    What it writes too much is declined: it says nothing of the app.
+    """
+    engine, seen = host.engine, SeenScratch(host.engine, container)
+    folders = Path(spec.inputs), Path(spec.outputs)
+    written = Place(
+        "all that it wrote",
+        lambda: (*folders, *seen.paths()),
+        _COPIES * door.size + _SCRATCH_BYTES,
+        # No limit that every machine has.
+        sys.maxsize,
+        disk.SCRATCH_ENTRIES,
+        Failure.OUTPUT_ZIP,
+    )
+    disks = (work.layout.root, *([engine.data_folder] if engine.data_folder else []))
+    return DiskWatch(work.task_id, [written], lambda: disks, lambda: engine.kill(container), every=disk.CHECK_SECONDS)
 
 
 def _await(work: Work, host: Host, container: str) -> bool:

@@ -170,7 +170,9 @@ def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
     assert cause(folder) == Failure.OUTPUT_ZIP
 
 
-def test_a_path_of_few_characters_and_many_bytes_is_the_apps_fault_and_no_trouble_of_this_machine(tmp_path: Path) -> None:
+def test_a_path_of_few_characters_and_many_bytes_is_the_apps_fault_and_no_trouble_of_this_machine(
+    tmp_path: Path,
+) -> None:
     folder = fill(tmp_path / "out")
     here = os.open(folder, os.O_RDONLY)
     for _ in range(18):

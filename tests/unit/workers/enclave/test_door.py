@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -35,6 +36,7 @@ from workers.data.layout import Layout
 from workers.enclave import images, surrounding
 from workers.enclave.door import Door
 from workers.enclave.door_server import DoorServer
+from workers.sandbox import disk
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.images.image import ImageRules
 
@@ -139,7 +141,19 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
             TaskFailure,
         ),
     ],
-    ids=["told", "not told", "not heard", "no task", "no time", "no memory", "a dataset", "its bytes", "inputs", "its key", "the app's"],
+    ids=[
+        "told",
+        "not told",
+        "not heard",
+        "no task",
+        "no time",
+        "no memory",
+        "a dataset",
+        "its bytes",
+        "inputs",
+        "its key",
+        "the app's",
+    ],
 )
 def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
     door: Door,
@@ -218,6 +232,37 @@ def test_the_session_says_which_image_runs_and_ours_do_where_it_names_none(
     ((_, _, given, found, _),) = asked
     assert (found.image, found.image_checksum) == wanted
     assert given.local == {"kept:1", *images.OWN.values()}
+
+
+@pytest.mark.parametrize("how", ["too much", "too many", "a full disk"])
+def test_a_program_that_fills_the_disk_is_ended_and_says_nothing_of_the_task(
+    door: Door, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    folders, killed = door.work.folders, threading.Event()
+    monkeypatch.setattr(disk, "CHECK_SECONDS", 0.01)
+    match how:
+        case "too much":
+            monkeypatch.setattr(surrounding, "_SCRATCH_BYTES", 2**16)
+        case "too many":
+            monkeypatch.setattr(disk, "SCRATCH_ENTRIES", 0)
+        case _:
+            monkeypatch.setattr(disk, "free_share", lambda *_: 0.5)
+    door.files.clear()
+    (folders.inputs / "endless").write_bytes(bytes(2**20))
+    engine = SimpleNamespace(
+        data_folder=None,
+        wait=lambda _, __: killed.wait(60),
+        kill=lambda _: killed.set(),
+        state=lambda _: SimpleNamespace(exit_code=137, out_of_memory=False),
+    )
+    work: Any = door.work
+    work.layout, work.deadline = SimpleNamespace(root=folders.root), SimpleNamespace(check=lambda: None)
+    spec: Any = SimpleNamespace(inputs=str(folders.inputs), outputs=str(folders.outputs))
+    host: Any = SimpleNamespace(engine=engine)
+    with pytest.raises(TaskDeclined) as declined:
+        surrounding._ended(spec, work, host, door, "container")
+    assert declined.value.cause == "MACHINE_FAILED"
+    assert killed.is_set()
 
 
 @pytest.fixture
