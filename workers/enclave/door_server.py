@@ -6,6 +6,7 @@ machine. The program starts first, and finds nobody there for some milliseconds.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
@@ -92,7 +93,7 @@ class DoorServer(ThreadingHTTPServer):
 def _listen(engine: Engine, container: str) -> socket.socket | None:
     try:
         process, address = engine.process_of(container)
-        found = egress.inside(process, address, _listener)
+        found = egress.inside(process, address, open_listener)
         running = engine.state(container).running
     except NoSuchContainer:
         return None
@@ -105,7 +106,11 @@ def _listen(engine: Engine, container: str) -> socket.socket | None:
     return found
 
 
-def _listener() -> socket.socket:
+def open_listener() -> socket.socket | None:
+    """Listens in this thread's network; None if that is the machine's own, where others would find the door."""
+    # A container without a network has no address by which it could be told from another.
+    if os.path.samestat(os.stat("/proc/thread-self/ns/net"), os.stat("/proc/self/ns/net")):
+        return None
     host, _, port = HOST.partition(":")
     return socket.create_server((host, int(port)))
 

@@ -33,7 +33,7 @@ from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
 from workers.data.layout import Layout
-from workers.enclave import images, surrounding
+from workers.enclave import door_server, images, surrounding
 from workers.enclave.door import Door
 from workers.enclave.door_server import DoorServer
 from workers.sandbox import disk
@@ -263,6 +263,11 @@ def test_a_program_that_fills_the_disk_is_ended_and_says_nothing_of_the_task(
         surrounding._ended(spec, work, host, door, "container")
     assert declined.value.cause == "MACHINE_FAILED"
     assert killed.is_set()
+
+
+def test_no_door_is_opened_in_this_machines_own_network() -> None:
+    # In a container with processes of its own, a container's process has another's number.
+    assert door_server.open_listener() is None
 
 
 @pytest.fixture
