@@ -6,15 +6,15 @@ machine. The program starts first, and finds nobody there for some milliseconds.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Semaphore, Thread
 from typing import Any, Final
 
@@ -61,27 +61,41 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
 
 
 class DoorServer(ThreadingHTTPServer):
-    """Answers whoever connects to `listener`: _CONNECTIONS at a time, each further one is closed at once."""
+    """Answers whoever connects to `listener`: _CONNECTIONS at a time, each further one is closed at once. Once it is
+    closed, none of its threads runs any more.
+    """
 
-    daemon_threads = True
+    daemon_threads = False
 
     def __init__(self, listener: socket.socket, door: Door) -> None:
         super().__init__((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
         self.socket.close()
         self.socket = listener
         self._free = Semaphore(_CONNECTIONS)
+        self._open = set[socket.socket]()
         self._told = False
 
-    def verify_request(self, *_: Any) -> bool:
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 # as the library calls it
         """Whether one more is answered."""
-        return self._free.acquire(blocking=False)
+        if not self._free.acquire(blocking=False):
+            return False
+        self._open.add(request)
+        return True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The thread of a connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
+            self._open.discard(request)
             self._free.release()
+
+    def server_close(self) -> None:
+        """Break the connections that are open, and wait for their threads."""
+        for request in tuple(self._open):
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+        super().server_close()
 
     def handle_error(self, *_: Any) -> None:
         """A connection that broke: logged once, since a program may break as many as it likes."""
@@ -109,7 +123,7 @@ def _listen(engine: Engine, container: str) -> socket.socket | None:
 def open_listener() -> socket.socket | None:
     """Listens in this thread's network; None if that is the machine's own, where others would find the door."""
     # A container without a network has no address by which it could be told from another.
-    if os.path.samestat(os.stat("/proc/thread-self/ns/net"), os.stat("/proc/self/ns/net")):
+    if Path("/proc/thread-self/ns/net").samefile("/proc/self/ns/net"):
         return None
     host, _, port = HOST.partition(":")
     return socket.create_server((host, int(port)))

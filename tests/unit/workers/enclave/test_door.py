@@ -32,6 +32,7 @@ from protocol.results.error_result import EnclaveFailure
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
+from tests.waiting import wait_until
 from workers.data.layout import Layout
 from workers.enclave import door_server, images, surrounding
 from workers.enclave.door import Door
@@ -271,8 +272,8 @@ def test_no_door_is_opened_in_this_machines_own_network() -> None:
 
 
 @pytest.fixture
-def connect(door: Door) -> Iterator[Callable[[], socket.socket]]:
-    """Connects a program to a door that is served; called again, another time."""
+def served(door: Door) -> Iterator[tuple[DoorServer, Callable[[], socket.socket]]]:
+    """A door's server, and what connects a program to it; called again, another time."""
     listener, other = socket.socketpair()
     server, opened = DoorServer(listener, door), list[socket.socket]()
     # There is always somebody to be taken.
@@ -288,7 +289,7 @@ def connect(door: Door) -> Iterator[Callable[[], socket.socket]]:
         server.handle_request()
         return ours
 
-    yield act
+    yield server, act
     for each in (*opened, other):
         each.close()
     server.server_close()
@@ -299,17 +300,30 @@ def answer(program: socket.socket) -> bytes:
 
 
 def test_a_program_that_opens_many_connections_gets_few_and_the_next_when_one_has_ended(
-    door: Door, connect: Callable[[], socket.socket], capsys: pytest.CaptureFixture[str]
+    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    _, connect = served
     door.file("0xdataset").write_bytes(b"rows")
     many = [connect() for _ in range(16)]
     assert answer(connect()) == b""
     many[0].send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
     assert answer(many[0]).endswith(b"\r\n\r\nrows")
-    while not (found := ask(connect())):
-        """The first one's thread is about to end."""
+    # The first one's thread is about to end.
+    found = wait_until(lambda: ask(connect()), 60)
     assert found.endswith(b"\r\n\r\nrows")
     assert capsys.readouterr().err == ""
+
+
+def test_once_the_door_is_closed_nothing_more_is_written(
+    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]]
+) -> None:
+    server, connect = served
+    target, program = door.work.folders.zip, connect()
+    head = f"POST /v1/results HTTP/1.1\r\nauthorization: {door.token}\r\ncontent-length: 1000\r\n\r\n"
+    program.send(head.encode() + b'{"zip": "' + b"AAAA" * 50)
+    wait_until(target.with_name(f"{target.name}.part").exists, 60)
+    server.server_close()
+    assert [path.name for path in target.parent.iterdir() if path.is_file()] == []
 
 
 def ask(program: socket.socket) -> bytes:
