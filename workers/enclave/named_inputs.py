@@ -29,9 +29,9 @@ def datasets_of(task_id: TaskId, variables: Mapping[str, str]) -> dict[str, Data
 
 
 def _dataset(prefix: str, variables: Mapping[str, str]) -> Dataset:
-    # The address is a file's name here.
+    # The address is a file's name here. iExec's service writes those of a bulk as their owners do, with capitals.
     address, url, checksum, _ = (variables[f"{prefix}_{part}"] for part in ("FILENAME", "URL", "CHECKSUM", "KEY"))
-    return Dataset(address=address, url=url, checksum=checksum)
+    return Dataset(address=address.lower(), url=url, checksum=checksum)
 
 
 def fetched_at(
