@@ -58,6 +58,7 @@ def test_a_number_without_an_end_is_refused_before_it_fills_the_memory(endless: 
 def test_causes_come_in_a_list_or_from_older_programs_alone() -> None:
     new = b'[{"cause": "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "message": "HTTP 404"}, {"cause": "SECOND"}]'
     assert [each.cause for each in read_exit_causes(new)] == ["PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "SECOND"]
+    assert read_exit_causes(b'{"cause": "A", "message": "' + b"w" * 5000 + b'"}')[0].message == "w" * 1000
     assert read_exit_causes(b' {"cause": "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"}')[0].message == ""
 
 
