@@ -112,7 +112,8 @@ class Upkeep:
                 unpinned = own_copy.unpin_old(node, machine.settings.keep_results_days, now)
             except StorageUnavailable as error:
                 log.warning("Old results are still pinned.", action="own_copies_pinned", why=str(error))
-            else:
+                unpinned = 0
+            if unpinned:
                 log.info("Old results were unpinned.", action="own_copies_unpinned", results=unpinned)
 
     # -- the pool ------------------------------------------------------------------------------------------------------
