@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -37,6 +36,7 @@ from workers.sandbox.scratch import SeenScratch
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
 from workers.task.deadline import backoff
 
+_Found = TypeVar("_Found")
 log = structlog.get_logger(__name__)
 
 #: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
@@ -44,8 +44,9 @@ log = structlog.get_logger(__name__)
 SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_only=False, runtime=None)
 #: Seconds between two looks at whether the task is still wanted.
 _LOOK_SECONDS: Final = 5.0
-#: Times a program is started because the engine, its image or its container went away.
+#: Times that something is tried because the engine, an image or a container went away.
 _TRIES: Final = 5
+_GONE: Final = (EngineUnavailable, NoSuchContainer, NoSuchImage)
 #: Times that a program may have on disk what goes through its door (in clear, zipped, encrypted), and bytes besides,
 #: e.g. of a Java machine.
 _COPIES: Final = 5
@@ -72,14 +73,7 @@ def require_reach(engine: Engine) -> None:
 
 def run(service: Service, work: Work, host: Host, door: Door) -> None:
     """Run the program to its good end. Raises TaskFailure, TaskDeclined."""
-    for failures in count(1):
-        try:
-            ended = _run(service, work, host, door)
-            break
-        except (EngineUnavailable, NoSuchContainer, NoSuchImage) as trouble:
-            if failures == _TRIES:
-                raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(trouble)) from trouble
-            work.deadline.wait_before_retry(backoff(failures), str(trouble))
+    ended = _patiently(work, lambda: _run(service, work, host, door))
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -87,8 +81,25 @@ def run(service: Service, work: Work, host: Host, door: Door) -> None:
 def clear(service: Service, work: Work, host: Host) -> None:
     """Remove what an attempt that was killed has left: containers that have the secrets of another session.
 
-    Raises EngineUnavailable.
+    Raises TaskDeclined.
     """
+    _patiently(work, lambda: _clear(service, work, host))
+
+
+def _patiently(work: Work, act: Callable[[], _Found]) -> _Found:
+    """What `act` returns, tried again where the engine, an image or a container has gone. Raises TaskDeclined."""
+    for failures in range(1, _TRIES):
+        try:
+            return act()
+        except _GONE as trouble:
+            work.deadline.wait_before_retry(backoff(failures), str(trouble))
+    try:
+        return act()
+    except _GONE as trouble:
+        raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(trouble)) from trouble
+
+
+def _clear(service: Service, work: Work, host: Host) -> None:
     for name in (_name(service, work, host), _name(service, work, host) + _HOLDER):
         host.engine.remove(name)
 
@@ -96,7 +107,7 @@ def clear(service: Service, work: Work, host: Host) -> None:
 def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
     engine.require_fit(image)
-    clear(service, work, host)
+    _clear(service, work, host)
     spec = _spec(service, work, host, image)
     if image in images.OWN.values():
         # It asks again until the door is open.

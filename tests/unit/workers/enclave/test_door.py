@@ -199,6 +199,22 @@ def test_a_program_whose_engine_went_away_is_started_again_and_given_up_in_the_e
     assert len(waits) == 4
 
 
+def test_an_engine_that_is_away_for_a_moment_keeps_no_container_with_secrets_and_costs_no_task(door: Door) -> None:
+    waits, removed = list[str](), list[str]()
+    work: Any = door.work
+    work.deadline = SimpleNamespace(wait_before_retry=lambda _, why: waits.append(why))
+
+    def remove(name: str) -> None:
+        if not waits:
+            raise EngineUnavailable(what="the engine", why="starting")
+        removed.append(name)
+
+    host: Any = SimpleNamespace(engine=SimpleNamespace(remove=remove), worker_name="test")
+    surrounding.clear(named(PRE_COMPUTE), work, host)
+    assert len(waits) == 1
+    assert [name.partition(TASK)[2] for name in removed] == ["-pre-compute", "-pre-compute-network"]
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
