@@ -144,12 +144,12 @@ def test_datasets_lie_under_the_names_of_the_session_also_in_capitals_as_iexecs_
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bulk(bench)
-    bench.opened = {capitals(name): rows for name, rows in bench.opened.items()}
+    bench.opened = {Contract(capitals(name)): rows for name, rows in bench.opened.items()}
     service = bench.machine.framework.service
     take = service.take_session
 
     def in_capitals(place: SessionPlace) -> Session:
-        session = take(place)
+        session: Session = take(place)
         services = [
             each.model_copy(
                 update={
@@ -161,7 +161,7 @@ def test_datasets_lie_under_the_names_of_the_session_also_in_capitals_as_iexecs_
             )
             for each in session.services
         ]
-        return session.model_copy(update={"services": tuple(services)})
+        return Session(name=session.name, services=tuple(services))
 
     monkeypatch.setattr(service, "take_session", in_capitals)
     found = bench.replicate()
