@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from protocol.errors import BadMessage
 from protocol.wire import HexSignature
 
 #: Bytes of a report at most: a computed.json of 256 KiB, and what is added to it.
 REPORT_BYTES = 2**20
-#: Causes of one failure at most.
-_CAUSES = 100
+#: Causes of one failure at most, and characters that are kept of the words of each.
+_CAUSES, _MESSAGE = 100, 1000
 
 
 class ExitCause(BaseModel):
@@ -21,7 +21,7 @@ class ExitCause(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     cause: Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,99}$")]
-    message: Annotated[str, StringConstraints(max_length=1000)] = ""
+    message: Annotated[str, AfterValidator(lambda words: words[:_MESSAGE])] = ""
 
 
 class SignedResult(BaseModel):

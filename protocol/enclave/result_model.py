@@ -17,6 +17,8 @@ from protocol.errors import BadMessage
 
 #: Bytes before the zip at most: ids and numbers.
 _HEAD_BYTES: Final = 64 * 1024
+#: Bytes of one number at most, with the white space around it.
+_NUMBER_BYTES: Final = 1024
 _START: Final = re.compile(rb'"zip"\s*:\s*(["\[])')
 
 
@@ -56,6 +58,8 @@ def _numbers(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         text, end, _ = (kept + piece).partition(b"]")
         whole, _, kept = (text, b"", b"") if end else text.rpartition(b",")
+        if len(kept) > _NUMBER_BYTES:
+            raise ValueError
         if whole.strip():
             yield bytes(int(number) for number in whole.split(b","))
         if end:

@@ -137,10 +137,10 @@ def counts_against_machine(cause: str | None) -> bool:
 
     It does not where the app failed, wanted more memory than a small machine has, or may have failed by itself: else
     a few apps that end with such a code would idle every machine of a pool. Nor where the secret service gives no
-    session, or not the task's: all machines ask the same one.
+    session, or not the task's, or names images that nobody can have: all machines ask the same one.
     """
     code = cause_code(cause) or ""
-    excused = code in {MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY} or code.startswith(NO_SESSION)
+    excused = code in {MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY, NOT_PREPARED} or code.startswith(NO_SESSION)
     return not excused and not blames_task(cause)
 
 

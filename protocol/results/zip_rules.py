@@ -12,8 +12,10 @@ from protocol.results.computed import PATH_LEVELS
 
 #: Files and folders at most: an app that writes more files should pack them itself.
 ENTRIES: Final = 10_000
-#: Characters in a path at most, far below what a file system takes.
+#: Characters in a path at most, far below what a file system takes, and bytes: the system opens paths of 4,096, and a
+#: machine's own folders are part of that.
 PATH_CHARACTERS: Final = 1_024
+PATH_BYTES: Final = 3_072
 #: Bytes of the zip's directory at most: ENTRIES with paths of 150 bytes.
 DIRECTORY_BYTES: Final = 2 * 2**20
 #: Bytes of an entry of the directory beside its path.
@@ -34,6 +36,8 @@ def why_unfit(path: str) -> str | None:
     if any("\ud800" <= character <= "\udfff" for character in path):
         # Python shows bytes that are not UTF-8 like this.
         return "a name that is no UTF-8"
+    if len(path.encode()) > PATH_BYTES:
+        return f"a path of more than {PATH_BYTES} bytes"
     if "\\" in path or "\0" in path or _DRIVE.match(path):
         return "a name that leads elsewhere on another system"
     if any(part in {"", ".", ".."} for part in parts):

@@ -53,6 +53,11 @@ class Door:
             raise Refused(why="there is no such file")
         return self.files[name]
 
+    @property
+    def size(self) -> int:
+        """Bytes of files that go through it at most."""
+        return self.most_bytes + sum(path.stat().st_size for path in self.files.values())
+
     def take_exit_causes(self, authorization: str, body: bytes) -> None:
         """Note why it fails: the first cause counts. Raises NotSignedIn, BadMessage."""
         self._require_signed(authorization)

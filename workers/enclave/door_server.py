@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from pathlib import Path
+from threading import Semaphore, Thread
 from typing import Any, Final
 
 import structlog
@@ -29,6 +31,8 @@ log = structlog.get_logger(__name__)
 #: Seconds without a byte after which a connection is closed.
 _STALL_SECONDS: Final = 60.0
 _PIECE_BYTES: Final = 2**16
+#: Connections at a time, each of which costs this process a thread and a file: programs have one or two.
+_CONNECTIONS: Final = 16
 #: Digits of a chunk's length, and bytes of a chunk's first line at most.
 _LINE_BYTES: Final = 1024
 _EXIT: Final = re.compile(r"/compute/(?:pre|post)/(0x[0-9a-f]{64})/exit(?:-causes)?")
@@ -45,9 +49,7 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
     if listener is None:
         yield
         return
-    server = ThreadingHTTPServer((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
-    server.socket.close()
-    server.socket, server.daemon_threads = listener, True
+    server = DoorServer(listener, door)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, name="door", daemon=True)
     thread.start()
     try:
@@ -58,10 +60,54 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
         thread.join()
 
 
+class DoorServer(ThreadingHTTPServer):
+    """Answers whoever connects to `listener`: _CONNECTIONS at a time, each further one is closed at once. Once it is
+    closed, none of its threads runs any more.
+    """
+
+    daemon_threads = False
+
+    def __init__(self, listener: socket.socket, door: Door) -> None:
+        super().__init__((HOST.partition(":")[0], 0), _handler(door), bind_and_activate=False)
+        self.socket.close()
+        self.socket = listener
+        self._free = Semaphore(_CONNECTIONS)
+        self._open = set[socket.socket]()
+        self._told = False
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 # as the library calls it
+        """Whether one more is answered."""
+        if not self._free.acquire(blocking=False):
+            return False
+        self._open.add(request)
+        return True
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread of a connection."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._open.discard(request)
+            self._free.release()
+
+    def server_close(self) -> None:
+        """Break the connections that are open, and wait for their threads."""
+        for request in tuple(self._open):
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
+    def handle_error(self, *_: Any) -> None:
+        """A connection that broke: logged once, since a program may break as many as it likes."""
+        if not self._told:
+            self._told = True
+            log.warning("Could not answer an enclave.", action="door_broken", why=type(sys.exception()).__name__)
+
+
 def _listen(engine: Engine, container: str) -> socket.socket | None:
     try:
         process, address = engine.process_of(container)
-        found = egress.inside(process, address, _listener)
+        found = egress.inside(process, address, open_listener)
         running = engine.state(container).running
     except NoSuchContainer:
         return None
@@ -74,7 +120,11 @@ def _listen(engine: Engine, container: str) -> socket.socket | None:
     return found
 
 
-def _listener() -> socket.socket:
+def open_listener() -> socket.socket | None:
+    """Listens in this thread's network; None if that is the machine's own, where others would find the door."""
+    # A container without a network has no address by which it could be told from another.
+    if Path("/proc/thread-self/ns/net").samefile("/proc/self/ns/net"):
+        return None
     host, _, port = HOST.partition(":")
     return socket.create_server((host, int(port)))
 
@@ -113,8 +163,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.BAD_REQUEST, str(error))
         except BadInput as error:
             self._say(HTTPStatus.NOT_FOUND, str(error))
-        except (OSError, ValueError) as error:
-            log.warning("Could not answer an enclave.", action="door_broken", why=type(error).__name__)
 
     def _send_file(self) -> None:
         if not self.path.startswith(FILES):

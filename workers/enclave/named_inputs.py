@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 
 from protocol.errors import TaskDeclined
 from protocol.results.environment import input_file_name
@@ -18,17 +19,19 @@ def datasets_of(task_id: TaskId, variables: Mapping[str, str]) -> dict[str, Data
     """
     try:
         prefixes = ["IEXEC_DATASET"] if variables.get("IS_DATASET_REQUIRED") == "true" else []
-        prefixes += [f"IEXEC_DATASET_{n}" for n in range(1, int(variables.get("IEXEC_BULK_SLICE_SIZE", "0")) + 1)]
-        return {prefix: _dataset(prefix, variables) for prefix in prefixes}
+        size = int(variables.get("IEXEC_BULK_SLICE_SIZE", "0"))
+        # One by one: the size may be any, and the first that has no variables ends it.
+        slice_ = (f"IEXEC_DATASET_{number}" for number in range(1, size + 1))
+        return {prefix: _dataset(prefix, variables) for prefix in chain(prefixes, slice_)}
     except (KeyError, ValueError):
         why = "the session does not name the datasets of its task"
         raise TaskDeclined(task=task_id, cause=SESSION_UNKNOWN, why=why) from None
 
 
 def _dataset(prefix: str, variables: Mapping[str, str]) -> Dataset:
-    # The address is a file's name here.
+    # The address is a file's name here. iExec's service writes those of a bulk as their owners do, with capitals.
     address, url, checksum, _ = (variables[f"{prefix}_{part}"] for part in ("FILENAME", "URL", "CHECKSUM", "KEY"))
-    return Dataset(address=address, url=url, checksum=checksum)
+    return Dataset(address=address.lower(), url=url, checksum=checksum)
 
 
 def fetched_at(

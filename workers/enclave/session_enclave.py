@@ -56,10 +56,13 @@ class SessionEnclave:
             return
         service = self._of(PRE_COMPUTE)
         datasets = named_inputs.datasets_of(work.task_id, service.environment)
-        names = [each.address for each in datasets.values()] + [input_file_name(url) for url in work.params.input_files]
+        input_names = [input_file_name(url) for url in work.params.input_files]
+        names = [each.address for each in datasets.values()] + input_names
+        # As the session has them, for the app too.
+        wanted = [service.environment[f"{prefix}_FILENAME"] for prefix in datasets] + input_names
         target, sealed = work.folders.inputs, work.folders.sealed
         # Each is there as a whole or not at all; the app of an earlier attempt may be reading them.
-        if all((target / name).exists() for name in names):
+        if all((target / name).exists() for name in wanted):
             surrounding.clear(service, work, self.host)
             return
         sealed.mkdir(exist_ok=True)
@@ -79,7 +82,7 @@ class SessionEnclave:
             other = target / input_file_name(base + input_file_name(url))
             if other.exists():
                 other.replace(target / input_file_name(url))
-        if not all((target / name).exists() for name in names):
+        if not all((target / name).exists() for name in wanted):
             why = f"the image {service.image_name} has not left all inputs"
             raise TaskDeclined(task=work.task_id, cause="PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", why=why)
 

@@ -10,28 +10,33 @@ variables of its own session.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
-from typing import Final
+from pathlib import Path
+from typing import Final, TypeVar
 
 import structlog
 
 from protocol.enclave.session import PRE_COMPUTE, Service
 from protocol.errors import BadSetting, EngineUnavailable, NoSuchContainer, NoSuchImage, TaskDeclined, TaskFailure
-from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.error_result import MACHINE_FAILED, EnclaveFailure, Failure
 from protocol.types import Wallet
 from workers.enclave import door_server, images
 from workers.enclave.door import VARIABLES, Door
 from workers.enclave.port import SETTING, Host, Work
+from workers.sandbox import disk
+from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.network import pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
+from workers.sandbox.scratch import SeenScratch
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
 from workers.task.deadline import backoff
 
+_Found = TypeVar("_Found")
 log = structlog.get_logger(__name__)
 
 #: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
@@ -39,12 +44,21 @@ log = structlog.get_logger(__name__)
 SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_only=False, runtime=None)
 #: Seconds between two looks at whether the task is still wanted.
 _LOOK_SECONDS: Final = 5.0
-#: Times a program is started because the engine, its image or its container went away.
+#: Times that something is tried because the engine, an image or a container went away.
 _TRIES: Final = 5
+_GONE: Final = (EngineUnavailable, NoSuchContainer, NoSuchImage)
+#: Times that a program may have on disk what goes through its door (in clear, zipped, encrypted), and bytes besides,
+#: e.g. of a Java machine.
+_COPIES: Final = 5
+_SCRATCH_BYTES: Final = 2**28
 #: End of the name of a container that has the network of one with another's image.
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
+#: Causes that say nothing of the task here: this machine has fetched and checked all files itself, and sends them.
+_FETCHED_HERE: Final = frozenset(
+    {EnclaveFailure.DATASET_FILE, EnclaveFailure.DATASET_CHECKSUM, EnclaveFailure.INPUT_FILES}
+)
 
 
 def require_reach(engine: Engine) -> None:
@@ -59,14 +73,7 @@ def require_reach(engine: Engine) -> None:
 
 def run(service: Service, work: Work, host: Host, door: Door) -> None:
     """Run the program to its good end. Raises TaskFailure, TaskDeclined."""
-    for failures in count(1):
-        try:
-            ended = _run(service, work, host, door)
-            break
-        except (EngineUnavailable, NoSuchContainer, NoSuchImage) as trouble:
-            if failures == _TRIES:
-                raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(trouble)) from trouble
-            work.deadline.wait_before_retry(backoff(failures), str(trouble))
+    ended = _patiently(work, lambda: _run(service, work, host, door))
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -74,8 +81,25 @@ def run(service: Service, work: Work, host: Host, door: Door) -> None:
 def clear(service: Service, work: Work, host: Host) -> None:
     """Remove what an attempt that was killed has left: containers that have the secrets of another session.
 
-    Raises EngineUnavailable.
+    Raises TaskDeclined.
     """
+    _patiently(work, lambda: _clear(service, work, host))
+
+
+def _patiently(work: Work, act: Callable[[], _Found]) -> _Found:
+    """What `act` returns, tried again where the engine, an image or a container has gone. Raises TaskDeclined."""
+    for failures in range(1, _TRIES):
+        try:
+            return act()
+        except _GONE as trouble:
+            work.deadline.wait_before_retry(backoff(failures), str(trouble))
+    try:
+        return act()
+    except _GONE as trouble:
+        raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(trouble)) from trouble
+
+
+def _clear(service: Service, work: Work, host: Host) -> None:
     for name in (_name(service, work, host), _name(service, work, host) + _HOLDER):
         host.engine.remove(name)
 
@@ -83,12 +107,12 @@ def clear(service: Service, work: Work, host: Host) -> None:
 def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
     engine.require_fit(image)
-    clear(service, work, host)
+    _clear(service, work, host)
     spec = _spec(service, work, host, image)
     if image in images.OWN.values():
         # It asks again until the door is open.
         with _running(engine, spec) as container, door_server.serving(engine, container, door):
-            return _ended(work, host, container)
+            return _ended(spec, work, host, door, container)
     engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
     # iExec's would fail: for them the network is there first.
     with (
@@ -96,7 +120,7 @@ def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
         door_server.serving(engine, holder, door),
         _running(engine, replace(spec, network_of=holder)) as container,
     ):
-        return _ended(work, host, container)
+        return _ended(spec, work, host, door, container)
 
 
 @contextmanager
@@ -122,12 +146,39 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
     )
 
 
-def _ended(work: Work, host: Host, container: str) -> ContainerExit:
-    in_time = _await(work, host, container)
-    if not in_time:
-        host.engine.kill(container)
+def _ended(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> ContainerExit:
+    with _watch(spec, work, host, door, container) as watch:
+        in_time = _await(work, host, container)
+        if not in_time:
+            host.engine.kill(container)
+    try:
+        watch.raise_if_over()
+    except TaskDeclined:
+        raise
+    except TaskFailure as over:
+        raise TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=str(over.fields["why"])) from over
     state = host.engine.state(container)
     return ContainerExit(state.exit_code, state.out_of_memory, timed_out=not in_time)
+
+
+def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> DiskWatch:
+    """Ends a program that fills this machine's disk: whoever made its image is no more trusted with that than an app.
+
+    What it writes too much is declined: it says nothing of the app.
+    """
+    engine, seen = host.engine, SeenScratch(host.engine, container)
+    folders = Path(spec.inputs), Path(spec.outputs)
+    written = Place(
+        "all that it wrote",
+        lambda: (*folders, *seen.paths()),
+        _COPIES * door.size + _SCRATCH_BYTES,
+        # No limit that every machine has.
+        sys.maxsize,
+        disk.SCRATCH_ENTRIES,
+        Failure.OUTPUT_ZIP,
+    )
+    disks = (work.layout.root, *([engine.data_folder] if engine.data_folder else []))
+    return DiskWatch(work.task_id, [written], lambda: disks, lambda: engine.kill(container), every=disk.CHECK_SECONDS)
 
 
 def _await(work: Work, host: Host, container: str) -> bool:
@@ -172,6 +223,8 @@ def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> 
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and door.exit_cause is not None:
         cause, why = door.exit_cause.cause, door.exit_cause.message
+        if cause in _FETCHED_HERE:
+            cause, why = MACHINE_FAILED, f"{service.name} did not get what this machine has fetched: {cause} {why}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:

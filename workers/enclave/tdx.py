@@ -8,7 +8,12 @@ The agent is iExec's program. What it gets lies in memory for a moment, and neve
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +38,8 @@ _DEVICE, _QUOTES = "dev/tdx_guest", "sys/kernel/config/tsm/report"
 _AGENT = "usr/local/bin/secret_provider_agent"
 #: A file system in memory.
 _MEMORY = "dev/shm"
+#: Begin of the name of a folder there that has one session.
+_FOLDER: Final = "sluice-session-"
 #: In words, by path.
 _PARTS: Final = {
     _DEVICE: "no TDX guest (/dev/tdx_guest is absent)",
@@ -71,8 +78,8 @@ class AgentGuest:
 
     def session(self, place: SessionPlace) -> Session:
         """See `Guest`."""
-        with TemporaryDirectory(prefix="sluice-", dir=self.root / _MEMORY) as folder:
-            file = Path(folder) / "session.json"
+        with _in_memory(self.root / _MEMORY) as folder:
+            file = folder / "session.json"
             asked = ["-e", place.secret_provisioning_url, "-i", place.session_id, "-s", file.name, "-v", _VERIFIER]
             try:
                 # What it prints may hold secrets.
@@ -92,6 +99,39 @@ class AgentGuest:
             if ended.returncode != 0:
                 raise _no_session(f"ended with exit code {ended.returncode}")
             return _read(file)
+
+
+@contextmanager
+def _in_memory(memory: Path) -> Iterator[Path]:
+    """A folder for one session, whose lock the kernel releases if this process is killed: what a killed one has left
+    there goes first.
+    """
+    for left in memory.glob(f"{_FOLDER}*"):
+        handle = _lock(left)
+        if handle is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(handle)
+    with TemporaryDirectory(prefix=_FOLDER, dir=memory) as made:
+        handle = _lock(Path(made))
+        try:
+            yield Path(made)
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def _lock(folder: Path) -> int | None:
+    """An open file that holds the folder's lock until it is closed; None if another has it, or there is no folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _read(file: Path) -> Session:

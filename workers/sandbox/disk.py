@@ -48,7 +48,7 @@ WORKING_FACTOR = 4
 WORKING_ENTRIES = 100_000
 #: The same for all else that an app writes: it may unpack packages there.
 SCRATCH_ENTRIES = 250_000
-#: Length of a path below them at most, safely below what the system can open (4096).
+#: Bytes of a path below them at most, safely below what the system can open (4096).
 WORKING_PATH = 3_500
 
 
@@ -121,12 +121,12 @@ def _entries(tops: Sequence[Path]) -> Iterator[os.stat_result | None]:
     for top in tops:
         status = _status_of_top(top)
         if status is not None and stat.S_ISDIR(status.st_mode):
-            waiting.append((str(top), len(str(top)) + WORKING_PATH))
+            waiting.append((str(top), len(os.fsencode(top)) + WORKING_PATH))
         elif status is not None:
             yield status
     while waiting:
         folder, longest = waiting.pop()
-        if len(folder) > longest:
+        if len(os.fsencode(folder)) > longest:
             yield None
             return
         # The app took it away while we looked, or (rootless engine) closed it to us.

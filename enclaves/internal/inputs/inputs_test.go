@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"sluice/enclaves/internal/cipher"
@@ -87,6 +88,19 @@ func TestDatasetsAndInputFilesLieInClearUnderTheNamesThatTheAppKnows(t *testing.
 		if found, err := os.ReadFile(folder + "/" + name); err != nil || !bytes.Equal(found, want) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestADiskThatIsFullIsNoFaultOfTheDatasetsKey(t *testing.T) {
+	file := sealed(t)
+	given := environment(t.TempDir(), serve(t, file), file)
+	// A file that takes nothing.
+	if err := os.Symlink("/dev/full", filepath.Join(given["IEXEC_PRE_COMPUTE_OUT"], partial+"0xd1")); err != nil {
+		t.Fatal(err)
+	}
+	var found *failure.Error
+	if err := place(given); !errors.As(err, &found) || found.Cause != failure.PreDatasetSaving {
+		t.Error(err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,11 +77,14 @@ func (p Plan) decrypt(dataset Dataset, key []byte, body io.Reader) error {
 	}()
 	written := p.write(dataset.Name, content)
 	content.CloseWithError(written)
-	if err := <-opened; err != nil {
-		return failure.Of(err, failure.PreDatasetDecryption)
-	}
-	if written != nil {
+	err := <-opened
+	// Each side ends with the other's error: that of a file tells whose it was.
+	var saving *fs.PathError
+	if errors.As(written, &saving) {
 		return failure.New(failure.PreDatasetSaving, "%v", written)
+	}
+	if err != nil {
+		return failure.Of(err, failure.PreDatasetDecryption)
 	}
 	return nil
 }

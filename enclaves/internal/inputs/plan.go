@@ -52,9 +52,9 @@ func ReadPlan(environment program.Environment) (Plan, error) {
 // readDatasets are the deal's dataset, and those of the task's slice of a bulk.
 func readDatasets(environment program.Environment) ([]Dataset, error) {
 	var found []Dataset
-	required, err := strconv.ParseBool(strings.ToLower(environment["IS_DATASET_REQUIRED"]))
+	required, err := environment.Truth("IS_DATASET_REQUIRED", failure.PreDatasetRequired)
 	if err != nil {
-		return nil, failure.New(failure.PreDatasetRequired, "IS_DATASET_REQUIRED is neither true nor false")
+		return nil, err
 	}
 	if required {
 		dataset, err := readDataset(environment, "IEXEC_DATASET")

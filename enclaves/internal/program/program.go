@@ -46,6 +46,18 @@ func (e Environment) Required(name string, cause failure.Cause) (string, error) 
 	return e[name], nil
 }
 
+// Truth is a variable that is true or false, or in the words of older services yes or no; anything else is a failure
+// with this cause, since what is kept secret may hang on it.
+func (e Environment) Truth(name string, cause failure.Cause) (bool, error) {
+	switch strings.ToLower(e[name]) {
+	case "true", "yes":
+		return true, nil
+	case "false", "no":
+		return false, nil
+	}
+	return false, failure.New(cause, "%s is neither true nor false", name)
+}
+
 // Stage is one of the two programs: where it reports, and its names for what both can meet.
 type Stage struct {
 	Name                                            worker.Stage

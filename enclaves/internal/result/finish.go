@@ -13,7 +13,10 @@ import (
 
 // Finish is all of post-compute for the result in folder: store it, unless a contract gets it, and tell the worker.
 func Finish(folder string, environment program.Environment, task program.Task) error {
-	callback := environment["RESULT_STORAGE_CALLBACK"] == "true"
+	callback, err := environment.Truth("RESULT_STORAGE_CALLBACK", failure.PostUnknown)
+	if err != nil {
+		return err
+	}
 	tree, err := Walk(folder)
 	if err != nil {
 		return err
@@ -76,8 +79,9 @@ func pack(tree Tree, public *rsa.PublicKey, to io.Writer) (map[string][]byte, er
 
 // beneficiary is the key that the result is encrypted for; nil: it stays in clear.
 func beneficiary(environment program.Environment) (*rsa.PublicKey, error) {
-	if environment["RESULT_ENCRYPTION"] != "true" {
-		return nil, nil
+	encrypted, err := environment.Truth("RESULT_ENCRYPTION", failure.PostUnknown)
+	if err != nil || !encrypted {
+		return nil, err
 	}
 	text, err := environment.Required("RESULT_ENCRYPTION_PUBLIC_KEY", failure.PostKeyMissing)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 const (
 	mostEntries    = 10_000
 	pathCharacters = 1024
+	pathBytes      = 3072
 	pathLevels     = 32
 	// directoryBytes is for the zip's directory; each entry takes entryBytes beside its path.
 	directoryBytes = 2 << 20
@@ -25,6 +26,8 @@ func whyUnfit(path string) string {
 		return "a name that is no UTF-8"
 	case utf8.RuneCountInString(path) > pathCharacters || len(parts) > pathLevels:
 		return "a path of more than 1024 characters or 32 folders"
+	case len(path) > pathBytes:
+		return "a path of more than 3072 bytes"
 	case strings.Contains(path, `\`) || isDrive(path):
 		return "a name that leads elsewhere on another system"
 	}

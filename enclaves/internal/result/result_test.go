@@ -104,17 +104,18 @@ func TestWhatIsNoResultHasItsOwnCause(t *testing.T) {
 		files map[string]string
 		cause failure.Cause
 	}{
-		"no computed.json":   {map[string]string{"r": "x"}, failure.PostComputedFile},
-		"no JSON":            {map[string]string{computedFile: "{"}, failure.PostComputedFile},
-		"a list":             {map[string]string{computedFile: "[]"}, failure.PostComputedFile},
-		"no path":            {map[string]string{computedFile: "{}"}, failure.PostComputedFile},
-		"null":               {map[string]string{computedFile: `{"deterministic-output-path": null}`}, failure.PostComputedFile},
-		"other case":         {map[string]string{computedFile: `{"Deterministic-Output-Path": "/iexec_out"}`}, failure.PostComputedFile},
-		"outside":            {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out/../etc"}`}, failure.PostComputedFile},
-		"beside":             {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_output"}`}, failure.PostComputedFile},
-		"nothing there":      {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out/r"}`}, failure.PostDigest},
-		"a long name":        {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, long: ""}, failure.PostFileName},
-		"a name for Windows": {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, `a\b`: ""}, failure.PostZip},
+		"no computed.json":     {map[string]string{"r": "x"}, failure.PostComputedFile},
+		"no JSON":              {map[string]string{computedFile: "{"}, failure.PostComputedFile},
+		"a list":               {map[string]string{computedFile: "[]"}, failure.PostComputedFile},
+		"no path":              {map[string]string{computedFile: "{}"}, failure.PostComputedFile},
+		"null":                 {map[string]string{computedFile: `{"deterministic-output-path": null}`}, failure.PostComputedFile},
+		"other case":           {map[string]string{computedFile: `{"Deterministic-Output-Path": "/iexec_out"}`}, failure.PostComputedFile},
+		"outside":              {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out/../etc"}`}, failure.PostComputedFile},
+		"beside":               {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_output"}`}, failure.PostComputedFile},
+		"nothing there":        {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out/r"}`}, failure.PostDigest},
+		"a long name":          {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, long: ""}, failure.PostFileName},
+		"a path of many bytes": {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, strings.Repeat(strings.Repeat("\U0001f600", 55)+"/", 15): ""}, failure.PostZip},
+		"a name for Windows":   {map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, `a\b`: ""}, failure.PostZip},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var found *failure.Error

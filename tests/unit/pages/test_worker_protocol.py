@@ -261,6 +261,7 @@ LIMITS: dict[str, list[object]] = {
         result_zip.MAX_ENTRIES,
         computed.NAME_CHARACTERS,
         zip_rules.PATH_CHARACTERS,
+        zip_rules.PATH_BYTES,
         computed.PATH_LEVELS,
         computed.COMPUTED_BYTES,
         computed.CALLBACK_BYTES,

@@ -9,6 +9,7 @@ from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.settings import read_settings
 from protocol.errors import EngineUnavailable
@@ -289,3 +290,17 @@ def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals
     world.limit = None
     upkeep.run_once()
     assert len(world.left) == 2
+
+
+def test_old_results_are_a_line_of_log_only_when_there_were_some(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    unpinned = iter([0, 2])
+    monkeypatch.setattr("workers.task.own_copy.unpin_old", lambda *_: next(unpinned))
+    upkeep = world.upkeep
+    machine: Any = upkeep._context.machine
+    machine.layout = world.layout
+    machine.settings = SimpleNamespace(worker_ipfs_api="http://node", keep_results_days=90.0, dataset_disk_bytes=0)
+    with capture_logs() as said:
+        for _ in range(2):
+            upkeep._tidied_at = 0.0
+            upkeep._tidy()
+    assert [line["results"] for line in said if line["action"] == "own_copies_unpinned"] == [2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from itertools import chain, repeat
 
 import pytest
 
@@ -46,9 +47,18 @@ def test_what_holds_no_zip_is_refused(body: bytes) -> None:
         list(zip_in([body[:100], body[100:]]))
 
 
+@pytest.mark.parametrize("endless", [b"1", b" "])
+def test_a_number_without_an_end_is_refused_before_it_fills_the_memory(endless: bytes) -> None:
+    given = chain([b'{"zip": ['], repeat(endless * 1000, 100))
+    with pytest.raises(BadMessage, match="neither"):
+        list(zip_in(given))
+    assert len(list(given)) > 90
+
+
 def test_causes_come_in_a_list_or_from_older_programs_alone() -> None:
     new = b'[{"cause": "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "message": "HTTP 404"}, {"cause": "SECOND"}]'
     assert [each.cause for each in read_exit_causes(new)] == ["PRE_COMPUTE_DATASET_DOWNLOAD_FAILED", "SECOND"]
+    assert read_exit_causes(b'{"cause": "A", "message": "' + b"w" * 5000 + b'"}')[0].message == "w" * 1000
     assert read_exit_causes(b' {"cause": "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"}')[0].message == ""
 
 

@@ -12,6 +12,7 @@ from protocol.results.error_result import (
     NO_ENCLAVE,
     NO_ENCLAVE_KEY,
     NO_SESSION,
+    NOT_PREPARED,
     SESSION_UNKNOWN,
     UNCLEAR_END,
     EnclaveFailure,
@@ -72,6 +73,7 @@ def test_a_session_that_the_secret_service_does_not_give_is_held_against_no_mach
         assert not blames_task(worded(cause, "the secret service says so"))
         assert not counts_against_machine(worded(cause, "the secret service says so"))
     assert all(blames_task(failure.value) and not counts_against_machine(failure.value) for failure in EnclaveFailure)
+    assert not counts_against_machine(worded(NOT_PREPARED, "no image can have this name"))
     assert counts_against_machine(NO_ENCLAVE)
 
 

@@ -17,6 +17,7 @@ from protocol.results.computed import PATH_LEVELS
 from protocol.results.error_result import Failure
 from tests.unit.workers.assignments import task_id
 from workers.data import outputs
+from workers.data.layout import discard
 from workers.data.outputs import PackedResult, ResultLimits, pack, write_into
 
 CAPS = ResultLimits(total_bytes=1_000_000, entries=50)
@@ -167,6 +168,24 @@ def test_folders_nested_without_end_are_refused(tmp_path: Path) -> None:
         deep = deep / ("d" * 200)
         deep.mkdir()
     assert cause(folder) == Failure.OUTPUT_ZIP
+
+
+def test_a_path_of_few_characters_and_many_bytes_is_the_apps_fault_and_no_trouble_of_this_machine(
+    tmp_path: Path,
+) -> None:
+    folder = fill(tmp_path / "out")
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(18):
+        # 55 characters of four bytes each, as an app makes them: from folder to folder.
+        os.mkdir("\U0001f600" * 55, dir_fd=here)
+        inner = os.open("\U0001f600" * 55, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = inner
+    os.close(here)
+    try:
+        assert cause(folder) == Failure.OUTPUT_ZIP
+    finally:
+        discard(folder)
 
 
 def test_our_own_files_replace_a_planted_link_instead_of_writing_through_it(tmp_path: Path) -> None:

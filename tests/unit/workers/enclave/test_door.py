@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,12 +28,16 @@ from protocol.errors import (
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.enclave import session_message, sign_result
+from protocol.results.error_result import EnclaveFailure
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
+from tests.waiting import wait_until
 from workers.data.layout import Layout
-from workers.enclave import images, surrounding
+from workers.enclave import door_server, images, surrounding
 from workers.enclave.door import Door
+from workers.enclave.door_server import DoorServer
+from workers.sandbox import disk
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.images.image import ImageRules
 
@@ -113,6 +122,17 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
         (POST_COMPUTE, ContainerExit(3, False, False), None, "POST_COMPUTE_TASK_ID_MISSING", TaskDeclined),
         (POST_COMPUTE, ContainerExit(137, False, True), None, "POST_COMPUTE_FAILED_UNKNOWN_ISSUE", TaskDeclined),
         (POST_COMPUTE, ContainerExit(137, True, False), None, "MACHINE_FAILED", TaskDeclined),
+        # This machine has fetched and checked them itself.
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_FILE, "MACHINE_FAILED", TaskDeclined),
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_CHECKSUM, "MACHINE_FAILED", TaskDeclined),
+        (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.INPUT_FILES, "MACHINE_FAILED", TaskDeclined),
+        (
+            PRE_COMPUTE,
+            ContainerExit(1, False, False),
+            EnclaveFailure.DATASET_KEY,
+            EnclaveFailure.DATASET_KEY,
+            TaskDeclined,
+        ),
         # What every honest machine would say of the app, as without an enclave.
         (
             POST_COMPUTE,
@@ -122,7 +142,19 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
             TaskFailure,
         ),
     ],
-    ids=["told", "not told", "not heard", "no task", "no time", "no memory", "the app's"],
+    ids=[
+        "told",
+        "not told",
+        "not heard",
+        "no task",
+        "no time",
+        "no memory",
+        "a dataset",
+        "its bytes",
+        "inputs",
+        "its key",
+        "the app's",
+    ],
 )
 def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
     door: Door,
@@ -167,6 +199,22 @@ def test_a_program_whose_engine_went_away_is_started_again_and_given_up_in_the_e
     assert len(waits) == 4
 
 
+def test_an_engine_that_is_away_for_a_moment_keeps_no_container_with_secrets_and_costs_no_task(door: Door) -> None:
+    waits, removed = list[str](), list[str]()
+    work: Any = door.work
+    work.deadline = SimpleNamespace(wait_before_retry=lambda _, why: waits.append(why))
+
+    def remove(name: str) -> None:
+        if not waits:
+            raise EngineUnavailable(what="the engine", why="starting")
+        removed.append(name)
+
+    host: Any = SimpleNamespace(engine=SimpleNamespace(remove=remove), worker_name="test")
+    surrounding.clear(named(PRE_COMPUTE), work, host)
+    assert len(waits) == 1
+    assert [name.partition(TASK)[2] for name in removed] == ["-pre-compute", "-pre-compute-network"]
+
+
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
@@ -201,3 +249,100 @@ def test_the_session_says_which_image_runs_and_ours_do_where_it_names_none(
     ((_, _, given, found, _),) = asked
     assert (found.image, found.image_checksum) == wanted
     assert given.local == {"kept:1", *images.OWN.values()}
+
+
+@pytest.mark.parametrize("how", ["too much", "too many", "a full disk"])
+def test_a_program_that_fills_the_disk_is_ended_and_says_nothing_of_the_task(
+    door: Door, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    folders, killed = door.work.folders, threading.Event()
+    monkeypatch.setattr(disk, "CHECK_SECONDS", 0.01)
+    match how:
+        case "too much":
+            monkeypatch.setattr(surrounding, "_SCRATCH_BYTES", 2**16)
+        case "too many":
+            monkeypatch.setattr(disk, "SCRATCH_ENTRIES", 0)
+        case _:
+            monkeypatch.setattr(disk, "free_share", lambda *_: 0.5)
+    door.files.clear()
+    (folders.inputs / "endless").write_bytes(bytes(2**20))
+    engine = SimpleNamespace(
+        data_folder=None,
+        wait=lambda _, __: killed.wait(60),
+        kill=lambda _: killed.set(),
+        state=lambda _: SimpleNamespace(exit_code=137, out_of_memory=False),
+    )
+    work: Any = door.work
+    work.layout, work.deadline = SimpleNamespace(root=folders.root), SimpleNamespace(check=lambda: None)
+    spec: Any = SimpleNamespace(inputs=str(folders.inputs), outputs=str(folders.outputs))
+    host: Any = SimpleNamespace(engine=engine)
+    with pytest.raises(TaskDeclined) as declined:
+        surrounding._ended(spec, work, host, door, "container")
+    assert declined.value.cause == "MACHINE_FAILED"
+    assert killed.is_set()
+
+
+def test_no_door_is_opened_in_this_machines_own_network() -> None:
+    # In a container with processes of its own, a container's process has another's number.
+    assert door_server.open_listener() is None
+
+
+@pytest.fixture
+def served(door: Door) -> Iterator[tuple[DoorServer, Callable[[], socket.socket]]]:
+    """A door's server, and what connects a program to it; called again, another time."""
+    listener, other = socket.socketpair()
+    server, opened = DoorServer(listener, door), list[socket.socket]()
+    # There is always somebody to be taken.
+    other.send(b".")
+    coming: list[socket.socket] = []
+    server.get_request = lambda: (coming.pop(), ("", 0))  # type: ignore[method-assign]
+
+    def act() -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.settimeout(60)
+        opened.append(ours)
+        coming.append(theirs)
+        server.handle_request()
+        return ours
+
+    yield server, act
+    for each in (*opened, other):
+        each.close()
+    server.server_close()
+
+
+def answer(program: socket.socket) -> bytes:
+    return b"".join(iter(partial(program.recv, 4096), b""))
+
+
+def test_a_program_that_opens_many_connections_gets_few_and_the_next_when_one_has_ended(
+    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, connect = served
+    door.file("0xdataset").write_bytes(b"rows")
+    many = [connect() for _ in range(16)]
+    assert answer(connect()) == b""
+    many[0].send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
+    assert answer(many[0]).endswith(b"\r\n\r\nrows")
+    # The first one's thread is about to end.
+    found = wait_until(lambda: ask(connect()), 60)
+    assert found.endswith(b"\r\n\r\nrows")
+    assert capsys.readouterr().err == ""
+
+
+def test_once_the_door_is_closed_nothing_more_is_written(
+    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]]
+) -> None:
+    server, connect = served
+    target, program = door.work.folders.zip, connect()
+    head = f"POST /v1/results HTTP/1.1\r\nauthorization: {door.token}\r\ncontent-length: 1000\r\n\r\n"
+    program.send(head.encode() + b'{"zip": "' + b"AAAA" * 50)
+    wait_until(target.with_name(f"{target.name}.part").exists, 60)
+    server.server_close()
+    assert [path.name for path in target.parent.iterdir() if path.is_file()] == []
+
+
+def ask(program: socket.socket) -> bytes:
+    with suppress(OSError):
+        program.send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
+    return answer(program)

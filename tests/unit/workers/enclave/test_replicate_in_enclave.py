@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from chain.contracts.hub import Dataset as ChainDataset
 from protocol.enclave.cipher import decrypted, encrypted
 from protocol.enclave.secrets import dataset_key
+from protocol.enclave.session import Session, SessionPlace
 from protocol.poco.enclave import recover_enclave
 from protocol.results.digest import file_digest
 from protocol.results.error_result import EnclaveFailure, Failure, cause_code
@@ -117,7 +118,7 @@ def bulk(bench: Bench, *wrong: bytes) -> None:
     keys = [bytes([number]) * 32 for number in (1, 1, 2)]
     bench.served, bench.opened = {}, {}
     for number, (rows, key) in enumerate(zip(content, keys, strict=True)):
-        address, url = Contract(f"0x{number:040x}"), f"/ipfs/{number}"
+        address, url = Contract(f"0xda{number:038x}"), f"/ipfs/{number}"
         sealed = b"".join(encrypted([rows], key, b"\x01" * 16))
         checksum = Hash32("0x" + hashlib.sha256(sealed).hexdigest())
         world.chain.owners[address] = OWNER.wallet
@@ -139,6 +140,38 @@ def test_each_dataset_of_a_slice_is_decrypted_by_its_own_key_and_lies_under_its_
     assert ROWS[:40] not in bench.left()
 
 
+def test_datasets_lie_under_the_names_of_the_session_also_in_capitals_as_iexecs_service_writes_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bulk(bench)
+    bench.opened = {Contract(capitals(name)): rows for name, rows in bench.opened.items()}
+    service = bench.machine.framework.service
+    take = service.take_session
+
+    def in_capitals(place: SessionPlace) -> Session:
+        session: Session = take(place)
+        services = [
+            each.model_copy(
+                update={
+                    "environment": {
+                        name: capitals(value) if name.endswith("_FILENAME") else value
+                        for name, value in each.environment.items()
+                    }
+                }
+            )
+            for each in session.services
+        ]
+        return Session(name=session.name, services=tuple(services))
+
+    monkeypatch.setattr(service, "take_session", in_capitals)
+    found = bench.replicate()
+    assert found.stage is ReplicateStage.COMPUTED, found.cause
+
+
+def capitals(address: str) -> str:
+    return "0x" + address[2:].upper()
+
+
 def test_a_slice_of_which_one_dataset_has_other_bytes_is_declined_and_no_app_runs(bench: Bench) -> None:
     bulk(bench, b"x")
     assert cause_code(bench.replicate().cause) == EnclaveFailure.DATASET_CHECKSUM
@@ -150,10 +183,11 @@ def test_a_slice_of_which_one_dataset_has_other_bytes_is_declined_and_no_app_run
     [
         {"IEXEC_BULK_SLICE_SIZE": "2"},
         {"IEXEC_BULK_SLICE_SIZE": "many"},
+        {"IEXEC_BULK_SLICE_SIZE": "9" * 18},
         {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_FILENAME": "../../etc/passwd"},
         {"IEXEC_BULK_SLICE_SIZE": "1", "IEXEC_DATASET_1_CHECKSUM": "../0x"},
     ],
-    ids=["one too few", "no number", "a path", "a path for a checksum"],
+    ids=["one too few", "no number", "more than memory has names for", "a path", "a path for a checksum"],
 )
 def test_a_session_that_names_no_sound_slice_is_declined_without_its_words(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, spoilt: dict[str, str]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +88,23 @@ def test_the_agent_is_asked_as_iexecs_worker_asks_it_and_nothing_of_its_session_
     assert (tmp_path / "asked").read_text().strip() == asked
     assert (tmp_path / "folder").read_text().startswith(str(tmp_path / "dev/shm"))
     assert list((tmp_path / "dev/shm").iterdir()) == []
+
+
+def test_a_session_of_a_worker_that_was_killed_goes_with_the_next_and_one_in_use_stays(tmp_path: Path) -> None:
+    (tmp_path / "prepared").write_text(SESSION.model_dump_json())
+    guest = agent(tmp_path, f'ls {tmp_path}/dev/shm > {tmp_path}/seen; cp {tmp_path}/prepared "$6"')
+    memory = tmp_path / "dev/shm"
+    for name in ("sluice-session-killed", "sluice-session-used", "others"):
+        (memory / name).mkdir()
+        (memory / name / "session.json").write_text("secret")
+    used = os.open(memory / "sluice-session-used", os.O_RDONLY)
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        assert guest.session(PLACE) == SESSION
+    finally:
+        os.close(used)
+    assert {path.name for path in memory.iterdir()} == {"sluice-session-used", "others"}
+    assert "sluice-session-killed" not in (tmp_path / "seen").read_text()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from protocol.errors import EngineUnavailable, NoSuchContainer, TaskDeclined, TaskFailure
 from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, Failure
 from tests.unit.workers.assignments import task_id
+from workers.data.layout import discard
 from workers.sandbox import disk
 from workers.sandbox.disk import WORKING_PATH, DiskWatch, Place, exceeds, free_share, require_free_space
 
@@ -98,6 +99,23 @@ def test_entries_and_lengths_of_paths_have_an_end(tmp_path: Path) -> None:
         deep = deep / ("a" * 200)
         deep.mkdir()
     assert exceeds([tmp_path], MUCH, MUCH)
+
+
+def test_a_path_of_few_characters_that_the_system_cannot_open_hides_nothing(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    try:
+        for _ in range(20):
+            # 63 characters of four bytes each, as an app makes them: from folder to folder.
+            os.mkdir("\U0001f600" * 63, dir_fd=here)
+            inner = os.open("\U0001f600" * 63, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inner
+    finally:
+        os.close(here)
+    try:
+        assert exceeds([tmp_path], MUCH, MUCH)
+    finally:
+        discard(tmp_path)
 
 
 def test_several_folders_and_files_count_together_and_absent_ones_not(tmp_path: Path) -> None:
