@@ -19,6 +19,7 @@ from typing import Final
 
 import structlog
 
+from config.whole_files import write_whole
 from ops.stack import tools
 from ops.stack.go_modules import GoProgram
 from protocol.errors import MissingTool
@@ -79,7 +80,7 @@ def build(service: str, module: Path | None = None) -> BuiltImage:
     built = program(service, module).build()
     layer = built.with_name(f"{service}.tar")
     content = _tar(service, built.read_bytes())
-    layer.write_bytes(content)
+    write_whole(layer, content)
     diff_id = f"sha256:{hashlib.sha256(content).hexdigest()}"
     return BuiltImage(OWN[service], _config(service, architecture, diff_id), layer, diff_id)
 

@@ -21,6 +21,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
+from config.values.variables import PREFIX
 from protocol.enclave.session import Session, SessionPlace
 from protocol.errors import Unavailable
 from protocol.poco.tags import TDX_BITS, make_tag
@@ -86,6 +87,8 @@ class AgentGuest:
                 ended = subprocess.run(
                     [self.root / _AGENT, *asked],
                     cwd=folder,
+                    # The machine's own settings may hold its wallet's key.
+                    env={name: value for name, value in os.environ.items() if not name.startswith(PREFIX)},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
