@@ -11,25 +11,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import (
-    all_short,
-    bag,
-    catchup,
-    cluster,
-    connected,
-    crowd,
-    faults,
-    flat,
-    hostile,
-    idle,
-    lane,
-    latency,
-    ledger,
-    takeover,
-    throughput,
-    workerdrop,
-)
+from bench import all_short, bag, catchup, cluster, faults, flat, idle, lane, latency, ledger, takeover, throughput
 from bench.chaos import run as chaos
+from bench.crowds import connected, crowd, hostile, workerdrop
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError

@@ -15,7 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bench import bag, catchup, crowd, flat, lane, latency, throughput
+from bench import bag, catchup, flat, lane, latency, throughput
+from bench.crowds import crowd
 from bench.rig.ratios import Comparison, all_ratios, compare
 from protocol.errors import BadInput
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from bench.latency import MINIMAL_BLOCKS
 from bench.rig.bench_pool import BenchPool, open_bench_pool
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.pool.on_chain import XS

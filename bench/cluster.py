@@ -26,11 +26,12 @@ from config.settings import read_settings
 from config.values.stack_settings import StackSettings
 from ops.pool.local import WORKER, WorkerMachine
 from ops.pool.servers import bring_up
-from ops.stack import mongodb, ports
+from ops.stack import ports
 from ops.stack.clusters import cluster, members, partition
 from ops.stack.clusters.members import Member
 from ops.stack.clusters.partition import Side
 from ops.stack.parts import StackPart
+from ops.stack.servers import mongodb
 from protocol.poco.view import TaskStatus
 
 #: Machines, and containers at a time on each.

@@ -24,7 +24,7 @@ from pathlib import Path
 from bench.rig.figures import percentile
 from bench.rig.past import Past, machine_wallet
 from chain.lane.model.intent import LaneId
-from config.mongodb import client
+from config.connections.mongodb import client
 from config.settings import read_settings
 from ops.pool.servers import bring_up
 from pipeline.api.readings import Readings

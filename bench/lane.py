@@ -39,7 +39,8 @@ from ops.market.orders import Market, Offer
 from ops.poco.accounts import dev_key
 from ops.poco.sender import DirectSender
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
-from ops.stack import anvil, mongodb, ports, tools
+from ops.stack import ports, tools
+from ops.stack.servers import anvil, mongodb
 from protocol.errors import NotReady
 from protocol.ethereum.hexbytes import to_hex
 from protocol.types import BlockNumber, Hash32, Wallet

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.faults import nonce_gaps, stake_locked
 from bench.rig.bench_pool import BenchPool, open_bench_pool
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.market.match import Matched
 from protocol.poco.view import TaskStatus
 

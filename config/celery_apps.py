@@ -28,8 +28,8 @@ from celery.worker.state import maybe_shutdown
 from kombu import Connection, compression
 
 from config import topology
-from config.broker_nodes import SEPARATOR, with_vhost
-from config.broker_tls import tls_trouble, url_options
+from config.connections.broker_nodes import SEPARATOR, with_vhost
+from config.connections.broker_tls import tls_trouble, url_options
 from config.processes.per_process import PerProcess
 from config.processes.supervisor import die_with_parent
 from config.settings import Settings

@@ -24,8 +24,8 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
-from config import broker_nodes
-from config.http_client import http_client, is_loopback
+from config.connections import broker_nodes
+from config.connections.http_client import http_client, is_loopback
 from config.settings import Settings
 from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints, secret_service
 from config.values.order_policy import read_policy

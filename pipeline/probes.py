@@ -33,7 +33,7 @@ from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config import topology
 from config.celery_apps import core_app
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BROKER_ERRORS

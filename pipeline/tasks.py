@@ -21,9 +21,10 @@ from config.celery_apps import ConfirmTimeoutCelery
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker import notify
-from pipeline.flow import assign, bulk, ingest, sweep, tidy
+from pipeline.flow import assign, bulk, ingest, sweep
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.audit import run as audit
+from pipeline.flow.cleanup import tidy
 from pipeline.flow.isolate import TRANSIENT_ERRORS
 from pipeline.flow.orders import keep as orders
 from pipeline.flow.transactions import failures_of

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.cid import file_cid
 from protocol.errors import StorageUnavailable
 

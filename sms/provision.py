@@ -13,7 +13,7 @@ from typing import Protocol
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.settings import Settings
 from config.values.sms_settings import SMS_PREFIX, SmsSettings
 from protocol.enclave.session import Session, SessionError

@@ -11,9 +11,9 @@ import structlog
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
+from config.connections.mongodb import durable_database
 from config.http_server.rates import RateLimits, parsed
 from config.http_server.server import http_server
-from config.mongodb import durable_database
 from config.settings import Settings
 from config.values.sms_settings import SMS_PREFIX, SmsSettings
 from protocol.errors import BadSetting, RpcUnavailable, Unavailable, WrongChain

@@ -37,7 +37,8 @@ from config.processes.supervisor import Supervisor, die_with_parent
 from config.settings import settings
 from protocol.errors import SluiceError
 from protocol.wire import SLOTS_LIMIT
-from workers import machine, upkeep_process
+from workers import machine
+from workers.care import upkeep_process
 from workers.context import Machine
 from workers.pool.broker import connect, sign_in_if_refused
 
@@ -86,7 +87,7 @@ def _sign_in(instance: Any, **_: Any) -> None:
 
 
 class UpkeepStep(bootsteps.StartStopStep):
-    """Part of the Celery worker: runs `workers.upkeep_process`, started again if it ends, until the worker stops."""
+    """Part of the Celery worker: runs `workers.care.upkeep_process`, again if it ends, until the worker stops."""
 
     #: It stops before the pool, whose tasks may take long: the machine gets no new ones meanwhile.
     requires = ("celery.worker.components:Pool",)

@@ -26,13 +26,13 @@ from protocol.ethereum.signing import Key
 from protocol.poco.tags import GPU_BIT, join_tags, make_tag
 from protocol.types import ZERO_HASH, Contract, Hash32, Wallet
 from protocol.wire import IMAGE_BYTES, Capabilities, PoolConfig, Session
+from workers.care.lane_wakeup import LaneWakeup
 from workers.data.download import DownloadPolicy
 from workers.data.layout import Layout, layout_of
 from workers.data.outputs import ResultLimits
 from workers.data.registry import RegistryPolicy, read_credentials
 from workers.enclave import choice as enclave_choice
 from workers.enclave.port import Framework
-from workers.lane_wakeup import LaneWakeup
 from workers.money.ledger import Ledger
 from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi, SignedInApi

@@ -44,7 +44,8 @@ from protocol.ethereum.signing import Key
 from protocol.poco.view import ChainView
 from protocol.types import Contract, Wallet
 from protocol.wire import SECOND_MACHINE, PoolConfig
-from workers import control, log_file, upkeep_process, votes_first
+from workers import control, log_file, votes_first
+from workers.care import upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import pins

@@ -32,7 +32,8 @@ from config.settings import Settings
 from protocol.errors import PoolUnavailable, RpcUnavailable, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Contract, TaskId
-from workers import control, upkeep_process
+from workers import control
+from workers.care import upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
 from workers.money import pins

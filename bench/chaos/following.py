@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from bench.rig.bench_pool import BenchPool
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.market.match import Matched
 from ops.pool.follow import OVER
 from pipeline.store.task.tasks import Tasks

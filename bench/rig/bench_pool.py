@@ -14,7 +14,7 @@ from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.demo import app_image
 from ops.market import orders
 from ops.market.contracts import NewDataset
@@ -29,8 +29,9 @@ from ops.pool.local import WORKER, LocalPool, WorkerMachine
 from ops.pool.on_chain import PRICE, XS
 from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
-from ops.stack import anvil, ports
-from ops.stack.anvil import Anvil
+from ops.stack import ports
+from ops.stack.servers import anvil
+from ops.stack.servers.anvil import Anvil
 from pipeline.domain.records import TaskStage
 from pipeline.store.task.tasks import Tasks
 from protocol.errors import NotReady, SluiceError

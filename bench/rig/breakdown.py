@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.rig.bench_pool import BenchPool
 from bench.rig.usage import tree_cpu_seconds
-from config.mongodb import client
+from config.connections.mongodb import client
 
 #: Bytes of MongoDB's own profile: some 2,000 operations a megabyte.
 _PROFILE_BYTES = 2**27

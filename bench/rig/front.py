@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from bench.chaos.relay import CHUNK_BYTES, TURN_SECONDS
-from config.http_client import watched_socket
+from config.connections.http_client import watched_socket
 
 #: Seconds for a host to take a connection: a host that is cut off never does.
 CONNECT_SECONDS = 1.0

@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from bench.rig.bench_pool import BenchPool
-from config.http_client import http_client
-from config.mongodb import client
+from config.connections.http_client import http_client
+from config.connections.mongodb import client
 
 #: Clock ticks per second in /proc.
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -29,7 +29,7 @@ from chain.rpc.client import JsonRpc, Request, Rpc
 from chain.rpc.health import NodeHealth
 from chain.rpc.response import reverted
 from chain.rpc.shapes import fits
-from config.http_client import proxy_for
+from config.connections.http_client import proxy_for
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from config.values.endpoints import rpc_urls

@@ -12,7 +12,7 @@ from typing import Any
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
 
-from config.http_client import proxy_for
+from config.connections.http_client import proxy_for
 from protocol.errors import BadSetting
 
 #: How many time-outs a whole answer may take, chunk by chunk, and its most bytes: a block's receipts are a few MB.

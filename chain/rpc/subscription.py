@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from chain.rpc.announced import HeaderJson, OnHeader
 from chain.rpc.client import redacted
 from chain.rpc.library import load_web3
-from config.http_client import proxy_for
+from config.connections.http_client import proxy_for
 from protocol.errors import RpcUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.types import BlockNumber

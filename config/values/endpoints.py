@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
-from config.broker_nodes import public_nodes
-from config.http_client import is_loopback
+from config.connections.broker_nodes import public_nodes
+from config.connections.http_client import is_loopback
 from config.settings import Settings
 from protocol.errors import BadSetting
 

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from config.http_client import is_loopback
+from config.connections.http_client import is_loopback
 from protocol.amounts import amount_of
 from protocol.errors import BadInput, BadSetting
 from protocol.poco.tags import GPU_BIT, TEE_BIT, make_tag, needs_enclave_signature

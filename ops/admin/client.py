@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from config.http_client import http_client, is_loopback
+from config.connections.http_client import http_client, is_loopback
 from config.operator_token import FILE_SETTING, require_token, token_file, token_of_environment
 from config.redaction import public_url
 from config.settings import Settings, settings

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from chain.contracts import calls
 from chain.rpc.client import Rpc
-from config.http_client import http_client
-from config.mongodb import client
+from config.connections.http_client import http_client
+from config.connections.mongodb import client
 from config.settings import Settings
 from config.values.sms_settings import sms_settings
 from config.values.stack_settings import StackSettings

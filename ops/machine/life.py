@@ -14,12 +14,12 @@ from config.settings import Settings
 from protocol.errors import NotSignedIn, SluiceError
 from protocol.wire import Session
 from workers import control
+from workers.care.prune import Leftover, prune
 from workers.data.layout import Layout, layout_of
 from workers.machine import left_unfinished
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.saved_config import settings_from_pool
 from workers.pool.session import SessionFile
-from workers.prune import Leftover, prune
 from workers.task.journal import Journal
 from workers.task.replicate import ReplicateStage
 from workers.task.unfinished import Unfinished, sentence

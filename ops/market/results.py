@@ -12,7 +12,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.enclave.cipher import decrypted
 from protocol.enclave.result import CONTENT_FILE, KEY_FILE
 from protocol.errors import BadMessage, StorageUnavailable

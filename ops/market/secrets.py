@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.enclave.secrets import SecretId, storing_hash
 from protocol.errors import Refused, Unavailable
 from protocol.ethereum.hexbytes import to_bytes

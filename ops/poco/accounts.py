@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from chain.rpc.client import JsonRpc
-from ops.stack.anvil import MNEMONIC
+from ops.stack.servers.anvil import MNEMONIC
 from protocol.ethereum.library import load_eth_account
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet, Wei

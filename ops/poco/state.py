@@ -28,7 +28,8 @@ from ops.poco import accounts, artifacts, deploy, sender
 from ops.poco.artifacts import ArtifactStore
 from ops.poco.deploy import PocoAddresses
 from ops.poco.sender import DirectSender, TxRequest
-from ops.stack import anvil, ports, tools
+from ops.stack import ports, tools
+from ops.stack.servers import anvil
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.types import TxHash
 

@@ -8,7 +8,7 @@ from typing import Any
 from amqp.exceptions import NotFound
 from kombu import Connection
 
-from config.broker_nodes import with_vhost
+from config.connections.broker_nodes import with_vhost
 
 
 def all_consumed(amqp_url: str, vhost: str, queues: Sequence[str]) -> bool:

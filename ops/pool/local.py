@@ -21,7 +21,7 @@ from pathlib import Path
 import httpx
 
 from config import topology
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from ops.pool.consumers import all_consumed
 from ops.pool.on_chain import NewWallet, PoolOnChain
 from ops.stack import private_file

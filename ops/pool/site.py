@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.rpc.client import Rpc
-from config.mongodb import client
+from config.connections.mongodb import client
 from config.settings import read_settings
 from ops.market.contracts import NewDataset
 from ops.poco.deploy import PocoAddresses

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from config import broker_nodes
+from config.connections import broker_nodes
 from config.settings import Settings
 from config.values.stack_settings import StackSettings
-from ops.stack import docker, mongodb, rabbitmq
 from ops.stack.clusters import members
+from ops.stack.servers import docker, mongodb, rabbitmq
 
 
 class StackPart(StrEnum):

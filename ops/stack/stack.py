@@ -16,14 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from config import broker_nodes
+from config.connections import broker_nodes
 from config.settings import Settings
 from config.values.stack_settings import StackSettings
 from config.whole_files import write_whole
-from ops.stack import anvil, docker, ipfs, mongodb, private_file, rabbitmq, tools
+from ops.stack import private_file, tools
 from ops.stack.clusters import cluster, members
 from ops.stack.parts import Choice, StackPart, choose, credentials
 from ops.stack.process import Process, find
+from ops.stack.servers import anvil, docker, ipfs, mongodb, rabbitmq
 from protocol.errors import SluiceError, StackError, Unavailable, WrongChain
 
 #: Bytes that must be free: MongoDB's and RabbitMQ's files, the Docker engine's images and a test run take most of it.

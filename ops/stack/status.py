@@ -9,11 +9,12 @@ from pathlib import Path
 
 from config.settings import Settings, read_settings
 from config.values.stack_settings import StackSettings
-from ops.stack import docker, stack
+from ops.stack import stack
 from ops.stack.clusters import cluster
 from ops.stack.clusters.members import Member
 from ops.stack.parts import Choice, StackPart, choose
 from ops.stack.process import find
+from ops.stack.servers import docker
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ import httpx
 from pymongo.errors import PyMongoError
 
 from chain.rpc.client import Rpc
-from config.http_client import http_client
-from config.mongodb import client
+from config.connections.http_client import http_client
+from config.connections.mongodb import client
 from config.redaction import public_url
 from config.settings import Settings
 from config.values.endpoints import rpc_urls

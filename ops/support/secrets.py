@@ -23,8 +23,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from pydantic import SecretStr
 
 from chain.keystore import load_key
-from config import broker_nodes
-from config.http_client import is_loopback
+from config.connections import broker_nodes
+from config.connections.http_client import is_loopback
 from config.operator_token import token_file
 from config.redaction import HIDDEN, public_url, without_passwords
 from config.settings import Settings

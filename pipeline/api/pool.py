@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
-from config.broker_nodes import public_nodes
+from config.connections.broker_nodes import public_nodes
 from config.values.endpoints import public_endpoints, secret_service
 from pipeline.api.auth.access import Access
 from pipeline.api.monitor import HealthReport, Monitor

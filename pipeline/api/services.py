@@ -18,8 +18,8 @@ from chain.lane.store.lease import new_holder
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
 from config.celery_apps import core_app
+from config.connections.ipfs import Ipfs
 from config.http_server.rates import RateLimits
-from config.ipfs import Ipfs
 from config.settings import Settings
 from config.values.endpoints import public_endpoints
 from pipeline.api.auth.secret import KeyRing

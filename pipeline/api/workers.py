@@ -11,16 +11,16 @@ import structlog
 from fastapi import APIRouter, Header
 
 from config import topology
-from config.broker_nodes import nodes_for, public_nodes
+from config.connections.broker_nodes import nodes_for, public_nodes
 from config.http_server.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.auth.tokens import issue_token
 from pipeline.domain.machines.enrolment import Listing
 from pipeline.domain.records import WorkerRecord
+from pipeline.flow.cleanup.tidy import remove_one_silent_machine
 from pipeline.flow.machines import enrolment
 from pipeline.flow.machines.bans import ban
-from pipeline.flow.tidy import remove_one_silent_machine
 from protocol.errors import NotFound, NotSignedIn, Refused
 from protocol.types import Hash32, Signature, TaskId, Wallet
 from protocol.wire import (

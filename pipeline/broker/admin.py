@@ -27,8 +27,9 @@ from urllib.parse import quote, urlsplit
 import httpx
 import structlog
 
-from config import broker_nodes, topology
-from config.http_client import http_client
+from config import topology
+from config.connections import broker_nodes
+from config.connections.http_client import http_client
 from config.settings import Settings
 from pipeline.broker import presence
 from protocol.errors import BrokerRefused, BrokerUnavailable

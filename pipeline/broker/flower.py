@@ -13,7 +13,8 @@ from urllib.parse import quote, urlsplit
 
 import structlog
 
-from config import broker_nodes, metrics_folder
+from config import metrics_folder
+from config.connections import broker_nodes
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin, flower_user
 

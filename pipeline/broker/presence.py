@@ -22,7 +22,7 @@ from amqp.exceptions import AccessRefused, NotAllowed, NotFound
 from celery import Celery
 from pymongo.errors import PyMongoError
 
-from config.broker_nodes import with_vhost
+from config.connections.broker_nodes import with_vhost
 from pipeline.broker.link import BROKER_ERRORS, CONNECT_SECONDS, BrokerLink
 from pipeline.store.machine.workers import Workers
 from protocol.errors import BrokerUnavailable

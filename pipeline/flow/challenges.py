@@ -20,7 +20,7 @@ import httpx
 import structlog
 from pymongo.errors import PyMongoError
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.metrics import CHALLENGES
 from config.settings import Settings
 from config.values.endpoints import secret_service

@@ -11,7 +11,7 @@ from pymongo import timeout
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from config.mongodb import durable_database
+from config.connections.mongodb import durable_database
 from config.settings import Settings
 from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore

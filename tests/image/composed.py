@@ -24,9 +24,10 @@ import yaml
 from docker import DockerClient
 from docker.errors import ImageNotFound
 
-from ops.stack import mongodb, tools
+from ops.stack import tools
 from ops.stack.go_modules import GoProgram, go
-from ops.stack.ipfs import KUBO, binary
+from ops.stack.servers import mongodb
+from ops.stack.servers.ipfs import KUBO, binary
 from tests.documents import ROOT
 from tests.image import base
 from tests.integration import sdk

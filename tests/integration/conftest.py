@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
-from config import mongodb
+from config.connections import mongodb
 from config.settings import Settings, read_settings
 from config.values.stack_settings import StackSettings
 from ops.market.orders import Market
@@ -23,9 +23,10 @@ from ops.poco.accounts import dev_key
 from ops.poco.deploy import PocoAddresses
 from ops.poco.sender import DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
-from ops.stack import anvil, ports, tools
-from ops.stack.anvil import Anvil
+from ops.stack import ports, tools
 from ops.stack.parts import StackPart, credentials
+from ops.stack.servers import anvil
+from ops.stack.servers.anvil import Anvil
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store import sharding

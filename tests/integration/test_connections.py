@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from config import http_client as clients
-from config.http_client import CUT_OFF_SECONDS, http_client
-from config.ipfs import Ipfs
+from config.connections import http_client as clients
+from config.connections.http_client import CUT_OFF_SECONDS, http_client
+from config.connections.ipfs import Ipfs
 from ops.market.secrets import store_secret
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import challenges

@@ -23,8 +23,9 @@ from chain.testing import known
 from ops.market import contracts, orders, results
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.sender import TxRequest
-from ops.stack import ipfs, ports
-from ops.stack.ipfs import Ipfs
+from ops.stack import ports
+from ops.stack.servers import ipfs
+from ops.stack.servers.ipfs import Ipfs
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.authorization import sign_authorization
 from protocol.poco.events import SchedulerNotice

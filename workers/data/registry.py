@@ -22,7 +22,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 from pydantic_core import from_json
 
-from config.http_client import is_loopback
+from config.connections.http_client import is_loopback
 from protocol.errors import RateLimited, Refused, RefusedHere, StorageUnavailable, TooLarge, WrongPlatform
 from workers.data.download import DownloadBudget, answered, read_retry_after
 from workers.data.image_name import ImageName

@@ -9,7 +9,7 @@ from typing import Protocol
 import httpcore
 import httpx
 
-from config.limited_network import LimitedNetwork
+from config.connections.limited_network import LimitedNetwork
 
 
 class Budget(Protocol):

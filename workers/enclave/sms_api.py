@@ -15,7 +15,7 @@ from typing import Final
 import httpx
 from pydantic import ValidationError
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.values.endpoints import require_encrypted
 from protocol.enclave.secrets import STORE_NAME, storing_hash, wallet_secret
 from protocol.enclave.session import (

@@ -26,7 +26,7 @@ from chain.keystore import load_key
 from chain.lane.rules.fees import FeeMarket
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
-from config.http_client import is_loopback
+from config.connections.http_client import is_loopback
 from config.settings import Settings
 from protocol.errors import EngineRefused, EngineUnavailable, NoSuchImage, PoolUnavailable, SluiceError
 from protocol.ethereum.signing import Key

@@ -16,7 +16,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from config.values.endpoints import require_encrypted, require_url

@@ -10,8 +10,8 @@ from amqp.exceptions import AccessRefused
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from config.broker_tls import tls_trouble
 from config.celery_apps import ConfirmTimeoutCelery, connect_machine, machine_app
+from config.connections.broker_tls import tls_trouble
 from workers import tasks
 from workers.context import Machine
 from workers.pool.broker_reach import require_tls

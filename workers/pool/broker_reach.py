@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Sequence
 from pathlib import Path
 
-from config.broker_tls import tls_options, tls_trouble
+from config.connections.broker_tls import tls_options, tls_trouble
 from config.values.endpoints import broker_url, require_encrypted
 from protocol.errors import BrokerUnavailable
 from protocol.wire import BrokerNode

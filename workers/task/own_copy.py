@@ -17,7 +17,7 @@ from contextlib import closing
 
 import structlog
 
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from protocol.errors import StorageUnavailable
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import ResultLink

@@ -48,7 +48,7 @@ def _rotate(
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
     comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens.
     """
-    from config.mongodb import durable_database  # noqa: PLC0415
+    from config.connections.mongodb import durable_database  # noqa: PLC0415
     from sms.rotate import rotate  # noqa: PLC0415
     from sms.store.mongo import MongoSecretStore  # noqa: PLC0415
     from sms.vault import Vault  # noqa: PLC0415

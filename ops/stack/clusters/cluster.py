@@ -15,12 +15,12 @@ from pathlib import Path
 
 from config.settings import Settings
 from config.values.stack_settings import StackSettings
-from ops.stack import mongodb, rabbitmq
 from ops.stack.clusters import members, partition, sharding
 from ops.stack.clusters.members import Member
 from ops.stack.clusters.partition import Side
 from ops.stack.parts import StackPart, credentials
 from ops.stack.process import Process, find
+from ops.stack.servers import mongodb, rabbitmq
 from protocol.errors import MissingTool
 
 #: The parts that can be a cluster.

@@ -10,9 +10,10 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ops.stack import mongodb, ports
+from ops.stack import ports
 from ops.stack.clusters.members import Member
 from ops.stack.process import Process, Program
+from ops.stack.servers import mongodb
 
 
 def start(servers: Sequence[Member], port: int) -> list[Process]:

@@ -21,7 +21,7 @@ import structlog
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from config.http_client import is_loopback
+from config.connections.http_client import is_loopback
 from config.operator_token import FILE_SETTING, new_token, require_token, token_file, token_of_environment
 from config.settings import Settings
 from config.whole_files import create_whole

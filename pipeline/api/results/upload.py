@@ -278,7 +278,7 @@ def _link(services: Access, task: TaskRecord, replicate: Replicate, checked: Che
 
     A voted one is pinned at once, as votes take their time; one that nobody voted for once its task is completed on
     chain: its link is part of the transaction, so it is stored before that is sent. Either is kept only if the chain
-    completes the task with it (`pipeline.flow.keep_results`).
+    completes the task with it (`pipeline.flow.cleanup.keep_results`).
     """
     if checked.computed is not None and checked.computed.callback_data is not None:
         return ResultLink(storage="ethereum", location=task.callback)

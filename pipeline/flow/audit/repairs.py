@@ -9,7 +9,7 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from chain.watch.audit import replay
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.audit.findings import (
     Difference,

@@ -24,7 +24,7 @@ from chain.lane import audit as lane_audit
 from chain.rpc.answers import Absent, Known
 from chain.watch import audit as chain_audit
 from chain.watch.watcher import Watcher
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.domain.audit.compare import compare, counts_as_open, stake_of
 from pipeline.domain.audit.findings import Difference, Unasked, lasting

@@ -3,7 +3,7 @@
 catch_up   movements of final blocks, in ranges as large as the node takes ─► stored ─► equal to the hub's account?
 view       the same, and what is above final depth, read anew each time, up to the head
 
-Whoever comes first does it: the clock once a minute (`pipeline.flow.tidy`), or the operator's question.
+Whoever comes first does it: the clock once a minute (`pipeline.flow.cleanup.tidy`), or the operator's question.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.errors import BadMessage, MarketRefused, MarketUnavailable
 from protocol.ethereum.signing import Key
 from protocol.market import sign_in

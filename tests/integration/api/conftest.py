@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.http_server.server import http_server
 from config.settings import Settings, read_settings, settings
 from ops import cli

@@ -16,8 +16,8 @@ import pytest
 from chain.contracts import hub
 from ops import cli
 from pipeline.domain.records import ChainFacts, TaskRecord
-from pipeline.flow import tidy
-from pipeline.flow.keep_results import DAY
+from pipeline.flow.cleanup import tidy
+from pipeline.flow.cleanup.keep_results import DAY
 from pipeline.flow.machines import enrolment
 from pipeline.flow.machines.enrolment import Gate
 from pipeline.scheduler import Scheduler

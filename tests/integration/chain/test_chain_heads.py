@@ -19,7 +19,8 @@ from chain.rpc.heads import heads
 from chain.rpc.library import load_web3
 from chain.rpc.subscription import Subscription
 from chain.watch.logs import LogReader
-from ops.stack import anvil, ports
+from ops.stack import ports
+from ops.stack.servers import anvil
 from tests.integration.conftest import BLOCK_TIME, Chain
 from tests.waiting import ample, freeze
 

@@ -20,8 +20,9 @@ from chain.rpc.client import Request, Rpc
 from chain.rpc.pool import CHECK_SECONDS, RpcPool
 from ops.poco.accounts import dev_key
 from ops.poco.state import CHAIN_ID
-from ops.stack import anvil, ports
-from ops.stack.anvil import Anvil
+from ops.stack import ports
+from ops.stack.servers import anvil
+from ops.stack.servers.anvil import Anvil
 from protocol.errors import RpcUnavailable, WrongChain
 from protocol.types import Nonce, Wei
 from tests.integration.conftest import Chain

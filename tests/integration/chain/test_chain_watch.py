@@ -22,7 +22,8 @@ from ops.market.match import Matched, match
 from ops.market.orders import Offer
 from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
-from ops.stack import anvil, ports
+from ops.stack import ports
+from ops.stack.servers import anvil
 from protocol.errors import RpcUnavailable, WrongChain
 from protocol.poco import events
 from protocol.types import BlockNumber, Contract, Hash32

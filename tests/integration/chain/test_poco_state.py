@@ -12,7 +12,8 @@ from chain.testing import known
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import CATEGORIES, DEV_ALLOWANCE, TEST_CATEGORY
 from ops.poco.state import PocoState, ensure_state
-from ops.stack import anvil, ports
+from ops.stack import ports
+from ops.stack.servers import anvil
 from tests.integration.conftest import Chain
 
 #: Blocks of the saved chain: one for each contract created, one for the cut, one for all that is configured.

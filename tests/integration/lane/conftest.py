@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chain.lane.store.mongo import MongoStore
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.stack.stack import Stack
 
 

@@ -17,8 +17,9 @@ from chain.lane.model.policy import LanePolicy
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.client import Rpc
 from ops.poco.accounts import dev_key
-from ops.stack import anvil, ports
-from ops.stack.anvil import Anvil
+from ops.stack import ports
+from ops.stack.servers import anvil
+from ops.stack.servers.anvil import Anvil
 from protocol.types import Nonce
 from tests.integration.lane.rig import POLICY, LaneRig
 from tests.waiting import ample, freeze, wait_until

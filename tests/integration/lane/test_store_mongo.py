@@ -6,7 +6,7 @@ import pytest
 
 from chain.lane.store.lease import LaneLease
 from chain.lane.store.mongo import MongoStore
-from config.mongodb import client
+from config.connections.mongodb import client
 from protocol.errors import LeaseLost
 from tests.integration.pipeline.sharded.shards import ONE_SERVER
 from tests.lane_store_contract import LANE, LaneStoreContract, intent, past, queries_of_a_run, record

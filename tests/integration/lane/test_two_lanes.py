@@ -7,7 +7,7 @@ import os
 import signal
 
 from chain.lane.store.mongo import MongoStore
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.poco.accounts import ETHER, dev_key, give_ether
 from tests.integration import forged
 from tests.integration.conftest import Chain

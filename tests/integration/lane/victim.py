@@ -19,7 +19,7 @@ from chain.lane.store.port import LaneStore
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
-from config.mongodb import client
+from config.connections.mongodb import client
 from protocol.errors import RpcUnavailable
 from protocol.ethereum.signing import Key
 from tests.integration.lane.rig import POLICY, lane_of, payment

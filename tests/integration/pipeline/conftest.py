@@ -231,7 +231,7 @@ def _secret(index: int) -> str:
     """Private key of a development account, as hex: everybody knows these keys."""
     from eth_account import Account
 
-    from ops.stack.anvil import MNEMONIC
+    from ops.stack.servers.anvil import MNEMONIC
 
     Account.enable_unaudited_hdwallet_features()
     return str(Account.from_mnemonic(MNEMONIC, account_path=f"m/44'/60'/0'/0/{index}").key.to_0x_hex())

@@ -11,7 +11,8 @@ import pytest
 from eth_account import Account
 
 from bench.rig.bench_pool import BenchPool
-from ops.stack import anvil, ports, rabbitmq
+from ops.stack import ports
+from ops.stack.servers import anvil, rabbitmq
 from tests.integration.forged import Ended, sluice
 from tests.waiting import wait_until
 

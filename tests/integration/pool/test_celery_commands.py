@@ -16,7 +16,7 @@ import pytest
 
 from bench.rig.bench_pool import BenchPool
 from config import topology
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.pool.local import STOP_SECONDS, TIED, WorkerMachine
 from ops.stack import ports, tools
 from ops.stack.process import Process, Program

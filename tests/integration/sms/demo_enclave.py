@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from rich.console import Console
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.demo import plan, run
 from ops.demo.confidential import DEVELOPERS, REQUESTERS, ROWS, Confidential
 from ops.demo.screen import Progress

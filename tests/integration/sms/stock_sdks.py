@@ -23,7 +23,8 @@ from ops.market import contracts, orders
 from ops.poco.deploy import TEST_10_CATEGORY
 from ops.poco.sender import TxRequest
 from ops.poco.state import PocoState
-from ops.stack import anvil, ports
+from ops.stack import ports
+from ops.stack.servers import anvil
 from ops.stack.stack import Stack
 from protocol.enclave.cipher import decrypted, read_key
 from protocol.enclave.result import read_public_key, write_encrypted

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pymongo.database import Database
 
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.stack.stack import Stack
 from sms.store.mongo import INDEXES, MongoSecretStore
 from tests.secret_store_contract import ROW, SecretStoreContract

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from docker import DockerClient
 
-from ops.stack import docker
 from ops.stack.process import find_pid
+from ops.stack.servers import docker
 from tests.waiting import ample
 from workers.sandbox.network import pause_program
 

@@ -14,8 +14,9 @@ from pymongo import MongoClient
 
 from chain.rpc.client import Rpc
 from ops.poco.state import PocoState
-from ops.stack import anvil, ipfs, mongodb, ports, rabbitmq
-from ops.stack.rabbitmq import RabbitMQ
+from ops.stack import ports
+from ops.stack.servers import anvil, ipfs, mongodb, rabbitmq
+from ops.stack.servers.rabbitmq import RabbitMQ
 from protocol.errors import PortTaken
 from tests.waiting import ample, wait_until
 

@@ -16,9 +16,10 @@ import pytest
 from config.settings import Settings, read_settings
 from config.values.stack_settings import StackSettings
 from ops import cli
-from ops.stack import anvil, ports, stack, status
+from ops.stack import ports, stack, status
 from ops.stack.parts import StackPart
 from ops.stack.process import find
+from ops.stack.servers import anvil
 from ops.stack.stack import StackStep
 from protocol.errors import PortTaken, StackError, Unavailable, WrongChain
 from tests.waiting import wait_until

@@ -16,7 +16,8 @@ from docker import DockerClient
 
 from config.settings import Settings, read_settings
 from ops.demo.app_image import build_image
-from ops.stack import docker, tools
+from ops.stack import tools
+from ops.stack.servers import docker
 from protocol.ethereum.signing import Key
 from protocol.types import ZERO_ADDRESS
 from protocol.wire import PoolConfig, Report, Session, Step

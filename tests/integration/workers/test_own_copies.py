@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from protocol.wire import Mode
 from tests.integration.conftest import IpfsNode
 from tests.unit.workers.assignments import assignment, task_id

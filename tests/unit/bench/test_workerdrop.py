@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.workerdrop import LEAST_SECONDS, WAKE_SECONDS, Presence, make_visits, told
+from bench.crowds.workerdrop import LEAST_SECONDS, WAKE_SECONDS, Presence, make_visits, told
 from pipeline.domain.records import Replicate
 from protocol.types import TaskId, Wallet
 from protocol.wire import Mode

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from config import broker_nodes
 from config.celery_apps import NodeConnection, connect_machine, core_app, machine_app
+from config.connections import broker_nodes
 from config.settings import read_settings
 from protocol.errors import BadSetting
 from protocol.types import Wallet

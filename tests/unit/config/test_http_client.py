@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.http_client import http_client, is_loopback, proxy_for
+from config.connections.http_client import http_client, is_loopback, proxy_for
 from protocol.errors import BadSetting
 
 PROXY = "http://proxy.example:3128"
@@ -127,7 +127,7 @@ def test_no_proxy_names_hosts_domains_addresses_and_networks(
 @pytest.mark.parametrize("proxy", ["http://user:secret@x:y", "ftp://user:secret@x:1", "socks5://user:secret@x:1"])
 def test_a_refused_proxy_shows_no_password(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", proxy)
-    monkeypatch.setattr("config.http_client.find_spec", lambda _: None)
+    monkeypatch.setattr("config.connections.http_client.find_spec", lambda _: None)
     with pytest.raises(BadSetting, match="ALL_PROXY") as caught:
         proxy_for("http://node.example")
     assert "secret" not in str(caught.value)
@@ -159,4 +159,4 @@ def test_every_http_client_is_made_in_one_place() -> None:
     root = Path(__file__).parents[3]
     files = (path for folder in CODE for path in (root / folder).rglob("*.py"))
     makers = {str(path.relative_to(root)) for path in files if "httpx.Client(" in path.read_text()}
-    assert makers - {OWN_CLIENT} == {"config/http_client.py"}
+    assert makers - {OWN_CLIENT} == {"config/connections/http_client.py"}

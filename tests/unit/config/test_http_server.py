@@ -12,7 +12,7 @@ from config.http_server.connections import Connections, proxies_of
 from config.http_server.rates import Counters, RateLimits, parsed
 from config.settings import read_settings
 from protocol.errors import BadSetting, TooManyRequests
-from workers.upkeep import PING_TASKS
+from workers.care.upkeep import PING_TASKS
 
 
 @pytest.mark.parametrize(

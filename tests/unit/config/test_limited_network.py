@@ -8,7 +8,7 @@ from itertools import chain, islice, repeat
 import httpcore
 import pytest
 
-from config.limited_network import AnswerTime, LimitedNetwork
+from config.connections.limited_network import AnswerTime, LimitedNetwork
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: 30\r\n\r\n"
 

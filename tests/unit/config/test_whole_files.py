@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.whole_files import write_whole
-from ops.stack import ipfs
+from ops.stack.servers import ipfs
 from protocol.errors import NotReady, Unavailable
 
 

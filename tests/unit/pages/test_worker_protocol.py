@@ -33,11 +33,11 @@ from tests import worker_protocol
 from tests.documents import ROOT
 from tests.unit.workers.assignments import assignment
 from tests.worker_protocol import PAGE, fields, published, table
+from workers.care.reveals import REVEAL_CHECK_SECONDS
+from workers.care.upkeep import PING_TASKS
 from workers.data import download, inputs
-from workers.reveals import REVEAL_CHECK_SECONDS
 from workers.sandbox import disk, spec
 from workers.task import verdict
-from workers.upkeep import PING_TASKS
 
 TEXT = PAGE.read_text()
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}

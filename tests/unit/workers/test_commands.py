@@ -24,11 +24,11 @@ from protocol.types import Hash32
 from protocol.wire import Pong, Report, Step
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from workers import control, log_file
+from workers.care.upkeep import Upkeep
 from workers.data.layout import Layout
 from workers.pool.release import upgrade_notice
 from workers.task.journal import ENDED_SECONDS, Journal
 from workers.task.replicate import ReplicateStage
-from workers.upkeep import Upkeep
 
 DIGEST = Hash32("0x" + "ab" * 32)
 

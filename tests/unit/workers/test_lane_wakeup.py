@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.lane_wakeup import LaneWakeup
+from workers.care.lane_wakeup import LaneWakeup
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.wire import Mode, Pong
 from tests.unit.workers.assignments import LATER, task_id
 from tests.unit.workers.upkeep_world import World, view
-from workers import upkeep_process
-from workers.reveals import REVEAL_CHECK_SECONDS
+from workers.care import upkeep_process
+from workers.care.reveals import REVEAL_CHECK_SECONDS
+from workers.care.upkeep import RESUME_SECONDS
 from workers.task.replicate import ReplicateStage, Todo
-from workers.upkeep import RESUME_SECONDS
 
 
 def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:

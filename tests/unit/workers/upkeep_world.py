@@ -13,11 +13,11 @@ from protocol.poco.view import ChainView, Contribution, ContributionStatus, Task
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
 from protocol.wire import Mode, Pong, ResultLink
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
+from workers.care.reveals import UnaskedReveals
+from workers.care.upkeep import Upkeep
 from workers.data.layout import Layout
-from workers.reveals import UnaskedReveals
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage, todo
-from workers.upkeep import Upkeep
 
 DIGEST = Hash32("0x" + "ab" * 32)
 VOTE = Hash32("0x" + "cd" * 32)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.http_server.server import http_server
 from config.settings import Settings
 from ops.stack import ports

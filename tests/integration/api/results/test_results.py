@@ -13,10 +13,10 @@ from typing import Any
 
 import httpx
 
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from ops.stack import ports
 from pipeline.domain.records import TaskRecord
-from pipeline.flow.keep_results import DAY, keep_results
+from pipeline.flow.cleanup.keep_results import DAY, keep_results
 from pipeline.store.client import database
 from pipeline.store.pins import Pin
 from protocol.poco import events

@@ -16,7 +16,7 @@ import pytest
 
 from chain.watch.watcher import Watcher
 from config import topology
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from config.settings import settings
 from ops import cli
 from ops.market.match import Matched

@@ -14,7 +14,7 @@ import pytest
 
 from bench.rig.reorg import replace_blocks
 from chain.contracts import calls
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.http_server.server import http_server
 from config.settings import settings as read_again
 from ops import cli
@@ -27,8 +27,8 @@ from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_operations_app
 from pipeline.api.services import Services
 from pipeline.flow.audit.run import Reading
+from pipeline.flow.cleanup.retention import DAY, Retention
 from pipeline.flow.money.ledger import WalletLedger
-from pipeline.flow.retention import DAY, Retention
 from pipeline.scheduler import Scheduler
 from protocol.poco.view import TaskStatus
 from protocol.types import Contract, NRlc, Wei

@@ -18,9 +18,9 @@ from chain.lane.store.port import IntentMove
 from pipeline.domain.money.ledger import Books, Mark
 from pipeline.domain.money.statement import By, Line, statement
 from pipeline.domain.records import ComputeLog, TaskStage
-from pipeline.flow import retention
+from pipeline.flow.cleanup import retention
+from pipeline.flow.cleanup.retention import DAY, Removed, Retention
 from pipeline.flow.ingest import task_records
-from pipeline.flow.retention import DAY, Removed, Retention
 from pipeline.store.client import Store
 from pipeline.store.deals import Lease
 from pipeline.store.money.gas import GasBook

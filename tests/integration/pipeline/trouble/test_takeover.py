@@ -12,7 +12,7 @@ from beat.watch import LOOKBACK
 from chain.lane.model.intent import LaneId
 from chain.lane.model.nonce import NonceState
 from chain.lane.store.mongo import MongoStore
-from config.mongodb import client
+from config.connections.mongodb import client
 from config.settings import settings
 from ops import cli
 from ops.poco.sender import TxRequest

@@ -6,7 +6,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from bench.rig.bench_pool import BenchPool
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.types import TaskId
 from tests.integration.pool.conftest import PAGE_SECONDS
 from tests.waiting import ample, wait_until

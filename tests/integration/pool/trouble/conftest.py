@@ -12,8 +12,9 @@ import pytest
 from bench.faults import disturb, faults, nonce_gaps
 from bench.rig.bench_pool import BenchPool, open_bench_pool
 from ops.pool.site import Servers
-from ops.stack import mongodb, ports, rabbitmq
+from ops.stack import ports
 from ops.stack.parts import StackPart
+from ops.stack.servers import mongodb, rabbitmq
 from tests.integration.pool.conftest import WAIT_SECONDS
 from tests.waiting import ample, wait_until
 

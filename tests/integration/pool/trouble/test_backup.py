@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.faults import nonce_gaps, stake_locked
 from bench.rig.bench_pool import BenchPool
 from chain.rpc.answers import decode_replies, values
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.market.match import Matched
 from ops.pool import site
 from protocol.poco.view import TaskStatus

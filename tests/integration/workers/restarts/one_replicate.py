@@ -29,10 +29,10 @@ from protocol.types import TaskId
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import open_bench
 from tests.waiting import until
+from workers.care.resume import Resumer
+from workers.care.upkeep import Upkeep
 from workers.context import WorkerContext
-from workers.resume import Resumer
 from workers.task import chain, steps
-from workers.upkeep import Upkeep
 
 #: Blocks within which all has happened that will.
 MANY_BLOCKS = 20

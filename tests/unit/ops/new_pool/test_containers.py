@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from config.settings import VARIABLES
-from ops.stack import mongodb, rabbitmq
 from ops.stack.clusters import members
+from ops.stack.servers import mongodb, rabbitmq
 from tests.image import composed
 
 ROOT = Path(__file__).parents[4]
@@ -55,7 +55,7 @@ def test_the_libraries_of_the_image_are_compiled_when_it_is_built() -> None:
 
 
 def test_the_compose_file_has_the_stacks_kubo() -> None:
-    pinned = re.search(r"github.com/ipfs/kubo (v\S+)", _read("ops/stack/kubo/go.mod"))
+    pinned = re.search(r"github.com/ipfs/kubo (v\S+)", _read("ops/stack/servers/kubo/go.mod"))
     assert pinned is not None
     assert f"ipfs/kubo:{pinned[1]}" in _read("docker-compose.yml")
 

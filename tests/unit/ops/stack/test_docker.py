@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from ops.stack import docker
+from ops.stack.servers import docker
 from protocol.errors import NotReady
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack import docker_leftovers
+from ops.stack.servers import docker_leftovers
 
 SOCKET = Path("/somewhere/run/containerd/containerd.sock")
 

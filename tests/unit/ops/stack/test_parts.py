@@ -6,9 +6,10 @@ import pytest
 
 from config.settings import Settings, read_settings
 from config.values.stack_settings import StackSettings
-from ops.stack import parts, rabbitmq
+from ops.stack import parts
 from ops.stack.clusters import members
 from ops.stack.parts import StackPart
+from ops.stack.servers import rabbitmq
 
 #: The defaults, whatever the shell that runs the tests says.
 PORTS = StackSettings.model_construct()

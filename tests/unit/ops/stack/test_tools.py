@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.stack import docker, go_modules, gvisor, mongodb, tools
+from ops.stack import go_modules, gvisor, tools
+from ops.stack.servers import docker, mongodb
 from protocol.errors import MissingTool
 
 

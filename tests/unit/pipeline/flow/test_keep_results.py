@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.domain.records import TaskStage
-from pipeline.flow.keep_results import AGAIN_SECONDS, DAY, FAILURES, keep_results
+from pipeline.flow.cleanup.keep_results import AGAIN_SECONDS, DAY, FAILURES, keep_results
 from pipeline.store.pins import Pin
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId

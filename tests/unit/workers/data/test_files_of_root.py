@@ -12,7 +12,7 @@ import pytest
 
 from protocol.errors import BadSetting, StorageUnavailable
 from tests.unit.workers.upkeep_world import World
-from workers import upkeep_process
+from workers.care import upkeep_process
 from workers.data.layout import SHALLOW, Layout, TaskFolders, discard
 from workers.sandbox.engine.container import Engine
 from workers.task.journal import Journal

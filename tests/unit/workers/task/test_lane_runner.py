@@ -10,10 +10,10 @@ import pytest
 
 from chain.rpc.announced import AnnouncedHead
 from protocol.types import BlockNumber
-from workers import upkeep_process
+from workers.care import upkeep_process
+from workers.care.upkeep_process import LaneRunner
 from workers.task import steps
 from workers.task.replicate import ReplicateStage
-from workers.upkeep_process import LaneRunner
 
 
 class Wakeups:

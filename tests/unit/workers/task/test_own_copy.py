@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from protocol.errors import PoolUnavailable, Refused, SluiceError, StorageUnavailable
 from protocol.types import Hash32, TaskId
 from protocol.wire import Mode, ResultLink

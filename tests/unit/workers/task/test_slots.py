@@ -14,10 +14,10 @@ from protocol.errors import BadSetting, EngineUnavailable
 from protocol.wire import MEMORY_PER_SLOT, MOST_SLOTS, SLOTS_LIMIT, PoolConfig
 from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
+from workers.care.resume import Resumer
 from workers.context import Machine
 from workers.fitness.status import Status, lines
 from workers.pool.api import PoolApi
-from workers.resume import Resumer
 from workers.sandbox.spec import EngineResources
 from workers.slots import RESERVED_BYTES, fitting
 

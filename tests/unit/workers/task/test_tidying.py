@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 
 from tests.unit.workers.assignments import WORKER_KEY, task_id
 from tests.unit.workers.upkeep_world import World
-from workers import prune
+from workers.care import prune
+from workers.care.upkeep import TIDY_SECONDS
 from workers.task import own_copy
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
-from workers.upkeep import TIDY_SECONDS
 
 
 def test_files_that_the_journal_does_not_know_are_deleted_at_start(world: World) -> None:

@@ -26,7 +26,7 @@ AGAIN_SECONDS = 60.0
 
 
 class Keeps(Protocol):
-    """The IPFS node, as this module uses it (`config.ipfs.Ipfs`)."""
+    """The IPFS node, as this module uses it (`config.connections.ipfs.Ipfs`)."""
 
     def pin(self, cid: str) -> None:
         """Pin the content `cid`, so that the node keeps it. Raises StorageUnavailable."""

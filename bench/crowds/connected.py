@@ -21,10 +21,10 @@ from pathlib import Path
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
 
+from bench.crowds.workerdrop import AT_ONCE, UNLIMITED
 from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.rig.fresh_wallets import asked_again, offer
 from bench.rig.usage import tree_kilobytes
-from bench.workerdrop import AT_ONCE, UNLIMITED
 from config.celery_apps import connect_machine, machine_app
 from config.topology import worker_queues
 from ops.pool.servers import bring_up, own_process

@@ -25,11 +25,11 @@ from protocol.poco.view import TaskStatus
 from protocol.types import Contract, TaskId
 from workers import control
 from workers.attempt import Attempts, LogThrottle
+from workers.care.resume import Resumer
+from workers.care.reveals import is_at_stake, read_views
 from workers.context import WorkerContext
 from workers.data import dataset_cache
 from workers.data.layout import discard
-from workers.resume import Resumer
-from workers.reveals import is_at_stake, read_views
 from workers.task import own_copy, steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.whole_files import write_whole
 from ops.stack import ports
 from ops.stack.go_modules import GoProgram

@@ -21,7 +21,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from config.limited_network import AnswerTime, LimitedNetwork
+from config.connections.limited_network import AnswerTime, LimitedNetwork
 from protocol.errors import BadSetting
 
 #: A WebSocket begins as an HTTP request, and goes through the same proxy.

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from config.whole_files import write_whole
 from ops.stack import ports, tools
 from ops.stack.clusters import members

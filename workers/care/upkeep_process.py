@@ -32,14 +32,14 @@ from config.values.endpoints import asks_who_announces
 from protocol.errors import BadInput, Unavailable
 from workers import log_file
 from workers.attempt import Attempts
+from workers.care.lane_wakeup import LaneListener, LaneWakeup
+from workers.care.resume import Resumer
+from workers.care.reveals import UnaskedReveals, is_at_stake
+from workers.care.upkeep import Upkeep
 from workers.context import Machine, WorkerContext
 from workers.fitness.checkup import Checkup
-from workers.lane_wakeup import LaneListener, LaneWakeup
 from workers.pool.broker import sign_in_if_refused
-from workers.resume import Resumer
-from workers.reveals import UnaskedReveals, is_at_stake
 from workers.task import steps
-from workers.upkeep import Upkeep
 
 log = structlog.get_logger(__name__)
 

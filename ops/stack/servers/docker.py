@@ -14,8 +14,9 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from ops.stack import docker_leftovers, gvisor, tools
+from ops.stack import gvisor, tools
 from ops.stack.process import Process, Program, find, find_pid
+from ops.stack.servers import docker_leftovers
 from protocol.errors import MissingTool, NotReady
 from workers.sandbox.network.bridge import bridge_name
 from workers.sandbox.network.name_servers import DAEMON_JSON

@@ -12,12 +12,12 @@ from functools import partial
 
 import structlog
 
-from config.ipfs import Ipfs
+from config.connections.ipfs import Ipfs
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.flow import isolate
-from pipeline.flow.keep_results import DAY, keep_results
+from pipeline.flow.cleanup.keep_results import DAY, keep_results
+from pipeline.flow.cleanup.retention import Retention
 from pipeline.flow.money.ledger import WalletLedger
-from pipeline.flow.retention import Retention
 from pipeline.scheduler import Scheduler
 from pipeline.store.machine.workers import Workers
 from protocol.types import Wallet

@@ -21,8 +21,8 @@ import httpx
 from bench.rig.bare import inserts_per_second
 from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
 from bench.rig.figures import percentile
-from config.http_client import http_client
-from config.mongodb import client
+from config.connections.http_client import http_client
+from config.connections.mongodb import client
 from protocol.ethereum.signing import Key
 from protocol.poco.view import TaskStatus
 from protocol.signin import SignIn

@@ -24,7 +24,7 @@ from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.rig.figures import percentile
 from bench.rig.fresh_wallets import PING_SECONDS
 from bench.rig.strangers import Kind, Stranger, funded, made, signed_in_and_working
-from config.mongodb import client
+from config.connections.mongodb import client
 from ops.market.match import Matched
 from pipeline.domain.records import Replicate
 from pipeline.store.task.tasks import Tasks

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from config.http_client import http_client
+from config.connections.http_client import http_client
 from protocol.errors import StorageUnavailable
 
 #: Seconds without progress while adding; kubo hashes and writes some 100 MB a second.

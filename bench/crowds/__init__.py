@@ -1,0 +1,1 @@
+"""Benchmarks with many machines or wallets: honest, idle, hostile, or coming and going."""

@@ -1,0 +1,1 @@
+"""What a machine does beside its tasks: the process `upkeep` and its parts, unasked reveals, pruning. Runs no app."""
