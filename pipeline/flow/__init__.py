@@ -1,4 +1,4 @@
 """Load, decide, save, act: what carries out the decisions of `pipeline.domain`.
 
-Here is what brings a task forward; beside it are folders for the pool's orders, its money, its machines and its audit.
+Here is what brings a task forward; beside it are folders for the pool's orders, money, machines, audit and clean-up.
 """
