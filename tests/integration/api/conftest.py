@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from chain.keystore import load_key
 from config.connections.http_client import http_client
 from config.http_server.server import http_server
 from config.settings import Settings, read_settings, settings
@@ -23,8 +24,10 @@ from ops.stack import ports
 from ops.stack.stack import Stack
 from pipeline.api.admin.access import operator_token
 from pipeline.api.application import create_app, create_operations_app
+from pipeline.api.monitor import Monitor
 from pipeline.api.services import Services
 from pipeline.domain.records import Replicate, TaskRecord
+from pipeline.probes import Probes
 from pipeline.store.client import database
 from protocol.ethereum.signing import Key
 from protocol.signin import SignIn
@@ -144,6 +147,9 @@ def management(settings: Settings) -> httpx.Client:
 def running_api(api_settings: Settings) -> Iterator[Api]:
     clock = Clock()
     services = replace(Services.open(api_settings), clock=clock)
+    # Without a chain the pool would hold once somebody has asked for its health and a minute has passed.
+    probes = Probes.open(api_settings, load_key(api_settings), services.refusals.facts)
+    services = replace(services, monitor=Monitor(probes, lambda: None))
     services.broker.prepare()
     services.store.ensure_indexes()
     services.challenges.ensure_indexes()

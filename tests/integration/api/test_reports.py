@@ -17,6 +17,7 @@ from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.broker.flower import flower_launch
+from pipeline.broker.notify import FREED
 from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import ReplicateState, Reservation, TaskRecord
 from pipeline.store.machine.workers import Workers
@@ -41,10 +42,11 @@ def pipeline_queue(api_settings: Settings) -> Iterator[Any]:
 
 
 def published(channel: Any) -> list[tuple[str, str]]:
-    """(task name, arguments) of every wake-up in the queue."""
+    """(task name, arguments, or FREED if the message says that) of every wake-up in the queue."""
     found = []
     while (message := channel.basic_get(PIPELINE_QUEUE, no_ack=True)) is not None:
-        found.append((str(message.headers["task"]), str(message.headers["argsrepr"])))
+        told = message.headers
+        found.append((str(told["task"]), FREED if told.get(FREED) else str(told["argsrepr"])))
     return found
 
 
@@ -61,7 +63,7 @@ def test_an_accepted_report_is_stored_and_wakes_the_pipeline(
     assert task is not None
     assert task.replicates[0].state is ReplicateState.COMPUTED
     assert api.services.notifier.flush(ample(5.0))
-    assert published(pipeline_queue) == [("pipeline.assign", "(True,)")], "nothing else is to be decided"
+    assert published(pipeline_queue) == [("pipeline.assign", FREED)], "nothing else is to be decided"
 
 
 def test_a_result_that_may_change_more_than_a_slot_has_its_task_decided_upon(

@@ -156,7 +156,7 @@ def test_without_json_the_command_says_in_words_what_is_odd_and_how_to_mend_it(s
     assert (len(dry["missing"]), len(dry["extra"]), len(dry["missing_deals"])) == (1, 1, 1)
     assert "Nothing was changed." in scene.sluice("replay", "--from", "0", "--dry-run", as_json=False)
     assert "Mended." in scene.sluice("replay", "--from", "0", as_json=False)
-    assert "1 deal (1 to be ingested), 4 logs" in scene.sluice("status", as_json=False)
+    assert "1 deal (1 to be ingested), 4 rows of events" in scene.sluice("status", as_json=False)
 
 
 def test_status_tells_how_far_the_watcher_is_and_a_reorg_since(scene: Scene) -> None:
