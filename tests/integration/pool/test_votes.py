@@ -14,6 +14,7 @@ from ops.demo.run import LIAR
 from ops.market import results
 from ops.pool.on_chain import PRICE
 from protocol.poco.view import TaskStatus
+from protocol.poco.weights import weight
 from protocol.types import Wallet
 from tests.integration.pool.conftest import HONEST, banned, buy, ended, machine_of, set_banned, view
 from tests.waiting import ample, wait_until
@@ -44,9 +45,12 @@ def idlers(shared_pool: BenchPool) -> Iterator[list[FreshWallet]]:
 def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_pool: BenchPool, liar: Wallet) -> None:
     (before,) = shared_pool.hub.accounts([liar])
     # A newcomer is asked when those with votes to their name do not suffice: all but one are away for a moment.
-    away = [wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[1:HONEST]]
+    here, *away = [wallet.key.wallet for wallet in shared_pool.pool.on_chain.workers[:HONEST]]
+    (score,) = shared_pool.hub.scores([here])
+    # However often this machine was right in tests before: its vote alone must not decide.
+    trust = max(3, weight(score) + 1)
     with banned(shared_pool, away):
-        (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), 3, "the truth")])
+        (deal,) = buy(shared_pool, [(shared_pool.pool.on_chain.offer(price=PRICE), trust, "the truth")])
         (task,) = deal.tasks
         wait_until(lambda: view(shared_pool, task).contribution(liar) is not None, 30, what="the liar to vote")
     seen = shared_pool.wait([deal])[task]
@@ -56,7 +60,8 @@ def test_a_liar_loses_its_stake_and_the_task_is_completed_with_the_truth(shared_
     assert seen.status is TaskStatus.COMPLETED
     assert lie is not None
     assert lie.result_hash != final.consensus
-    assert len(final.revealed) == HONEST
+    assert {vote.worker for vote in final.revealed} <= {here, *away}
+    assert len(final.revealed) > 1
     assert b"args: the truth" in results.fetch(shared_pool.servers.ipfs_gateway, seen.results).files["result.txt"]
     (after,) = shared_pool.hub.accounts([liar])
     assert (after.stake, after.locked) == (before.stake - PRICE * STAKE_PERCENT // 100, 0)
