@@ -14,8 +14,8 @@ from pipeline.store.documents import Row
 from pipeline.store.hold import POOL, Begins, begins_from, begins_stages, of_pool
 from pipeline.store.machine.documents import WORKERS
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.task.tasks import COLLECTION as TASKS
-from pipeline.store.task.tasks import MOST_URGENT_FIRST, waiting
+from pipeline.store.task.waiting import COLLECTION as TASKS
+from pipeline.store.task.waiting import MOST_URGENT_FIRST, waiting
 
 #: What a worker must be to get tasks, as far as its row tells: what the index is about, and what else.
 READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}

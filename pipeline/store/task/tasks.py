@@ -21,7 +21,7 @@ from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store.documents import Row
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.task import due, reports
+from pipeline.store.task import due, reports, waiting
 from pipeline.store.task.changes import changed_fields, updates
 from pipeline.store.task.documents import TASKS, replicate_document, to_document
 from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
@@ -33,35 +33,14 @@ log = structlog.get_logger(__name__)
 DUPLICATE_KEY = 11000
 #: Field that names the `save` that last changed a task.
 _SAVE_MARK = "saved_by"
-#: What a task is that a worker was given, and the index of those that want more workers: they may be few behind many.
-_BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
-_BEGUN_TURN = "begun_turn"
-#: The collection's name.
-COLLECTION = "tasks"
-#: The order in which tasks are given out.
-MOST_URGENT_FIRST = {"contribution_deadline": ASCENDING}
 
 INDEXES = [
     # No two tasks have both alike: a task's id is their hash. Tasks are sharded by it, and then nothing else is unique.
     IndexModel([("deal", ASCENDING), ("index", ASCENDING)], name="of_deal"),
-    IndexModel(
-        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
-        name="waiting_turn",
-        partialFilterExpression={"wants": {"$gt": 0}},
-    ),
-    IndexModel(
-        [("contribution_deadline", ASCENDING), ("not_before", ASCENDING)],
-        name=_BEGUN_TURN,
-        partialFilterExpression={"wants": {"$gt": 0}, **_BEGUN},
-    ),
+    *waiting.INDEXES,
     *due.INDEXES,
     IndexModel([("replicates.wallet", ASCENDING)], name="by_worker", partialFilterExpression={"open": True}),
 ]
-
-
-def waiting(now: float) -> dict[str, Any]:
-    """The query for tasks that want replicates, still take votes and were not passed over lately (Unix seconds)."""
-    return {"wants": {"$gt": 0}, "contribution_deadline": {"$gt": now}, "not_before": {"$lte": now}}
 
 
 class Verdicts(NamedTuple):
@@ -90,7 +69,7 @@ class Tasks:
     """Queries on `tasks`."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
-        self._rows: Collection[dict[str, Any]] = db[COLLECTION]
+        self._rows: Collection[dict[str, Any]] = db[waiting.COLLECTION]
         #: The same collection, read as the majority of members has it: no change of primary undoes that.
         self._lasting = self._rows.with_options(read_concern=ReadConcern("majority"))
         self.reader = Reader(
@@ -133,9 +112,9 @@ class Tasks:
 
         `begun`: only those that a worker was given before.
         """
-        query = waiting(now)
-        rows = self._rows.find(query | _BEGUN).hint(_BEGUN_TURN) if begun else self._rows.find(query)
-        return self.reader.each(rows.sort(MOST_URGENT_FIRST).limit(limit))
+        query = waiting.waiting(now)
+        rows = self._rows.find(query | waiting.BEGUN).hint(waiting.BEGUN_TURN) if begun else self._rows.find(query)
+        return self.reader.each(rows.sort(waiting.MOST_URGENT_FIRST).limit(limit))
 
     def read(self, rows: Iterable[Row]) -> list[TaskRecord]:
         """The tasks of rows of this collection that came with others (`Rounds.begin`)."""

@@ -120,11 +120,12 @@ class Engine:
         with engine_errors(self.host):
             return read_moment(self._api.info().get("SystemTime"))
 
-    @property
+    @cached_property
     def platform(self) -> tuple[str, str]:
         """System and processor that the engine runs on, by Go's names. Raises EngineUnavailable."""
         with engine_errors(self.host):
-            return self._platform
+            version = self._api.version()
+        return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     @cached_property
     def data_folder(self) -> Path | None:
@@ -133,12 +134,6 @@ class Engine:
             return None
         folder = Path(str(self.info().get("DockerRootDir") or "/nonexistent"))
         return folder if folder.is_dir() else None
-
-    @cached_property
-    def _platform(self) -> tuple[str, str]:
-        """System and processor that the engine runs on, by Go's names; only inside `engine_errors`."""
-        version = self._api.version()
-        return str(version.get("Os") or ""), str(version.get("Arch") or "")
 
     def require_fit(self, image: str) -> None:
         """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it should not run it (`image_words`).
@@ -154,7 +149,7 @@ class Engine:
                 raise NoSuchImage(why=image) from error
             except docker.errors.APIError as error:
                 raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
-            why = why_unfit(found, self._platform)
+            why = why_unfit(found, self.platform)
             if why is not None:
                 raise ContainerRefused(why=why)
         self._fitting[image] = empty_labels(found)
