@@ -21,6 +21,7 @@ from chain.contracts.hub import Hub
 from chain.keystore import load_key
 from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
+from config.connections.mongodb import while_indexing
 from config.settings import Settings
 from ops.backup.contents import Pool
 from ops.in_flight import LOOK_SECONDS, account_nonces, wait_for_mined
@@ -96,7 +97,8 @@ def adopt(settings: Settings, found: Adoption) -> BlockNumber:
         db = database(settings)
         store = Store.of(db)
         store.ensure_indexes()
-        MongoStore(db).ensure_indexes()
+        with while_indexing():
+            MongoStore(db).ensure_indexes()
         store.chain.begin_behind(before)
     return BlockNumber(before.number + 1)
 

@@ -17,6 +17,7 @@ from chain.lane.run import Lane
 from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.celery_apps import core_app, pool_app
+from config.connections.mongodb import while_indexing
 from config.settings import Settings
 from pipeline.broker import segments
 from pipeline.broker.link import BrokerLink
@@ -104,7 +105,8 @@ class Scheduler:
     def ensure_indexes(self) -> None:
         """Create every index that is missing, the lane's too; cheap when all exist."""
         self.store.ensure_indexes()
-        self.lane_store.ensure_indexes()
+        with while_indexing():
+            self.lane_store.ensure_indexes()
 
     def deals(self, deal_ids: set[DealId]) -> dict[DealId, DealRecord]:
         """These deals, from memory or from the store; unknown ones are left out."""

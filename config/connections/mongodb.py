@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
-from pymongo import MongoClient, WriteConcern
+from pymongo import MongoClient, WriteConcern, timeout
 from pymongo.database import Database
 from pymongo.errors import ConfigurationError
 
@@ -16,6 +17,11 @@ from protocol.errors import BadSetting
 SERVER_SELECTION_SECONDS = 10.0
 #: Seconds for one operation, so that a frozen server is noticed.
 OPERATION_SECONDS = 20.0
+#: Seconds for what needs a collection or a database to itself (drop, rename): it waits for every transaction there, and
+#: MongoDB gives one that a killed process left up to a minute by default (transactionLifetimeLimitSeconds).
+EXCLUSIVE_SECONDS = 90.0
+#: Seconds for building indexes at start: two million rows take a minute.
+INDEX_SECONDS = 3600.0
 #: Seconds between two looks at each member, and for its answer or a new connection: a member that is cut off is given
 #: up after both together, and what waits for it is asked of the new primary. pymongo's own are 10 and 20.
 LOOK_SECONDS, CONNECT_SECONDS = 4.0, 5.0
@@ -57,6 +63,24 @@ def close() -> None:
     """Close this process's connections; the next use connects again."""
     for one in (_clients.forget() or {}).values():
         one.close()
+
+
+def exclusively() -> AbstractContextManager[None]:
+    """Within this, an operation has EXCLUSIVE_SECONDS instead of OPERATION_SECONDS: for what needs a collection or a
+    database to itself.
+    """
+    return timeout(EXCLUSIVE_SECONDS)
+
+
+def while_indexing() -> AbstractContextManager[None]:
+    """Within this, an operation has INDEX_SECONDS: an index on a large collection takes longer than anything else."""
+    return timeout(INDEX_SECONDS)
+
+
+def drop_database(uri: str, name: str) -> None:
+    """Drop a database, also if a killed process left a transaction there. Raises BadSetting, PyMongoError."""
+    with exclusively():
+        client(uri).drop_database(name)
 
 
 def durable_database(settings: Settings, name: str) -> Database[dict[str, Any]]:

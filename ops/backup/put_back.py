@@ -20,6 +20,7 @@ from pathlib import Path
 from chain.contracts.hub import Hub
 from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
+from config.connections.mongodb import while_indexing
 from config.settings import Settings
 from config.whole_files import write_whole
 from ops.archive import Archive, Member, open_archive
@@ -87,7 +88,8 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
             with keys_in_place({place: b"".join(archive.pieces(member)) for member, place in places.items()}):
                 given_up = _replace(archive, copies, collections, hold=held)
                 Store.of(db).ensure_indexes()
-                MongoStore(db).ensure_indexes()
+                with while_indexing():
+                    MongoStore(db).ensure_indexes()
     return Restored(
         path=str(path),
         made_at=archive.about["made_at"],

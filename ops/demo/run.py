@@ -24,7 +24,7 @@ from rich.console import Console
 from chain.contracts import calls
 from chain.rpc.client import Rpc
 from config.connections.http_client import http_client
-from config.connections.mongodb import client
+from config.connections.mongodb import drop_database
 from config.settings import Settings
 from config.values.sms_settings import sms_settings
 from config.values.stack_settings import StackSettings
@@ -147,7 +147,7 @@ def _prepare_pool(settings: Settings, chain: Chain, hosts: Servers, confidential
     if confidential is not None:
         with closing(Engine(hosts.docker_host)) as engine:
             enclave_images.load(engine)
-        client(hosts.mongodb_uri).drop_database(SMS_DATABASE)
+        drop_database(hosts.mongodb_uri, SMS_DATABASE)
         datasets.append(confidential.dataset)
         env["SLUICE_ENCLAVE_SMS_URL"] = confidential.service
     return site.prepare(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.rpc.client import Rpc
-from config.connections.mongodb import client
+from config.connections.mongodb import drop_database
 from config.settings import read_settings
 from ops.market.contracts import NewDataset
 from ops.poco.deploy import PocoAddresses
@@ -129,7 +129,7 @@ def clear(servers: Servers, names: Names) -> None:
     """Remove a pool's virtual hosts and database from the shared servers."""
     with _open_admin(servers, names) as admin:
         admin.remove_vhosts()
-    client(servers.mongodb_uri).drop_database(names.database)
+    drop_database(servers.mongodb_uri, names.database)
 
 
 @contextmanager

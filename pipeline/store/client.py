@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pymongo import timeout
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
 
-from config.connections.mongodb import durable_database
+from config.connections.mongodb import durable_database, while_indexing
 from config.settings import Settings
 from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore
@@ -37,9 +36,6 @@ from pipeline.store.task.outputs import Outputs
 from pipeline.store.task.tasks import Tasks
 from pipeline.store.task.uploads import Uploads
 from protocol.errors import NotPossible, Unavailable
-
-#: Seconds for building indexes at start: two million rows take a minute.
-INDEX_SECONDS = 3600.0
 
 
 def database(settings: Settings) -> Database[dict[str, Any]]:
@@ -122,8 +118,7 @@ class Store:
         cut_off = Copies(self._db).cut_off()
         if cut_off:
             raise NotPossible(what=cut_off)
-        # An index on a large collection takes longer than any other operation may.
-        with timeout(INDEX_SECONDS):
+        with while_indexing():
             for part in (self.deals, self.tasks, self.workers, self.census, self.chain, self.outputs):
                 part.ensure_indexes()
             self.quarantine.ensure_indexes()

@@ -23,6 +23,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
+from config.connections.mongodb import exclusively
 from pipeline.store.migrations import VERSION
 from protocol.errors import SluiceError, Unavailable
 
@@ -94,7 +95,8 @@ class Copies:
     def stage(self, name: str, documents: Iterable[bytes]) -> int:
         """Store documents in the collection's stage, which is emptied first; returns their number."""
         target = self._db.get_collection(STAGE + name, codec_options=_RAW)
-        target.drop()
+        with exclusively():
+            target.drop()
         batch: list[RawBSONDocument] = []
         size = count = 0
         for document in documents:
@@ -119,16 +121,19 @@ class Copies:
         staged = self._staged()
         kept = {name.removeprefix(STAGE) for name in staged}
         for name in set(self._names()) - kept:
-            self._db[name].drop()
+            with exclusively():
+                self._db[name].drop()
         # The cursors last: they say how far everything else is.
         for name in sorted(staged, key=lambda name: (name == f"{STAGE}cursors", name)):
-            self._db[name].rename(name.removeprefix(STAGE), dropTarget=True)
+            with exclusively():
+                self._db[name].rename(name.removeprefix(STAGE), dropTarget=True)
         self._db[_MARK].drop()
 
     def forget_stage(self) -> None:
         """Drop what an earlier attempt staged. That it was cut off in the middle stays known until all is in place."""
         for name in self._staged():
-            self._db[name].drop()
+            with exclusively():
+                self._db[name].drop()
 
     def cut_off(self) -> str:
         """What an unfinished restore has left and the way out, one sentence; empty if there is none."""

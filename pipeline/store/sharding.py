@@ -18,6 +18,7 @@ from typing import Any
 from pymongo import HASHED, IndexModel
 from pymongo.database import Database
 
+from config.connections.mongodb import exclusively, while_indexing
 from pipeline.store.migrations import drop_unique_index
 from protocol.errors import NotPossible
 
@@ -71,8 +72,10 @@ def shard(db: Database[dict[str, Any]]) -> list[Sharding]:
     drop_unique_index(db)
     for each in missing:
         # One that is not empty is sharded only where its key has an index.
-        db[each.collection].create_indexes([IndexModel(list(each.key.items()), name="shard_key")])
-        db.client.admin.command("shardCollection", f"{db.name}.{each.collection}", key=dict(each.key))
+        with while_indexing():
+            db[each.collection].create_indexes([IndexModel(list(each.key.items()), name="shard_key")])
+        with exclusively():
+            db.client.admin.command("shardCollection", f"{db.name}.{each.collection}", key=dict(each.key))
     return missing
 
 

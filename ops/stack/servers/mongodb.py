@@ -43,6 +43,9 @@ _LOOK_SECONDS = 0.1
 #: One thread that keeps the cache in its bounds instead of four, which wake all the time: an idle server that has had
 #: many databases took 8 % of a core with four, 4 % with one.
 EVICTION = "eviction=(threads_min=1,threads_max=1)"
+#: Seconds that a transaction may stay open. All of Sluice's are over in milliseconds, and what a killed process left
+#: holds up the next one: less than an operation may take, so that none fails for it.
+TRANSACTION_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def program(member: Member, port: int) -> Program:
         *("--wiredTigerCacheSizeGB", CACHE_GB, "--oplogSize", OPLOG_MB, "--nounixsocket"),
         *("--wiredTigerEngineConfigString", EVICTION),
         *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+        *("--setParameter", f"transactionLifetimeLimitSeconds={TRANSACTION_SECONDS}"),
     ]
     return Program("MongoDB", member.command(command), member.folder)
 

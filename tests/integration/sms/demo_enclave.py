@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from rich.console import Console
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
-from config.connections.mongodb import client
+from config.connections.mongodb import drop_database
 from ops.demo import plan, run
 from ops.demo.confidential import DEVELOPERS, REQUESTERS, ROWS, Confidential
 from ops.demo.screen import Progress
@@ -69,7 +69,7 @@ def shared_pool(hosts: Servers, confidential: Confidential) -> Iterator[BenchPoo
         pool.start_machines([WorkerMachine("worker-1", pool.on_chain.workers[0], env={"SLUICE_ENCLAVE": "simulated"})])
         pool.await_secret_service()
         yield prepared
-        client(hosts.mongodb_uri).drop_database(f"test_sms_{port}")
+        drop_database(hosts.mongodb_uri, f"test_sms_{port}")
 
 
 def test_the_demos_confidential_deal_proves_its_secrets_to_the_requester_and_to_nobody_else(
@@ -101,7 +101,7 @@ def test_the_page_on_confidential_tasks_does_as_printed_what_it_says(
     try:
         printed = said_as_printed(shared_pool, folder, second, CONFIDENTIAL, own)
     finally:
-        client(shared_pool.servers.mongodb_uri).drop_database(own["SLUICE_SMS_DATABASE"])
+        drop_database(shared_pool.servers.mongodb_uri, own["SLUICE_SMS_DATABASE"])
     # With the SDK 9, and with the SDK 8.24.
     assert printed.count("TASK_COMPLETED") == 2
     assert f"args: hello\ntask index: 0 of 1\n{PROOF}" in printed

@@ -245,7 +245,7 @@ def test_a_home_folder_may_hold_spaces_and_colons(context: WorkerContext, tmp_pa
 def test_an_image_for_another_processor_is_declined(
     context: WorkerContext, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "_platform", ("linux", "riscv64"))
+    monkeypatch.setattr(Engine, "platform", ("linux", "riscv64"))
     assert done(context, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
 

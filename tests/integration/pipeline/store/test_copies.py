@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import bson
@@ -16,6 +18,8 @@ from pymongo.database import Database
 from chain.lane.model.intent import UNTIL, Intent, IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from chain.lane.transfer import Transfer
+from config.connections import mongodb
+from config.processes.per_process import PerProcess
 from config.settings import read_settings
 from ops.stack.stack import Stack
 from pipeline.domain.condition.facts import DatabaseFacts, NoAnswer
@@ -28,6 +32,7 @@ from pipeline.store.money.transfer_wish import TransferWish, TransferWishes
 from pipeline.store.orders import Orders
 from protocol.errors import NotPossible
 from protocol.types import Contract, NRlc, Wallet, Wei
+from tests.waiting import ample, until
 
 LANE = LaneId(31337, Wallet("0x" + "ab" * 20))
 
@@ -86,6 +91,37 @@ def test_a_copy_takes_the_place_of_everything_and_what_is_half_done_changes_noth
     assert "outputs" not in db.list_collection_names()
     db.drop_collection("tasks")
     Store.of(db).ensure_indexes()
+
+
+@pytest.mark.parametrize("what", ["a restore", "dropping it"])
+def test_a_transaction_that_a_killed_process_left_in_the_database_is_waited_for(
+    db: Database[dict[str, Any]],
+    stack: Stack,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    what: str,
+) -> None:
+    """Longer than any other operation may take: MongoDB ends it only after its own time."""
+    monkeypatch.setattr(mongodb, "_clients", PerProcess(dict))
+    monkeypatch.setattr(mongodb, "OPERATION_SECONDS", 1.0)
+    request.addfinalizer(mongodb.close)
+    uri = stack.settings["SLUICE_MONGODB_URI"]
+    copies = Copies(mongodb.client(uri)[database])
+    db["tasks"].insert_one({"_id": "old"})
+    copies.stage("tasks", [bson.encode({"_id": "new"})])
+    works = copies.put_in_place if what == "a restore" else partial(mongodb.drop_database, uri, database)
+    with db.client.start_session() as left:
+        left.start_transaction()
+        db["tasks"].insert_one({"_id": "half"}, session=left)
+        with ThreadPoolExecutor(1) as beside:
+            done = beside.submit(works)
+            longer = {"waitingForLock": True, "microsecs_running": {"$gte": 1_500_000}, "ns": {"$regex": database}}
+            pipeline: list[dict[str, Any]] = [{"$currentOp": {"allUsers": True}}, {"$match": longer}]
+            until("the lock to be waited for", lambda: list(db.client.admin.aggregate(pipeline)) or done.done(), 10)
+            left.abort_transaction()
+            done.result(ample(10))
+    assert list(db["tasks"].find()) == ([{"_id": "new"}] if what == "a restore" else [])
 
 
 @pytest.mark.parametrize("state", [IntentState.QUEUED, IntentState.SENT, IntentState.FINAL])

@@ -12,7 +12,7 @@ from beat.watch import LOOKBACK
 from chain.lane.model.intent import LaneId
 from chain.lane.model.nonce import NonceState
 from chain.lane.store.mongo import MongoStore
-from config.connections.mongodb import client
+from config.connections.mongodb import drop_database
 from config.settings import settings
 from ops import cli
 from ops.poco.sender import TxRequest
@@ -67,7 +67,7 @@ def votes(pool: Pool, deal: Any) -> int:
 def lose_the_database(pool: Pool) -> None:
     for name in PROCESSES:
         pool.kill(name)
-    client(pool.settings.mongodb_uri.get_secret_value()).drop_database(pool.settings.mongodb_database)
+    drop_database(pool.settings.mongodb_uri.get_secret_value(), pool.settings.mongodb_database)
 
 
 def test_a_pool_without_its_database_finishes_tasks_at_every_step_and_late_votes_of_unknown_workers_count(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,9 +61,43 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnServers]:
     servers.stop()
 
 
+#: On the session: a test has failed, so that nothing is known of the pool that it used.
+_SPOILT = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.session.stash[_SPOILT] = True
+    return report
+
+
+class PoolUntilSpoilt:
+    """A pool of two machines with two slots each, for all tests until one fails; then another."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._opened = ExitStack()
+        self._pool: BenchPool | None = None
+
+    def get(self, *, spoilt: bool) -> BenchPool:
+        if spoilt:
+            self.close()
+        if self._pool is None:
+            env = {"SLUICE_PING_SECONDS": "2"}
+            opening = open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, env=env, servers=self._servers)
+            self._pool = self._opened.enter_context(opening)
+            self._pool.timeout = ample(WAIT_SECONDS)
+        return self._pool
+
+    def close(self) -> None:
+        self._pool = None
+        self._opened.close()
+
+
 @pytest.fixture(scope="package")
-def bench_pool(shared_servers: Servers, own: OwnServers) -> Iterator[BenchPool]:
-    """A pool of two machines with two slots each."""
+def pool_until_spoilt(shared_servers: Servers, own: OwnServers) -> Iterator[PoolUntilSpoilt]:
     servers = replace(
         shared_servers,
         mongodb_uri=own.mongodb.uri,
@@ -71,10 +106,17 @@ def bench_pool(shared_servers: Servers, own: OwnServers) -> Iterator[BenchPool]:
         amqp_public={},
         rabbitmq_api=own.rabbitmq.api_url,
     )
-    env = {"SLUICE_PING_SECONDS": "2"}
-    with open_bench_pool(block_time=BLOCK_TIME, workers=2, slots=2, env=env, servers=servers) as bench_pool:
-        bench_pool.timeout = ample(WAIT_SECONDS)
-        yield bench_pool
+    with closing(PoolUntilSpoilt(servers)) as pool:
+        yield pool
+
+
+@pytest.fixture
+def bench_pool(pool_until_spoilt: PoolUntilSpoilt, request: pytest.FixtureRequest) -> BenchPool:
+    """A pool of two machines with two slots each, in which every test before has passed."""
+    stash = request.session.stash
+    spoilt = stash.get(_SPOILT, False)
+    stash[_SPOILT] = False
+    return pool_until_spoilt.get(spoilt=spoilt)
 
 
 def completes_a_bag(bench_pool: BenchPool, own: OwnServers, name: str, *, trust: int) -> None:
