@@ -148,24 +148,31 @@ class MongoStore:
         """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
         unexpired lease.
         """
+        expired: Document = {"_id": _lease_key(lane), "$expr": {"$lte": ["$until", "$$NOW"]}}
+        taken = self._take(expired, holder, seconds)
+        if taken is None and (left := self._left_lease(lane, expired)) is not None:
+            taken = self._take(left, holder, seconds)
+        return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
+
+    def _take(self, free: Document, holder: str, seconds: float) -> Document | None:
+        """The lease document after `holder` took the lease, if it was as `free` says; else None."""
+        change = {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _expiry(seconds)}
+        return self._cursors.find_one_and_update(free, [{"$set": change}], return_document=True)
+
+    def _left_lease(self, lane: LaneId, expired: Document) -> Document | None:
+        """What a lease that is not to be had as `expired` must be to be taken all the same: one that nobody ever had,
+        or one whose holder is dead. None: a living process holds it.
+        """
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})
-        if held is None:
-            try:
-                self._cursors.insert_one({"_id": key, "holder": "", "fence": 0, "until": _LONG_AGO, "halted": None})
-            except DuplicateKeyError:
-                # Another process inserted the document concurrently and is about to take the lease.
-                return None
-            held = {"holder": "", "fence": 0}
-        free: list[Document] = [{"$expr": {"$lte": ["$until", "$$NOW"]}}]
-        if holder_is_dead(held["holder"]):
-            free.append({"holder": held["holder"]})
-        taken = self._cursors.find_one_and_update(
-            {"_id": key, "fence": held["fence"], "$or": free},
-            [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _expiry(seconds)}}],
-            return_document=True,
-        )
-        return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
+        if held is not None:
+            return {"_id": key, "fence": held["fence"]} if holder_is_dead(held["holder"]) else None
+        try:
+            self._cursors.insert_one({"_id": key, "holder": "", "fence": 0, "until": _LONG_AGO, "halted": None})
+        except DuplicateKeyError:
+            # Another process inserted the document concurrently and is about to take the lease.
+            return None
+        return expired
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Extend the lease to `seconds` from now. Raises LeaseLost."""
