@@ -147,12 +147,15 @@ class Watcher:
         self._highest: BlockRef | None = None
 
     def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
-        """Bring the store up to `head`, in steps; yields each step once it is stored. Called at each new head.
+        """Bring the store up to `head`, in steps; yields each step once it is stored. Raises as `catch_up_from`."""
+        yield from self.catch_up_from(self._store.cursor(), head)
+
+    def catch_up_from(self, cursor: BlockRef | None, head: BlockNumber) -> Iterator[Caught]:
+        """As `catch_up`, for a caller that has just read the store's cursor. Called at each new head.
 
         Ends early, to go on at the next call, if the chain changes while it is being read. Raises RpcUnavailable or
         RpcError when the node fails (call again later), WrongChain when this is not the chain the store knows.
         """
-        cursor = self._store.cursor()
         if not self._tidy:
             yield from self._take_back_unfinished(cursor)
         above: Sequence[Header] = ()

@@ -55,6 +55,7 @@ from protocol.types import BlockNumber, Nonce, Wei
 
 #: Before the lane in the `_id` of its lease.
 LEASES = "lane:"
+_INTENTS = "intents"
 _DUPLICATE_KEY = 11000
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _DURABLE = WriteConcern(w="majority", j=True)
@@ -68,7 +69,7 @@ class MongoStore:
     """`LaneStore` in a database; call `ensure_indexes` once per start."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._intents: Collection[Document] = database.get_collection("intents", write_concern=_DURABLE)
+        self._intents: Collection[Document] = database.get_collection(_INTENTS, write_concern=_DURABLE)
         self._nonces: Collection[Document] = database.get_collection("nonces", write_concern=_DURABLE)
         self._cursors: Collection[Document] = database.get_collection("cursors", write_concern=_DURABLE)
         self._sums: dict[LaneId, DaySum] = {}
@@ -292,6 +293,13 @@ class MongoStore:
             matched += collection.bulk_write(updates[start : start + _BULK], ordered=True).matched_count
         if matched != expected:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
+
+
+def one_pending(lane: LaneId) -> Document:
+    """A `$unionWith` that adds one row to those of another query, if an intent of the lane is to be sent or mined."""
+    pending = {"$in": [IntentState.QUEUED.value, IntentState.SENT.value]}
+    stages = [{"$match": {"lane": str(lane), "state": pending}}, {"$limit": 1}, {"$project": {"_id": 1}}]
+    return {"$unionWith": {"coll": _INTENTS, "pipeline": stages}}
 
 
 class _LaneFees:
