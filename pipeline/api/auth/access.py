@@ -13,8 +13,10 @@ from protocol.errors import NotSignedIn, Refused
 from protocol.types import Wallet
 
 
-def _services(request: Request) -> Services:
-    """What is behind the routes of this application, as a dependency of routes."""
+async def _services(request: Request) -> Services:
+    """What is behind the routes of this application, as a dependency of routes. Asynchronous, so that no request goes
+    to another thread for it.
+    """
     services = request.app.state.services
     assert isinstance(services, Services)
     return services

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -23,14 +24,15 @@ from tests.unit.chain.following import (
 )
 
 
+@dataclass(slots=True)
 class AskedStore(MemoryWatchStore):
     """Keeps which tasks it was asked for."""
 
-    asked: list[TaskId]
+    asked: list[TaskId] = field(default_factory=list)
 
     def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
         self.asked += task_ids
-        return super().known(task_ids)
+        return MemoryWatchStore.known(self, task_ids)
 
 
 def verdict(number: int) -> events.AccurateContribution:
@@ -96,7 +98,6 @@ def test_a_task_that_a_reorg_gives_to_another_pool_is_no_longer_ours(chain: Fake
 
 def test_of_a_task_that_this_process_saw_initialized_the_store_is_not_asked(chain: FakeChain) -> None:
     store = AskedStore()
-    store.asked = []
     watching = watcher(chain, store)
     for happened in (initialized(1), vote(1), verdict(1)):
         chain.mine(happened)
@@ -107,7 +108,6 @@ def test_of_a_task_that_this_process_saw_initialized_the_store_is_not_asked(chai
 
 def test_what_is_remembered_of_tasks_ends_where_another_process_took_blocks_back(chain: FakeChain) -> None:
     store = AskedStore()
-    store.asked = []
     watching, other = watcher(chain, store), watcher(chain, store)
     chain.mine(empty=5)
     catch_up(other, chain)
@@ -126,7 +126,6 @@ def test_what_is_remembered_of_tasks_ends_where_another_process_took_blocks_back
 def test_more_tasks_than_are_remembered_are_asked_for(chain: FakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_filter, "MOST_KEPT", 1)
     store = AskedStore()
-    store.asked = []
     watching = watcher(chain, store)
     for happened in ((initialized(1), initialized(2)), (vote(1), vote(2))):
         chain.mine(*happened)
