@@ -283,8 +283,7 @@ def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool 
             store, cut_off = Store.of(db), Copies(db).cut_off()
             if write and not cut_off:
                 store.hold.try_write()
-            cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
-            audited = store.audits.last()
+            cursor, (swept_at, swept_by), audited = store.chain.cursor(), store.sweeps.last(), store.audits.last()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:

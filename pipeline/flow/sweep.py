@@ -80,8 +80,10 @@ def reread_quarantined(scheduler: Scheduler) -> None:
 def take_up_deals(scheduler: Scheduler) -> None:
     """Publish the ingest of deals that are not stored yet, and the next piece of large ones."""
     store = scheduler.store
-    scheduler.notifier.send_ingest(store.deals.deals_to_ingest(DEALS, scheduler.clock()))
-    if store.tasks.any_received() or store.deals.any_waiting():
+    waiting = store.deals.any_waiting()
+    if waiting:
+        scheduler.notifier.send_ingest(store.deals.deals_to_ingest(DEALS, scheduler.clock()))
+    if waiting or store.tasks.any_received():
         scheduler.notifier.send_bulk()
 
 
