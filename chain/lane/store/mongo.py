@@ -200,9 +200,10 @@ class MongoStore:
         """Why the lane is halted; None if it is not."""
         return self._get_note(lane, "halted")
 
-    def last_holder(self, lane: LaneId) -> str:
-        """Who held the lane's lease last; empty for none."""
-        return self._get_note(lane, "holder") or ""
+    def notes(self, lane: LaneId) -> tuple[str | None, str | None, str]:
+        """What `halted` and `waiting` say, and who held the lane's lease last, empty for none: in one query."""
+        found = self._cursors.find_one({"_id": _lease_key(lane)}) or {}
+        return found.get("halted"), found.get("waiting"), found.get("holder") or ""
 
     def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
