@@ -32,7 +32,7 @@ class Balanced(BaseAdapter):
         response = requests.Response()
         response.status_code, response.request, response.url = 200, request, str(request.url)
         response.headers.update(dict(headers))
-        original: Any = SimpleNamespace(msg=headers)
+        original: Any = SimpleNamespace(msg=headers, isclosed=lambda: False)
         response.raw = HTTPResponse(io.BytesIO(body), preload_content=False, original_response=original)
         return response
 
