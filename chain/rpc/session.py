@@ -83,5 +83,5 @@ class NodeSession(requests.Session):
             asked, stream=True, timeout=self._timeout, verify=True, proxies=self.proxies
         )
         if "set-cookie" in response.headers:
-            extract_cookies_to_jar(self.cookies, asked, response.raw)
+            extract_cookies_to_jar(self.cookies, asked, response.raw)  # type: ignore[no-untyped-call]  # not typed upstream
         return response
