@@ -117,7 +117,8 @@ def _client_header(number: int) -> dict[str, str]:
 def _measure(
     what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int], bare: float
 ) -> dict[str, Any]:
-    """Call `act` for each item, AT_ONCE of them at a time; figures with statuses (0: no answer, and why), rate and memory.
+    """Call `act` for each item, AT_ONCE of them at a time; figures with statuses (0: no answer; why is told
+    too), rate and memory.
 
     `bare`: durable inserts a second of the pool's database.
     """
