@@ -21,7 +21,6 @@ import structlog
 from pymongo.errors import PyMongoError
 
 from chain.contracts.ens_names import with_addresses
-from chain.lane.model.intent import IntentState
 from chain.lane.model.policy import LanePolicy
 from chain.rpc.announced import Announced
 from chain.rpc.heads import heads
@@ -80,23 +79,21 @@ def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber
     pending = PendingNotifications(scheduler)
     for turn, number in enumerate(numbers):
         try:
-            for caught in watcher.catch_up(number):
+            cursor, lane_is_due = scheduler.store.chain.at_head(scheduler.lane.id)
+            for caught in watcher.catch_up_from(cursor, number):
                 pending.add(caught)
                 pending.publish()
             pending.publish()
-            if pending.lane or _lane_is_due(scheduler, turn):
+            if lane_is_due or pending.lane or _lane_settles(scheduler, turn):
                 scheduler.notifier.send_lane()
                 pending.lane = False
         except TRANSIENT_ERRORS as error:
             log.warning("Cannot follow now, trying again.", action="watch_again", block=number, why=str(error))
 
 
-def _lane_is_due(scheduler: Scheduler, turn: int) -> bool:
-    """Whether the lane should run at this head: at each one while a transaction is to be sent or mined."""
-    store, lane = scheduler.lane_store, scheduler.lane.id
-    if store.count(lane, (IntentState.QUEUED, IntentState.SENT)):
-        return True
-    return turn % SETTLE_HEADS == 0 and store.busy(lane)
+def _lane_settles(scheduler: Scheduler, turn: int) -> bool:
+    """Whether the lane is to look at this head how deep its mined transactions are by now."""
+    return turn % SETTLE_HEADS == 0 and scheduler.lane_store.busy(scheduler.lane.id)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:

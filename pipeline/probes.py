@@ -229,16 +229,15 @@ class Probes:
 
     def _lane(self) -> LaneFacts | None:
         """What the lane's records tell; None if MongoDB or the node does not answer."""
-        store, lane = self.lane.context.store, LaneId(self.settings.chain_id, self.pool.wallet)
+        store, lane = MongoStore(database(self.settings)), LaneId(self.settings.chain_id, self.pool.wallet)
         try:
             with pymongo.timeout(ANSWER_SECONDS):
-                halted, stuck = store.halted(lane), store.waiting(lane)
+                halted, stuck, holder = store.notes(lane)
                 oldest = store.in_state(lane, (IntentState.QUEUED, IntentState.SENT), 1)
                 if halted is not None or stuck is not None or not oldest:
                     return LaneFacts(halted, stuck=stuck)
                 waiting = self.clock() - oldest[0].created_at
-                run_by = process_of(MongoStore(database(self.settings)).last_holder(lane))
-                return LaneFacts(None, waiting, admin.status(self.lane).why, run_by=run_by)
+                return LaneFacts(None, waiting, admin.status(self.lane).why, run_by=process_of(holder))
         except (PyMongoError, Unavailable, RpcError):
             # Another part reports which of them does not answer.
             return None
@@ -283,8 +282,7 @@ def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool 
             store, cut_off = Store.of(db), Copies(db).cut_off()
             if write and not cut_off:
                 store.hold.try_write()
-            cursor, swept_at, swept_by = store.chain.cursor(), store.sweeps.last(), store.sweeps.last_by()
-            audited = store.audits.last()
+            cursor, (swept_at, swept_by), audited = store.chain.cursor(), store.sweeps.last(), store.audits.last()
     except ExecutionTimeout:
         return _late("MongoDB", ANSWER_SECONDS)
     except OperationFailure as error:

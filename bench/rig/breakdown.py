@@ -36,6 +36,7 @@ class Breakdown:
         for exchange in ("sluice", "celeryev"):
             channel.queue_bind(self._tap, exchange, "#")
         self._calls, self._seconds = self._rpc_calls(), self._cpu_seconds()
+        self._commands = self._mongodb_commands()
 
     def per_task(self, tasks: float) -> Mapping[str, Mapping[str, float]]:
         """What was done since the start, by kind, per task; most first."""
@@ -43,6 +44,7 @@ class Breakdown:
         kinds = {
             "rpc_calls": self._rpc_calls() - self._calls,
             "broker_messages": self._messages(),
+            "mongodb_commands": self._mongodb_commands() - self._commands,
             "mongodb_operations": Counter(_shape(row) for row in self._db["system.profile"].find()),
             "cpu_seconds": self._cpu_seconds() - self._seconds,
         }
@@ -68,6 +70,13 @@ class Breakdown:
         """The scheduler's processes by id, children by their parent's name."""
         files = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
         return {pid: file.stem for file in files for pid in _tree(int(file.read_text()))}
+
+    def _mongodb_commands(self) -> Counter[str]:
+        """How often the server was given each command, for any database: also those that its profile leaves out, as the
+        looks of clients at the server.
+        """
+        kinds = self._db.client.admin.command("serverStatus")["metrics"]["commands"]
+        return Counter({name: int(kind["total"]) for name, kind in kinds.items() if isinstance(kind, dict)})
 
     def _messages(self) -> Counter[str]:
         """How many messages were published since the last call, by exchange and task."""

@@ -15,7 +15,7 @@ from operator import attrgetter
 
 import structlog
 
-from chain.lane.model.intent import UNENDED, Intent, IntentState, LaneId
+from chain.lane.model.intent import Intent, IntentState, LaneId
 from chain.lane.model.nonce import IN_A_BLOCK, NonceRecord, NonceState
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.confirm import Confirmed, confirm
@@ -51,8 +51,6 @@ class RunReport:
     mined: tuple[str, ...] = ()
     #: Intents whose transaction was given to the node for the first time.
     sent: tuple[Intent, ...] = ()
-    #: Intents that have not ended: while there are any, every new head should wake the lane.
-    open: int = 0
     #: Run again at once, without waiting for a head.
     wake_again: bool = False
     #: Another process holds this wallet now; it does the work.
@@ -130,10 +128,6 @@ class Lane:
         """The intents of these keys, with their present states; unknown keys are left out."""
         return self._context.store.intents(keys)
 
-    def open_count(self) -> int:
-        """Number of intents that have not ended."""
-        return self._context.store.count(self._context.lane, UNENDED)
-
     def run(self, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:
         """Confirm, repair and send what is due; called at each new head and after `submit`.
 
@@ -153,23 +147,23 @@ class Lane:
         started = context.monotonic()
         lease = context.store.take_lease(context.lane, self._holder, context.policy.lease)
         if lease is None:
-            return RunReport(open=self.open_count(), busy=True)
+            return RunReport(busy=True)
         LANE_HALTED.labels(context.lane.wallet).set(lease.halted is not None)
         run = LeasedRun(context, lease, started)
         try:
             if lease.halted is not None and not self._end_wrong_halt(run):
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
-                return RunReport(open=self.open_count(), halted=lease.halted)
+                return RunReport(halted=lease.halted)
             return self._run_phases(run, before, announced)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
-            return RunReport(self._ended(run), open=self.open_count(), halted=lease.halted, trouble=str(error))
+            return RunReport(self._ended(run), halted=lease.halted, trouble=str(error))
         except LeaseLost as error:
             self._warn("Another run took over.", "lane_lease_lost", error)
-            return RunReport(self._ended(run), open=self.open_count(), busy=True, wake_again=True)
+            return RunReport(self._ended(run), busy=True, wake_again=True)
         except ForeignNonce as error:
             LANE_HALTED.labels(context.lane.wallet).set(1)
-            return RunReport(self._ended(run), open=self.open_count(), halted=str(error))
+            return RunReport(self._ended(run), halted=str(error))
         finally:
             context.store.give_back(lease)
 
@@ -259,7 +253,6 @@ class Lane:
             ended=self._ended(run),
             mined=tuple(confirmed.mined),
             sent=tuple(sent),
-            open=self.open_count(),
             wake_again=look_again,
         )
 
@@ -288,4 +281,4 @@ class Lane:
             if not logged.issuperset(keys):
                 log.info("Would send.", action="lane_dry_run", intents=keys, to=call.to, gas=call.gas, value=call.value)
                 logged.update(keys)
-        return RunReport(ended=self._ended(run), mined=tuple(confirmed.mined), open=self.open_count())
+        return RunReport(ended=self._ended(run), mined=tuple(confirmed.mined))

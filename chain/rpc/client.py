@@ -100,6 +100,12 @@ class Rpc:
         #: None until a list of calls was answered, or one call only after the list around it was taken away.
         self._takes_lists: bool | None = None
         self._transport = PerProcess(self._connect, lambda transport: transport.close())
+        self._reading = Retrying(
+            stop=stop_after_attempt(_TRIES),
+            wait=wait_fixed(_PAUSE),
+            retry=retry_if_exception(_is_cut_connection),
+            reraise=True,
+        )
 
     def __repr__(self) -> str:
         return f"Rpc({self.name})"
@@ -245,10 +251,10 @@ class Rpc:
             {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
             for method, params in requests
         ]
-        tries = _TRIES if all(method.startswith(_READS) for method, _ in requests) else 1
+        reads = all(method.startswith(_READS) for method, _ in requests)
         started = time.perf_counter()
         try:
-            status, content = self._post(calls, tries, as_list=as_list)
+            status, content = self._post(calls, reads=reads, as_list=as_list)
             answers = read_answers(status, content, calls, self._fits)
         except RequestException as error:
             self._count_outcome(requests, "unavailable")
@@ -268,15 +274,12 @@ class Rpc:
             RPC_REQUESTS.labels(method, outcome).inc(number)
         return answers
 
-    def _post(self, calls: Sequence[dict[str, Any]], tries: int, *, as_list: bool) -> tuple[int, bytes]:
-        """HTTP status and body of one exchange, tried again on a cut connection. Raises RequestException."""
-        retrying = Retrying(
-            stop=stop_after_attempt(tries),
-            wait=wait_fixed(_PAUSE),
-            retry=retry_if_exception(_is_cut_connection),
-            reraise=True,
-        )
-        return retrying(self._transport.get().exchange, calls, as_list=as_list)
+    def _post(self, calls: Sequence[dict[str, Any]], *, reads: bool, as_list: bool) -> tuple[int, bytes]:
+        """HTTP status and body of one exchange; one that only `reads` is tried again on a cut connection. Raises
+        RequestException.
+        """
+        exchange = self._transport.get().exchange
+        return self._reading(exchange, calls, as_list=as_list) if reads else exchange(calls, as_list=as_list)
 
     def _connect(self) -> Transport:
         """The connections of this process, made at its first request (web3.py is imported only then)."""

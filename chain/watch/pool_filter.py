@@ -19,6 +19,8 @@ from protocol.types import Contract, TaskId
 
 #: Tasks asked for in one query: a hub's busiest 2,000 blocks may name tens of thousands.
 _QUERY = 1000
+#: Tasks kept in memory, some 2 MB: those that were initialized last are those that events name.
+MOST_KEPT = 10_000
 
 
 class KnownTasks(Protocol):
@@ -31,7 +33,7 @@ class KnownTasks(Protocol):
 class PoolFilter:
     """The filter for one reading of consecutive blocks.
 
-    Keeps in memory the tasks initialized in these steps until `stored` says that the store has them.
+    Keeps in memory the tasks initialized in them, all of them until `stored` says that the store has them.
     """
 
     def __init__(self, workerpool: Contract, store: KnownTasks) -> None:
@@ -42,23 +44,27 @@ class PoolFilter:
     def pick(self, seen: Sequence[Seen]) -> list[Seen]:
         """The events that concern our workerpool, in their order."""
         begun = {item.event.task_id: item.event for item in seen if isinstance(item.event, TaskInitialize)}
-        self._fresh.update(task for task, event in begun.items() if event.workerpool == self._workerpool)
         # A task that another pool initializes here is not ours, whatever it was before a reorganisation.
+        self._fresh.difference_update(begun)
+        self._fresh.update(task for task, event in begun.items() if event.workerpool == self._workerpool)
         named = {item.event.task_id for item in seen if not isinstance(item.event, SchedulerNotice)}
-        ours = self._fresh | self._query_known(sorted(named - self._fresh - begun.keys()))
-        return [item for item in seen if self._concerns(item, ours)]
+        known = self._query_known(sorted(named - self._fresh - begun.keys()))
+        return [item for item in seen if self._concerns(item, known)]
 
     def stored(self, but: AbstractSet[TaskId] = frozenset()) -> None:
-        """Forget the tasks kept in memory except `but`: all events picked so far are in the store now."""
-        self._fresh &= but
+        """Note that all events picked so far are in the store now. Where they are many, their tasks except `but` are
+        forgotten, and asked for when they are named again.
+        """
+        if len(self._fresh) > MOST_KEPT:
+            self._fresh &= but
 
     def _query_known(self, tasks: Sequence[TaskId]) -> set[TaskId]:
         """Which of the tasks the store knows as our workerpool's, asked for in bounded queries."""
         parts = (tasks[start : start + _QUERY] for start in range(0, len(tasks), _QUERY))
         return {task for part in parts for task in self._store.known(part)}
 
-    def _concerns(self, item: Seen, ours: set[TaskId]) -> bool:
-        """Whether the event is a deal of our workerpool, or about one of the tasks `ours`."""
+    def _concerns(self, item: Seen, known: set[TaskId]) -> bool:
+        """Whether the event is a deal of our workerpool, or about one of its tasks: kept in memory or `known`."""
         if isinstance(item.event, SchedulerNotice):
             return item.event.workerpool == self._workerpool
-        return item.event.task_id in ours
+        return item.event.task_id in self._fresh or item.event.task_id in known

@@ -145,14 +145,19 @@ class Watcher:
         self._tidy = False
         #: The highest block this process followed: several reorganisations in a row may add up below it.
         self._highest: BlockRef | None = None
+        #: The block up to which the last reading went, and its filter; None after one that was cut off.
+        self._filter: tuple[BlockRef, PoolFilter] | None = None
 
     def catch_up(self, head: BlockNumber) -> Iterator[Caught]:
-        """Bring the store up to `head`, in steps; yields each step once it is stored. Called at each new head.
+        """Bring the store up to `head`, in steps; yields each step once it is stored. Raises as `catch_up_from`."""
+        yield from self.catch_up_from(self._store.cursor(), head)
+
+    def catch_up_from(self, cursor: BlockRef | None, head: BlockNumber) -> Iterator[Caught]:
+        """As `catch_up`, for a caller that has just read the store's cursor. Called at each new head.
 
         Ends early, to go on at the next call, if the chain changes while it is being read. Raises RpcUnavailable or
         RpcError when the node fails (call again later), WrongChain when this is not the chain the store knows.
         """
-        cursor = self._store.cursor()
         if not self._tidy:
             yield from self._take_back_unfinished(cursor)
         above: Sequence[Header] = ()
@@ -162,15 +167,19 @@ class Watcher:
             if ancestor != cursor:
                 yield self._take_back(cursor, ancestor)
                 cursor = ancestor
-        pool_filter = self.new_filter()
+        # The last reading's filter serves on if nobody, by the cursor, has gone on or taken anything back since.
+        (kept, self._filter), followed = (self._filter, None), cursor
+        pool_filter = kept[1] if kept is not None and kept[0] == cursor else self.new_filter()
         for caught in self.read(self._first_block(cursor), head, pool_filter, above):
             late = self._find_late(caught, _BEFORE_ALL if cursor is None else cursor.number)
             self._commit_step(caught)
             pool_filter.stored()
             report_late_finds(late, "overlap")
+            followed = caught.blocks[-1]
             yield caught
-            if caught.blocks[-1].number >= head:
+            if followed.number >= head:
                 self._overlapped = True
+        self._filter = None if followed is None else (followed, pool_filter)
 
     def new_filter(self) -> PoolFilter:
         """A new filter for our workerpool's events; each reading of consecutive blocks needs one of its own."""

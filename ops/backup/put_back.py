@@ -197,11 +197,11 @@ def _named(place: Path, done: str) -> Iterator[None]:
 
 def _require_stopped(sweeps: Sweeps, settings: Settings) -> None:
     """Raise NotPossible if a scheduler works on the database: one that sweeps it while this looks on."""
-    last, quiet = sweeps.last(), _QUIET_SWEEPS * settings.sweep_seconds
+    (last, _), quiet = sweeps.last(), _QUIET_SWEEPS * settings.sweep_seconds
     end = time.monotonic() + quiet
     while last is not None and time.time() - last < quiet and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
-        if sweeps.last() != last:
+        if sweeps.last()[0] != last:
             raise NotPossible(what="A scheduler works on this database: stop it first, on every machine.")
 
 

@@ -47,11 +47,12 @@ def report(task_id: HexId, request: Report, wallet: SignedInLately, services: Ac
         # After the step, which is cheaper; a crash in between has the machine report it again.
         _keep_output(services, before, replicate, request, now)
     if before is not None and replicate is not None:
+        if request.step is Step.COMPUTED:
+            # At once: the machine's upload is on its way.
+            services.computed.put(before, replicate, now)
         if frees_slot(replicate, request.step, request.cause):
             # In the order of every decision: first the task, then its machine. After a crash in between the sweep does.
             services.store.workers.pledge([(wallet, task_id)])
-        if request.step is Step.COMPUTED:
-            services.computed.put(before, replicate, now)
         announce(services, before, replicate, request)
 
 

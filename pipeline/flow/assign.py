@@ -72,14 +72,12 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
     Goes on to less urgent tasks, a few pages, while slots stay free that none of the most urgent ones can use.
     `check_unfunded`: also read the balance of some workers that had none; the sweep does.
     """
-    if check_unfunded:
-        if scheduler.begins().holds:
-            return 0
-        _read_unfunded(scheduler, scheduler.clock())
     given = 0
     for number in range(PAGES):
         now = scheduler.clock()
-        begun = scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now, tasks=0 if number else AT_BEGIN)
+        begun = _begin(scheduler, now, number)
+        if check_unfunded and not number and not begun.begins.holds and _read_unfunded(scheduler, now):
+            begun = _begin(scheduler, now, number)
         if not begun.free or begun.begins.holds:
             break
         count, more = _page(scheduler, begun, now, number)
@@ -87,6 +85,12 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
         if not more:
             break
     return given
+
+
+def _begin(scheduler: Scheduler, now: float, number: int) -> Round:
+    """What the round, or its `number`th page, begins with."""
+    tasks = 0 if number else AT_BEGIN
+    return scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now, tasks=tasks)
 
 
 def _page(scheduler: Scheduler, begun: Round, now: float, number: int) -> tuple[int, bool]:
@@ -228,11 +232,12 @@ def _prospects(
     return [item.worker.wallet for item in sorted(map(Capacity.of, unproven))[:PROSPECTS]]
 
 
-def _read_unfunded(scheduler: Scheduler, now: float) -> None:
-    """Read the facts of some workers that had no native token when last read, in turn."""
+def _read_unfunded(scheduler: Scheduler, now: float) -> bool:
+    """Read the facts of some workers that had no native token when last read, in turn. False: there are none, or the
+    node does not answer.
+    """
     wallets = scheduler.store.workers.wallets_to_check(now, UNFUNDED)
-    if wallets:
-        _refresh(scheduler, wallets, now)
+    return bool(wallets) and _refresh(scheduler, wallets, now)
 
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:

@@ -25,8 +25,8 @@ NEAREST, WAITING = 100, 200
 def lane_trouble(settings: Settings, scheduler: Wallet) -> str | None:
     """Why the lane of the scheduler's wallet sends nothing, as a sentence; None if it does. Raises PyMongoError."""
     store, lane = MongoStore(database(settings)), LaneId(settings.chain_id, scheduler)
-    halted = store.halted(lane)
-    why = halted or store.waiting(lane)
+    halted, waiting, _ = store.notes(lane)
+    why = halted or waiting
     if why is None:
         return None
     how = "stands still until you decide" if halted else "waits, and goes on by itself"

@@ -80,8 +80,10 @@ def reread_quarantined(scheduler: Scheduler) -> None:
 def take_up_deals(scheduler: Scheduler) -> None:
     """Publish the ingest of deals that are not stored yet, and the next piece of large ones."""
     store = scheduler.store
-    scheduler.notifier.send_ingest(store.deals.deals_to_ingest(DEALS, scheduler.clock()))
-    if store.lists.any_open() or store.deals.any_waiting():
+    waiting = store.deals.any_waiting()
+    if waiting:
+        scheduler.notifier.send_ingest(store.deals.deals_to_ingest(DEALS, scheduler.clock()))
+    if waiting or store.tasks.any_received():
         scheduler.notifier.send_bulk()
 
 
@@ -157,6 +159,9 @@ def visit_due(scheduler: Scheduler) -> None:
         now = scheduler.clock()
         waiting = [task for task in scheduler.store.tasks.tasks_due(now, DUE) if task.task_id not in seen]
         expired = {task.task_id for task in waiting if task.turn(now) is due.Turn.EXPIRED}
+        if expired and not seen:
+            # Bulk work goes on with them as the lane has capacity.
+            scheduler.notifier.send_bulk()
         capacity = BULK_CAPACITY - scheduler.transactions.open() if expired else 0
         chosen = due.choose_due(waiting, now, DUE, capacity)
         if not chosen:

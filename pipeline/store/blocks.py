@@ -14,6 +14,8 @@ from pymongo import DESCENDING, ReplaceOne
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from chain.lane.model.intent import LaneId
+from chain.lane.store.mongo import one_pending
 from chain.watch.audit import Audit, DealPlace
 from chain.watch.watcher import Reorg
 from pipeline.store.deals import Deals
@@ -59,7 +61,18 @@ class ChainStore:
 
     def cursor(self) -> BlockRef | None:
         """The last block whose logs are stored; None before the first."""
-        row = self._cursors.find_one({"_id": CURSOR})
+        return self._read_cursor(self._cursors.find_one({"_id": CURSOR}))
+
+    def at_head(self, lane: LaneId) -> tuple[BlockRef | None, bool]:
+        """What each head begins with, in one query: the cursor, and whether the lane has transactions to be sent or
+        mined.
+        """
+        rows = {row["_id"]: row for row in self._cursors.aggregate([{"$match": {"_id": CURSOR}}, one_pending(lane)])}
+        row = rows.pop(CURSOR, None)
+        return self._read_cursor(row), bool(rows)
+
+    def _read_cursor(self, row: Row | None) -> BlockRef | None:
+        """The block that the cursor's row names; None without a row."""
         try:
             return None if row is None else BLOCKS.to_record({**row, "_id": row["number"]})
         except (Unfit, KeyError) as error:

@@ -39,17 +39,14 @@ class Sweeps:
             float(followed) if isinstance(followed, int | float) else 0.0,
         )
 
-    def last(self) -> float | None:
-        """When a sweep ran last (Unix seconds); None: never."""
-        row = self._cursors.find_one({"_id": _ROW}, {"swept_at": 1})
-        swept_at = None if row is None else row.get("swept_at")
-        return float(swept_at) if isinstance(swept_at, int | float) else None
-
-    def last_by(self) -> str | None:
-        """The process that swept last, as `record` was told; None: not known."""
-        row = self._cursors.find_one({"_id": _ROW}, {"by": 1})
-        by = None if row is None else row.get("by")
-        return by if isinstance(by, str) and by else None
+    def last(self) -> tuple[float | None, str | None]:
+        """When a sweep ran last (Unix seconds), and the process that ran it, as `record` was told; None: not known."""
+        row = self._cursors.find_one({"_id": _ROW}, {"swept_at": 1, "by": 1}) or {}
+        swept_at, by = row.get("swept_at"), row.get("by")
+        return (
+            float(swept_at) if isinstance(swept_at, int | float) else None,
+            by if isinstance(by, str) and by else None,
+        )
 
     def clock_was_set_back(self, now: float) -> bool:
         """Whether the last sweep was after `now`, by a clock that has been set back since or was another one's; told

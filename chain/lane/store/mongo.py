@@ -55,6 +55,7 @@ from protocol.types import BlockNumber, Nonce, Wei
 
 #: Before the lane in the `_id` of its lease.
 LEASES = "lane:"
+_INTENTS = "intents"
 _DUPLICATE_KEY = 11000
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 _DURABLE = WriteConcern(w="majority", j=True)
@@ -68,7 +69,7 @@ class MongoStore:
     """`LaneStore` in a database; call `ensure_indexes` once per start."""
 
     def __init__(self, database: Database[Document]) -> None:
-        self._intents: Collection[Document] = database.get_collection("intents", write_concern=_DURABLE)
+        self._intents: Collection[Document] = database.get_collection(_INTENTS, write_concern=_DURABLE)
         self._nonces: Collection[Document] = database.get_collection("nonces", write_concern=_DURABLE)
         self._cursors: Collection[Document] = database.get_collection("cursors", write_concern=_DURABLE)
         self._sums: dict[LaneId, DaySum] = {}
@@ -148,24 +149,31 @@ class MongoStore:
         """Take the lane's lease for `seconds`, under the next higher fence. None: another living process holds an
         unexpired lease.
         """
+        expired: Document = {"_id": _lease_key(lane), "$expr": {"$lte": ["$until", "$$NOW"]}}
+        taken = self._take(expired, holder, seconds)
+        if taken is None and (left := self._left_lease(lane, expired)) is not None:
+            taken = self._take(left, holder, seconds)
+        return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
+
+    def _take(self, free: Document, holder: str, seconds: float) -> Document | None:
+        """The lease document after `holder` took the lease, if it was as `free` says; else None."""
+        change = {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _expiry(seconds)}
+        return self._cursors.find_one_and_update(free, [{"$set": change}], return_document=True)
+
+    def _left_lease(self, lane: LaneId, expired: Document) -> Document | None:
+        """What a lease that is not to be had as `expired` must be to be taken all the same: one that nobody ever had,
+        or one whose holder is dead. None: a living process holds it.
+        """
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})
-        if held is None:
-            try:
-                self._cursors.insert_one({"_id": key, "holder": "", "fence": 0, "until": _LONG_AGO, "halted": None})
-            except DuplicateKeyError:
-                # Another process inserted the document concurrently and is about to take the lease.
-                return None
-            held = {"holder": "", "fence": 0}
-        free: list[Document] = [{"$expr": {"$lte": ["$until", "$$NOW"]}}]
-        if holder_is_dead(held["holder"]):
-            free.append({"holder": held["holder"]})
-        taken = self._cursors.find_one_and_update(
-            {"_id": key, "fence": held["fence"], "$or": free},
-            [{"$set": {"holder": holder, "fence": {"$add": ["$fence", 1]}, "until": _expiry(seconds)}}],
-            return_document=True,
-        )
-        return None if taken is None else LaneLease(lane, holder, taken["fence"], taken["halted"], taken.get("waiting"))
+        if held is not None:
+            return {"_id": key, "fence": held["fence"]} if holder_is_dead(held["holder"]) else None
+        try:
+            self._cursors.insert_one({"_id": key, "holder": "", "fence": 0, "until": _LONG_AGO, "halted": None})
+        except DuplicateKeyError:
+            # Another process inserted the document concurrently and is about to take the lease.
+            return None
+        return expired
 
     def renew_lease(self, lease: LaneLease, seconds: float) -> None:
         """Extend the lease to `seconds` from now. Raises LeaseLost."""
@@ -192,9 +200,10 @@ class MongoStore:
         """Why the lane is halted; None if it is not."""
         return self._get_note(lane, "halted")
 
-    def last_holder(self, lane: LaneId) -> str:
-        """Who held the lane's lease last; empty for none."""
-        return self._get_note(lane, "holder") or ""
+    def notes(self, lane: LaneId) -> tuple[str | None, str | None, str]:
+        """What `halted` and `waiting` say, and who held the lane's lease last, empty for none: in one query."""
+        found = self._cursors.find_one({"_id": _lease_key(lane)}) or {}
+        return found.get("halted"), found.get("waiting"), found.get("holder") or ""
 
     def set_waiting(self, lease: LaneLease, why: str | None) -> None:
         """Record what the lane waits for and cannot repair (None: nothing). Raises LeaseLost."""
@@ -285,6 +294,13 @@ class MongoStore:
             matched += collection.bulk_write(updates[start : start + _BULK], ordered=True).matched_count
         if matched != expected:
             raise LeaseLost(wallet=lease.lane.wallet, fence=lease.fence)
+
+
+def one_pending(lane: LaneId) -> Document:
+    """A `$unionWith` that adds one row to those of another query, if an intent of the lane is to be sent or mined."""
+    pending = {"$in": [IntentState.QUEUED.value, IntentState.SENT.value]}
+    stages = [{"$match": {"lane": str(lane), "state": pending}}, {"$limit": 1}, {"$project": {"_id": 1}}]
+    return {"$unionWith": {"coll": _INTENTS, "pipeline": stages}}
 
 
 class _LaneFees:

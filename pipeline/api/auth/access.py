@@ -13,8 +13,10 @@ from protocol.errors import NotSignedIn, Refused
 from protocol.types import Wallet
 
 
-def _services(request: Request) -> Services:
-    """What is behind the routes of this application, as a dependency of routes."""
+async def _services(request: Request) -> Services:
+    """What is behind the routes of this application, as a dependency of routes. Asynchronous, so that no request goes
+    to another thread for it.
+    """
     services = request.app.state.services
     assert isinstance(services, Services)
     return services
@@ -57,5 +59,5 @@ def refuse_banned(*, banned: bool) -> None:
 
 
 SignedIn = Annotated[Wallet, Depends(_signed_in)]
-#: For what a machine says of a task that it has.
+#: For what a machine says of a task that it has, and the result that it brings.
 SignedInLately = Annotated[Wallet, Depends(_signed_in_lately)]

@@ -117,6 +117,12 @@ def find_uninitialized(rows: Rows, now: float, limit: int, after: str) -> list[T
     return found
 
 
+def any_received(rows: Rows) -> bool:
+    """Whether `find_uninitialized` may find anything: a task that is not initialized on chain, as far as is known."""
+    query = {"stage": str(TaskStage.RECEIVED), "deal": {"$gt": ""}}
+    return rows.find_one(query, {"_id": 1}, hint=_RECEIVED) is not None
+
+
 def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
     """Deals with tasks to initialize, from the one after `after` on and then from the first."""
     deals: list[str] = []

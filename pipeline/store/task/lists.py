@@ -24,7 +24,6 @@ AGREED_STAGES = tuple(stage for stage in OPEN_STAGES if stage not in VOTING_STAG
 #: Tasks counted for one figure: beyond that, more of them change nothing that a person would do.
 MOST_COUNTED = 1_000_000
 
-_OPEN_OF_DEAL = "open_of_deal"
 INDEXES = [
     # Pages of any stages, newest first, and counts of those that are not over.
     IndexModel(
@@ -38,7 +37,7 @@ INDEXES = [
         IndexModel([("stage", ASCENDING), (until, ASCENDING)], name=until, partialFilterExpression={"open": True})
         for until in ("contribution_deadline", "final_deadline")
     ),
-    IndexModel([("deal", ASCENDING)], name=_OPEN_OF_DEAL, partialFilterExpression={"open": True}),
+    IndexModel([("deal", ASCENDING)], name="open_of_deal", partialFilterExpression={"open": True}),
 ]
 
 
@@ -95,11 +94,6 @@ class TaskLists:
         rest = self._page(at_stages | {"matched_block": block, "_id": {"$lt": task_id}}, limit)
         left = limit - len(rest)
         return rest + (self._page(at_stages | {"matched_block": {"$lt": block}}, left) if left else [])
-
-    def any_open(self) -> bool:
-        """Whether any task is not over."""
-        query = {"open": True, "deal": {"$gt": ""}}
-        return self._rows.find_one(query, {"_id": 1}, hint=_OPEN_OF_DEAL) is not None
 
     def waiting(self, now: float, limit: int) -> list[TaskRecord]:
         """Tasks that want replicates and still take votes, passed over lately or not, the most urgent first."""

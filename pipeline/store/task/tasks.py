@@ -140,6 +140,10 @@ class Tasks:
         """Tasks whose initialize was never handed to the lane, shared out as `due.find_uninitialized` says."""
         return due.find_uninitialized(self._rows, now, limit, after)
 
+    def any_received(self) -> bool:
+        """Whether any task is not initialized on chain, as far as is known."""
+        return due.any_received(self._rows)
+
     def of_worker(self, wallet: Wallet) -> list[TaskRecord]:
         """Open tasks that a worker was given."""
         return self.reader.each(self._rows.find({"open": True, "replicates.wallet": wallet}))

@@ -14,7 +14,7 @@ from kombu import Connection, Consumer
 from kombu.message import Message
 
 from chain.contracts.hub import Hub
-from chain.lane.model.intent import Intent
+from chain.lane.model.intent import UNENDED, Intent
 from chain.lane.rules.poco import poco_lane
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.client import Rpc
@@ -96,7 +96,7 @@ class SimulatedWorker:
 
     def _tick(self) -> None:
         self.store.workers.mark_seen(self.key.wallet, self.clock())
-        if self.lane.open_count():
+        if self.lane.context.store.count(self.lane.id, UNENDED):
             self.lane.run()
 
     def _on_message(self, message: Message) -> None:

@@ -26,10 +26,11 @@ past = test_every_query.past
 
 #: What asks all shards, by how often it is asked: never once a task.
 EVERYWHERE = {
-    "once a visit of the sweep, a round of matching or a run of the lane": (
+    "once a block, a visit of the sweep, a round of matching or a run of the lane": (
+        "ChainStore.at_head",
         *("Deals.any_waiting", "Deals.deals_to_ingest", "Deals.lease_next", "Deals.waiting"),
         *("Tasks.any_undecided", "Tasks.tasks_due", "Tasks.tasks_wanting_workers", "Tasks.uninitialized"),
-        *("TaskLists.any_open", "TaskLists.waiting"),
+        *("Tasks.any_received", "TaskLists.waiting"),
         *("MongoStore.busy", "MongoStore.in_state", "MongoStore.queued"),
     ),
     "once a range of blocks that is audited, or a reorganisation": (

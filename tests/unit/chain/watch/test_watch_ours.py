@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
 from chain.testing import FakeChain, MemoryWatchStore
+from chain.watch import pool_filter
 from protocol.poco import events
+from protocol.types import TaskId
 from tests.unit.chain.following import (
     LOOKBACK,
     OTHER_POOL,
@@ -15,6 +22,17 @@ from tests.unit.chain.following import (
     vote,
     watcher,
 )
+
+
+@dataclass(slots=True)
+class AskedStore(MemoryWatchStore):
+    """Keeps which tasks it was asked for."""
+
+    asked: list[TaskId] = field(default_factory=list)
+
+    def known(self, task_ids: Sequence[TaskId]) -> set[TaskId]:
+        self.asked += task_ids
+        return MemoryWatchStore.known(self, task_ids)
 
 
 def verdict(number: int) -> events.AccurateContribution:
@@ -76,3 +94,41 @@ def test_a_task_that_a_reorg_gives_to_another_pool_is_no_longer_ours(chain: Fake
     catch_up(watching, chain)
 
     assert store.events == []
+
+
+def test_of_a_task_that_this_process_saw_initialized_the_store_is_not_asked(chain: FakeChain) -> None:
+    store = AskedStore()
+    watching = watcher(chain, store)
+    for happened in (initialized(1), vote(1), verdict(1)):
+        chain.mine(happened)
+        catch_up(watching, chain)
+    assert store.asked == []
+    assert store.events == [initialized(1), vote(1), verdict(1)]
+
+
+def test_what_is_remembered_of_tasks_ends_where_another_process_took_blocks_back(chain: FakeChain) -> None:
+    store = AskedStore()
+    watching, other = watcher(chain, store), watcher(chain, store)
+    chain.mine(empty=5)
+    catch_up(other, chain)
+    chain.mine(initialized(1))
+    catch_up(watching, chain)
+    chain.reorg(1, initialized(1, OTHER_POOL))
+    catch_up(other, chain)
+
+    chain.mine(vote(1))
+    catch_up(watching, chain)
+
+    assert store.asked == [task(1)]
+    assert store.events == []
+
+
+def test_more_tasks_than_are_remembered_are_asked_for(chain: FakeChain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_filter, "MOST_KEPT", 1)
+    store = AskedStore()
+    watching = watcher(chain, store)
+    for happened in ((initialized(1), initialized(2)), (vote(1), vote(2))):
+        chain.mine(*happened)
+        catch_up(watching, chain)
+    assert store.asked == [task(1), task(2)]
+    assert store.events == [initialized(1), initialized(2), vote(1), vote(2)]

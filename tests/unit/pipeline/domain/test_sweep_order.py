@@ -28,13 +28,18 @@ class Pool:
     def __init__(self, *due: DueTask, urgent: int = 0) -> None:
         self.visited: list[list[str]] = []
         self.due = list(due)
-        self.notifier = SimpleNamespace(messages_waiting=lambda: urgent)
+        #: How often bulk work was asked for.
+        self.bulk = 0
+        self.notifier = SimpleNamespace(messages_waiting=lambda: urgent, send_bulk=self.count_bulk)
         self.transactions = SimpleNamespace(open=lambda: 0)
         self.settings = SimpleNamespace(sweep_seconds=10**6)
         self.store = SimpleNamespace(tasks=SimpleNamespace(tasks_due=lambda _, __: list(self.due)))
 
     def clock(self) -> float:
         return NOW
+
+    def count_bulk(self) -> None:
+        self.bulk += 1
 
 
 def deals_visited(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
@@ -55,3 +60,10 @@ def test_a_bag_whose_deadlines_passed_comes_after_what_can_still_be_done(monkeyp
 def test_expired_tasks_take_no_time_from_urgent_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Pool(*rows("bag", 900, left=-50), *rows("small", sweep.PIECE, left=50), urgent=1)
     assert deals_visited(pool, monkeypatch) == [{"small"}]
+
+
+@pytest.mark.parametrize(("left", "asked"), [(-50, 1), (50, 0)], ids=["expired", "not expired"])
+def test_bulk_work_goes_on_with_expired_tasks(monkeypatch: pytest.MonkeyPatch, left: float, asked: int) -> None:
+    pool = Pool(*rows("bag", 900, left=left), *rows("small", sweep.PIECE, left=50))
+    deals_visited(pool, monkeypatch)
+    assert pool.bulk == asked

@@ -98,12 +98,12 @@ def test_a_pool_that_is_paused_or_holds_initializes_nothing_more_and_does_not_as
     assert ran(Pool(tasks=10**6, expired=60, **stopped), monkeypatch) == ["stored", "visited 60"]
 
 
-@pytest.mark.parametrize("task", [False, True], ids=["no task is open", "a task is open"])
+@pytest.mark.parametrize("task", [False, True], ids=["all tasks are initialized", "a task is not initialized"])
 @pytest.mark.parametrize("deal", [False, True], ids=["no deal waits", "a deal waits"])
 def test_the_sweep_asks_for_bulk_work_only_where_there_may_be_some(task: bool, deal: bool) -> None:
     sent: list[str] = []
     deals = SimpleNamespace(deals_to_ingest=lambda *_: [], any_waiting=lambda: deal)
-    store = SimpleNamespace(deals=deals, lists=SimpleNamespace(any_open=lambda: task))
+    store = SimpleNamespace(deals=deals, tasks=SimpleNamespace(any_received=lambda: task))
     notifier = SimpleNamespace(send_ingest=lambda _: None, send_bulk=lambda: sent.append("bulk"))
     scheduler: Any = SimpleNamespace(store=store, notifier=notifier, clock=lambda: 1.0)
     sweep.take_up_deals(scheduler)
