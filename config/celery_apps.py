@@ -328,8 +328,7 @@ def consume(
     host: str | None = None,
     log_level: str = "warning",
 ) -> None:
-    """Run a Celery worker on these queues until SIGTERM. `name`, `host`: as for `node_name`. `processes`: those that it
-    forks; 0: it does the tasks itself, one after another, without time limits.
+    """Run a Celery prefork worker on these queues until SIGTERM. `name`, `host`: as for `node_name`.
 
     Not through Celery's command line, which imports a second of things that only a person at a prompt needs.
     """
@@ -339,8 +338,8 @@ def consume(
     worker = app.Worker(
         hostname=node_name(name, host),
         queues=",".join(queues),
-        concurrency=max(processes, 1),
-        pool_cls=get_implementation("prefork" if processes else "solo"),
+        concurrency=processes,
+        pool_cls=get_implementation("prefork"),
         loglevel=log_level.upper(),
         quiet=True,
         without_gossip=True,

@@ -89,8 +89,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
         Supervisor(
             {
                 "compute": partial(work, access.compute_queue, "compute", machine.slots.count + SPARE_PROCESSES),
-                # Each of its tasks is over in moments, or by the time limits of engine and node within two minutes.
-                "tx": partial(work, access.tx_queue, "tx", 0),
+                "tx": partial(work, access.tx_queue, "tx", 1),
                 "upkeep": partial(upkeep_process.run, app, machine),
             },
             pid_dir=settings.home / "run",
