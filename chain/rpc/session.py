@@ -13,7 +13,6 @@ from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
-from requests.cookies import extract_cookies_to_jar
 from urllib3.exceptions import ReadTimeoutError
 
 from config.connections.http_client import proxy_for
@@ -25,7 +24,6 @@ WHOLE, MOST_BYTES = 6, 2**27
 _CONNECTIONS = 16
 #: Bytes read at once.
 _CHUNK = 2**16
-_HEADERS = {"content-type": "application/json"}
 
 
 class TooLong(requests.Timeout):
@@ -59,16 +57,22 @@ class NodeSession(requests.Session):
             self.proxies = {"http": proxy, "https": proxy}
         for scheme in ("http://", "https://"):
             self.mount(scheme, adapter or HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
-        #: Of a request without cookies all but the body is the same each time.
-        self._like = self.prepare_request(requests.Request("POST", url, headers=_HEADERS))
 
-    def post(self, url: Any, data: Any = None, json: Any = None, **_: Any) -> requests.Response:  # noqa: ARG002 # web3.py's
-        """Send `data` (bytes) to the node, and read the whole answer.
+    def post(self, url: Any, data: Any = None, json: Any = None, **_: Any) -> requests.Response:
+        """As `requests.post`, with the whole body read.
 
         Raises requests.HTTPError for any status but 2xx, and TooLong for a body over its limits.
         """
         until = time.monotonic() + WHOLE * self._timeout
-        response = self._send(data)
+        response = super().post(
+            url,
+            data=data,
+            json=json,
+            headers={"content-type": "application/json"},
+            timeout=self._timeout,
+            allow_redirects=False,
+            stream=True,
+        )
         content = bytearray()
         with response, _told_as_slow():
             for chunk in response.iter_content(_CHUNK):
@@ -78,24 +82,4 @@ class NodeSession(requests.Session):
         response._content = bytes(content)  # noqa: SLF001 # requests has no other way to keep what was streamed
         if not response.ok or response.is_redirect:
             raise requests.HTTPError(response=response)
-        return response
-
-    def _send(self, body: bytes) -> requests.Response:
-        """The answer to one request, its body still to be read. `requests` would prepare each anew, at half the
-        processor time of an exchange; that is left to it where the node has set cookies, as those that send a client
-        to the same server again and again.
-        """
-        if self.cookies:
-            url = self._like.url or ""
-            return super().post(
-                url, data=body, headers=_HEADERS, timeout=self._timeout, allow_redirects=False, stream=True
-            )
-        asked = requests.PreparedRequest()
-        asked.method, asked.url, asked.body, asked.headers = "POST", self._like.url, body, self._like.headers.copy()
-        asked.headers["content-length"] = str(len(body))
-        response = self.get_adapter(str(asked.url)).send(
-            asked, stream=True, timeout=self._timeout, verify=True, proxies=self.proxies
-        )
-        if "set-cookie" in response.headers:
-            extract_cookies_to_jar(self.cookies, asked, response.raw)  # type: ignore[no-untyped-call]  # not typed upstream
         return response
