@@ -6,10 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from typing import TYPE_CHECKING
 
 from ops.stack import tools
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 #: Programs, which Debian's packages of these names install.
 BROWSER, DRIVER = "chromium", "chromium-driver"
@@ -41,6 +43,9 @@ def programs() -> tuple[str, str]:
 @contextmanager
 def open_browser() -> Iterator[Chrome]:
     """A browser with an empty profile, closed at the end. Raises MissingTool."""
+    # Here, since each test process collects what uses it.
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
     browser, driver = programs()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = ChromeOptions()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import hypothesis  # noqa: F401 # imported later, after `settle`, its report at the end of a run would warn
 import pytest
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped] # it has no types
 
@@ -27,16 +27,21 @@ TOGETHER = tuple(f"tests/integration/{folder}/" for folder in ("pool/trouble", "
 LONGEST = tuple(f"tests/integration/{folder}" for folder in ("pool/", "workers/", "pipeline/", "lane/", ""))
 
 collector.relax()
-# Before any test imports it by its name, which takes longer.
-load_web3()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Of several processes in a fresh clone, let one compile the tests while the others wait for what it writes.
 
-    All begin with the same file, so that each would compile every one for itself (10 s).
+    All begin with the same file, so that each would compile every one for itself (10 s). The process that hands tests
+    out to them collects none, and needs nothing that they need.
     """
+    if session.config.option.dist != "no":
+        return (yield)
+    # Before any test imports it by its name, which takes longer.
+    load_web3()
+    # Imported later, after `settle`, its report at the end of a run would warn.
+    importlib.import_module("hypothesis")
     if not hasattr(session.config, "workerinput"):
         return (yield)
     folder = os.open(TESTS, os.O_RDONLY)
@@ -52,6 +57,13 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: the garbage collector need not look at it again and again."""
     collector.settle()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Nobody asks for the keywords of a test that passed, which xdist would pack and unpack three times for each."""
+    if report.passed:
+        report.keywords = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -57,12 +57,17 @@ def read_abi(name: Abi) -> list[dict[str, Any]]:
     return abi
 
 
-def contract(rpc: JsonRpc, name: Abi, address: Contract) -> Web3Contract:
-    """web3.py's object for the contract at `address`; its calls go through `rpc` and raise RpcError, RpcUnavailable."""
+def contract(rpc: JsonRpc, name: Abi, address: Contract, *parts: str) -> Web3Contract:
+    """web3.py's object for the contract at `address`; its calls go through `rpc` and raise RpcError, RpcUnavailable.
+
+    It has the functions and events that `parts` names and no others: web3.py makes several objects of each at once, and
+    the hub has 123.
+    """
     load_web3()
     from chain.rpc.provider import web3_over  # noqa: PLC0415 # it imports web3.py
 
-    return web3_over(rpc).eth.contract(checksummed(address), abi=read_abi(name))
+    abi = [entry for entry in read_abi(name) if entry.get("name") in parts]
+    return web3_over(rpc).eth.contract(checksummed(address), abi=abi)
 
 
 def checksummed(address: Contract | Wallet) -> ChecksumAddress:

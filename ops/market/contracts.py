@@ -90,7 +90,7 @@ def prepare(
 
 def deposits_of(rpc: JsonRpc, at: PocoAddresses, amounts: Mapping[Wallet, NRlc]) -> list[TxRequest]:
     """Calls that deposit the sender's RLC on these wallets' accounts in the hub."""
-    rlc, hub = contract(rpc, Abi.RLC, at.rlc), contract(rpc, Abi.HUB, at.hub)
+    rlc, hub = contract(rpc, Abi.RLC, at.rlc, "approve"), contract(rpc, Abi.HUB, at.hub, "depositFor")
     approval = _call_request(rlc, "approve", (hub.address, sum(amounts.values())))
     deposits = ((amount, checksummed(wallet)) for wallet, amount in amounts.items())
     return [approval, *(_call_request(hub, "depositFor", deposit) for deposit in deposits)]
@@ -133,16 +133,21 @@ def _plan_entry(owner: DirectSender, at: PocoAddresses, item: NewApp | NewDatase
     match item:
         case NewApp():
             app = (wallet, item.name, DOCKER, item.image.encode(), item.checksum, b"")
-            registry = contract(owner.rpc, Abi.APP_REGISTRY, at.app_registry)
-            return _Plan(registry, "createApp", "predictApp", app)
+            return _plan(owner, Abi.APP_REGISTRY, at.app_registry, "createApp", "predictApp", app)
         case NewDataset():
             file = (wallet, item.name, item.url.encode(), item.checksum)
-            registry = contract(owner.rpc, Abi.DATASET_REGISTRY, at.dataset_registry)
-            return _Plan(registry, "createDataset", "predictDataset", file)
+            return _plan(owner, Abi.DATASET_REGISTRY, at.dataset_registry, "createDataset", "predictDataset", file)
         case NewWorkerpool():
             pool = (wallet, item.description)
-            registry = contract(owner.rpc, Abi.WORKERPOOL_REGISTRY, at.workerpool_registry)
-            return _Plan(registry, "createWorkerpool", "predictWorkerpool", pool)
+            registry = at.workerpool_registry
+            return _plan(owner, Abi.WORKERPOOL_REGISTRY, registry, "createWorkerpool", "predictWorkerpool", pool)
+
+
+def _plan(
+    owner: DirectSender, abi: Abi, registry: Contract, create: str, predict: str, args: tuple[object, ...]
+) -> _Plan:
+    """The plan with web3.py's object of the registry."""
+    return _Plan(contract(owner.rpc, abi, registry, create, predict), create, predict, args)
 
 
 def _creation_calls(
@@ -155,7 +160,8 @@ def _creation_calls(
     )
     if policy == DEFAULT_POLICY:
         return (creation,)
-    return (creation, _call_request(contract(owner.rpc, Abi.WORKERPOOL, address), "changePolicy", policy))
+    workerpool = contract(owner.rpc, Abi.WORKERPOOL, address, "changePolicy")
+    return (creation, _call_request(workerpool, "changePolicy", policy))
 
 
 def _call_request(to: Web3Contract, method: str, args: Sequence[object]) -> TxRequest:

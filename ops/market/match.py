@@ -46,7 +46,7 @@ def match(
     `sender` pays the gas, the requester the price. Raises TransactionReverted with the hub's code (`matchOrders-0x..`).
     """
     receipts = sender.run([match_call(market, offer, request) for offer, request in purchases], seconds=seconds)
-    notices = contract(sender.rpc, Abi.HUB, market.hub)
+    notices = contract(sender.rpc, Abi.HUB, market.hub, "SchedulerNotice")
     ids = [_deal_id_of(notices, receipt) for receipt in receipts]
     deals = Hub(sender.rpc, market.hub).deals(ids)
     return [_read_matched(deal_id, deal, receipt) for deal_id, deal, receipt in zip(ids, deals, receipts, strict=True)]

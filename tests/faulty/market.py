@@ -64,7 +64,7 @@ class Market:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def __post_init__(self) -> None:
-        self._contract = contract(self.rpc, Abi.HUB, self.hub)
+        self._contract = contract(self.rpc, Abi.HUB, self.hub, "verifySignature", "viewConsumed")
 
     # -- what tests look at ----------------------------------------------------------------------------------------
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pymongo import MongoClient
 
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from config.connections import mongodb
+from config.connections.http_client import http_client
 from config.settings import Settings, read_settings
 from config.values.stack_settings import StackSettings
 from ops.market.orders import Market
 from ops.poco.accounts import dev_key
 from ops.poco.deploy import PocoAddresses
-from ops.poco.sender import DirectSender, TxRequest
+from ops.poco.sender import TIP, DirectSender, TxRequest
 from ops.poco.state import CHAIN_ID, PocoState, ensure_state
 from ops.stack import ports, tools
 from ops.stack.parts import StackPart, credentials
@@ -30,7 +31,9 @@ from ops.stack.servers.anvil import Anvil
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store import sharding
-from protocol.types import TxHash
+from protocol.errors import RpcError
+from protocol.ethereum.transaction import Transaction, sign_transaction
+from protocol.types import Nonce, TxHash
 from tests.waiting import ample
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
@@ -66,7 +69,7 @@ class Chain:
 
     def sender(self, index: int) -> DirectSender:
         """Development account `index`; 0 is the deployer, 1 to 9 hold native tokens and RLC."""
-        kind = MiningSender if self.by_hand else DirectSender
+        kind = MiningSender if self.by_hand else QuickSender
         return kind(dev_key(index), self.rpc, CHAIN_ID)
 
     def mine(self, blocks: int = 1) -> None:
@@ -74,11 +77,41 @@ class Chain:
         self.rpc.call("anvil_mine", hex(blocks))
 
 
-class MiningSender(DirectSender):
+class QuickSender(DirectSender):
+    """Signs as a lane does, and sends a batch in one exchange: web3.py's middleware, by which pools of whole processes
+    are prepared, takes five times as long, and half of these tests begin with ten transactions.
+    """
+
+    def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
+        """As DirectSender."""
+        nonce, fee = self._nonce_and_fee()
+        signed = [
+            sign_transaction(
+                self.key,
+                Transaction(
+                    chain_id=self.chain_id,
+                    nonce=Nonce(nonce + place),
+                    to=call.to,
+                    data=call.data,
+                    value=call.value,
+                    gas=call.gas,
+                    max_fee_per_gas=fee,
+                    max_priority_fee_per_gas=TIP,
+                ),
+            )
+            for place, call in enumerate(calls)
+        ]
+        for answer in self.rpc.batch([("eth_sendRawTransaction", (raw,)) for raw, _ in signed]):
+            if isinstance(answer, RpcError):
+                raise answer
+        return [tx_hash for _, tx_hash in signed]
+
+
+class MiningSender(QuickSender):
     """A sender whose every batch is in a block when it is sent."""
 
     def send(self, calls: Sequence[TxRequest]) -> list[TxHash]:
-        """As DirectSender, then one block."""
+        """As QuickSender, then one block."""
         sent = super().send(calls)
         self.rpc.call("evm_mine")
         return sent
@@ -120,14 +153,55 @@ def standing_still(state: PocoState, folder: Path) -> Iterator[Chain]:
         node.stop()
 
 
+class StillNode:
+    """A chain that stands still, for one test after the other: to rewind a node takes a twentieth of a start."""
+
+    def __init__(self, state: PocoState, folders: Callable[[], Path]) -> None:
+        self._state, self._folders = state, folders
+        self._running = ExitStack()
+        self._chain: Chain | None = None
+        #: What it is rewound to: a snapshot of the saved state, and the base fee of the next block.
+        self._snapshot = self._base_fee = ""
+
+    def rewound(self) -> Chain:
+        """The chain as it was saved; on another node, if a test has ended the one before."""
+        if self._chain is None or not self._chain.node.process.alive():
+            self.close()
+            self._chain = self._running.enter_context(standing_still(self._state, self._folders()))
+            self._base_fee = self._chain.rpc.call("eth_getBlockByNumber", "pending", False)["baseFeePerGas"]
+        else:
+            self._rewind(self._chain.rpc)
+        self._snapshot = self._chain.rpc.call("evm_snapshot")
+        return self._chain
+
+    def _rewind(self, rpc: Rpc) -> None:
+        assert rpc.call("evm_revert", self._snapshot), "a test has rolled the chain back beyond its beginning"
+        # What a snapshot does not hold: the pool, the miner's mode, the base fee to come, the limit, the clock.
+        rpc.call("anvil_dropAllTransactions")
+        rpc.call("evm_setIntervalMining", 0)
+        rpc.call("anvil_setNextBlockBaseFeePerGas", self._base_fee)
+        rpc.call("evm_setBlockGasLimit", hex(anvil.BLOCK_GAS))
+        rpc.call("evm_setTime", int(time.time()))
+
+    def close(self) -> None:
+        self._chain = None
+        self._running.close()
+
+
+@pytest.fixture(scope="session")
+def still_node(poco_state: PocoState, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StillNode]:
+    """The node of all tests of this process whose chain stands still."""
+    with closing(StillNode(poco_state, lambda: tmp_path_factory.mktemp("anvil"))) as node:
+        yield node
+
+
 @pytest.fixture
-def still_chain(poco_state: PocoState, tmp_path: Path) -> Iterator[Chain]:
+def still_chain(still_node: StillNode) -> Chain:
     """A fresh chain with PoCo that stands still but for the blocks a test asks for: what is in which block is certain.
 
     A file whose tests all want this has a fixture `chain` that returns it.
     """
-    with standing_still(poco_state, tmp_path / "anvil") as chain:
-        yield chain
+    return still_node.rewound()
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +264,7 @@ def two_vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
     names = (f"core-{mark}", f"pool-{mark}")
     settings = read_settings(**given(stack.settings))
     user, password = credentials(settings)
-    with httpx.Client(base_url=settings.rabbitmq_api, auth=(user, password), timeout=ample(10.0)) as api:
+    with http_client(settings.rabbitmq_api, auth=(user, password), timeout=ample(10.0)) as api:
         for name in names:
             api.put(f"/api/vhosts/{name}").raise_for_status()
             everything = {"configure": ".*", "write": ".*", "read": ".*"}

@@ -104,12 +104,12 @@ def sluice(*words: str, env: Mapping[str, str], cwd: Path | None = None, stdin: 
     """Run `sluice WORDS` with these settings and no others, in folder `cwd`; fails the test if it does not end by
     itself. `stdin`: what it reads.
     """
-    return _ended(_sluice, words, env, cwd, stdin)
+    return _ended(run_sluice, words, env, cwd, stdin)
 
 
 def celery(*words: str, env: Mapping[str, str], cwd: Path) -> Ended:
     """Run `celery WORDS` likewise, with the apps that are found in folder `cwd`."""
-    return _ended(_celery, words, env, cwd, "")
+    return _ended(run_celery, words, env, cwd, "")
 
 
 def _ended(
@@ -129,11 +129,13 @@ def _ended(
         return ended
 
 
-def _sluice(words: Sequence[str]) -> None:
+def run_sluice(words: Sequence[str]) -> None:
+    """The main function of `sluice WORDS`, for `start`."""
     sys.exit(cli.run(words))
 
 
-def _celery(words: Sequence[str]) -> None:
+def run_celery(words: Sequence[str]) -> None:
+    """The main function of `celery WORDS`, for `start`."""
     from celery.__main__ import main
 
     sys.argv = ["celery", *words]

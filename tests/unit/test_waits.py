@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import tests
+from tests.sources import files
 
 TESTS = Path(tests.__file__).parent
 #: What opens connections with a time-out of 5 s unless it is told one.
 REQUESTS = {f"httpx.{name}" for name in ("get", "post", "put", "delete", "request", "stream", "Client", "AsyncClient")}
 #: Less than what is ample for anything.
 SHORT_SECONDS = 60
+#: What is in every file with a call that is judged here: to parse and walk all tests would take seconds.
+_JUDGED = re.compile(r"\bhttpx\.|\bsleep\(|\.(?:wait|join|result)\(\s*[\d.]")
 #: Played parts that answer late because a test asks for it.
 PLAYED = {"faulty/node.py"}
 
@@ -39,9 +43,9 @@ def called() -> Sequence[Called]:
             frozenset(word.arg for word in node.keywords),
             _number(node.args),
         )
-        for path in sorted(TESTS.rglob("*.py"))
-        if (name := str(path.relative_to(TESTS))) not in PLAYED
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in files(TESTS, {".py"})
+        if (name := str(path.relative_to(TESTS))) not in PLAYED and _JUDGED.search(text := path.read_text())
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Call)
     ]
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources import files
+
 ROOT = Path(__file__).parents[2]
 #: Where prose is: folders, and pages beside them.
 CODE = ("bench", "beat", "chain", "config", "ops", "pipeline", "protocol", "sms", "workers")
@@ -47,9 +49,8 @@ IN_CODE = ("so\\b",)
 @cache
 def _written() -> dict[Path, str]:
     """The text of each file with prose; not of this one, which names the words."""
-    inside = (path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")))
-    paths = [path for path in inside if path.suffix in WRITTEN and "node_modules" not in path.parts]
-    found = [*paths, *(ROOT / page for page in PAGES)]
+    inside = [path for folder in FOLDERS for path in files(ROOT / folder, WRITTEN)]
+    found = [*inside, *(ROOT / page for page in PAGES)]
     return {path: path.read_text() for path in found if path != Path(__file__)}
 
 

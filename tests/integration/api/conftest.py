@@ -180,14 +180,13 @@ def _serve(settings: Settings, application: FastAPI, port: int) -> tuple[uvicorn
 @pytest.fixture
 def api(running_api: Api) -> Iterator[Api]:
     """The API with nothing stored and no worker enrolled."""
-    # Tests that use `running_api` itself leave their machines.
+    # What the test before has left.
     _delete_all_rows(running_api)
     yield running_api
     running_api.services.rates.reset()
     running_api.clock.ahead = 0.0
     for key in (WORKER, STRANGER):
         running_api.services.broker.remove(key.wallet)
-    _delete_all_rows(running_api)
 
 
 def _delete_all_rows(api: Api) -> None:

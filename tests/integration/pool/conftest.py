@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from selenium.webdriver import Chrome
 
 from bench.rig.bench_pool import BenchPool, open_bench_pool
 from config.settings import read_settings
@@ -26,6 +25,9 @@ from tests.browser import open_browser
 from tests.integration.conftest import given
 from tests.integration.pool.unservable import NotText, Sender, empty_registry, purchases
 from tests.waiting import ample, wait_until
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 #: Seconds between blocks. Each costs every process that follows the chain some milliseconds, and most of these tests
 #: wait for something else: at half a second this pool takes a tenth of a core for nothing.

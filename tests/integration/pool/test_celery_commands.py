@@ -6,9 +6,9 @@ import json
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import httpx
@@ -17,9 +17,8 @@ import pytest
 from bench.rig.bench_pool import BenchPool
 from config import topology
 from config.connections.mongodb import client
-from ops.pool.local import STOP_SECONDS, TIED, WorkerMachine
+from ops.pool.local import STOP_SECONDS, WorkerMachine
 from ops.stack import ports, tools
-from ops.stack.process import Process, Program
 from pipeline.store.task.tasks import Tasks
 from tests.integration import forged
 from tests.integration.pool.conftest import HONEST
@@ -31,16 +30,18 @@ SECONDS = 30.0
 
 
 @contextmanager
-def _running(bench_pool: BenchPool, folder: Path, *words: str) -> Iterator[Process]:
-    """`celery …` with the environment of the pool's scheduler, until the end of the block."""
+def _running(bench_pool: BenchPool, folder: Path, *words: str) -> Iterator[BaseProcess]:
+    """`celery …` with the environment of the pool's scheduler, until the end of the block, which ends it by SIGTERM."""
     own = dict.fromkeys(("SLUICE_HOME", "SLUICE_METRICS_DIR", "PROMETHEUS_MULTIPROC_DIR"), str(folder))
     environment = scheduler_environment(bench_pool) | own
-    program = Program("celery", [*TIED, sys.executable, "-m", "celery", *words], folder, env=environment)
-    process = program.start()
+    process = forged.start(forged.run_celery, words, env=environment, cwd=tools.root(), out=folder / "log")
     try:
         yield process
+        process.terminate()
+        process.join(ample(SECONDS))
+        assert process.exitcode is not None
     finally:
-        process.stop(timeout=ample(SECONDS))
+        forged.kill(process)
 
 
 def _celery(bench_pool: BenchPool, *words: str) -> str:
@@ -69,30 +70,26 @@ def test_report_shows_the_configuration(shared_pool: BenchPool) -> None:
 
 def test_a_second_pipeline_worker_takes_part_and_ends_at_sigterm(shared_pool: BenchPool, tmp_path: Path) -> None:
     node = f"second@{os.uname().nodename}"
-    with _running(shared_pool, tmp_path, "-A", "pipeline", "worker", "-c", "1", "-n", node) as process:
+    with _running(shared_pool, tmp_path, "-A", "pipeline", "worker", "-c", "1", "-n", node):
 
         def consumed() -> set[str]:
             said = _celery(shared_pool, "inspect", "--json", PATIENT, "-d", node, "active_queues")
             return {queue["name"] for queue in json.loads(said)[node]} if said else set()
 
         assert wait_until(consumed, SECONDS, what="its answer") == set(topology.PIPELINE_QUEUES)
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.exits_within(ample(SECONDS))
 
 
 def test_beat_publishes_sweeps(shared_pool: BenchPool, tmp_path: Path) -> None:
-    with _running(shared_pool, tmp_path, "-A", "beat", "beat", "--loglevel=DEBUG") as process:
+    with _running(shared_pool, tmp_path, "-A", "beat", "beat", "--loglevel=DEBUG"):
         log = tmp_path / "log"
-        wait_until(lambda: log.read_text().count(f"{topology.SWEEP} sent") >= 2, SECONDS, what="two sweeps")
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.exits_within(ample(SECONDS))
+        wait_until(
+            lambda: log.exists() and log.read_text().count(f"{topology.SWEEP} sent") >= 2, SECONDS, what="two sweeps"
+        )
 
 
 def test_flower_shows_the_schedulers_processes_and_ends_at_sigterm(shared_pool: BenchPool, tmp_path: Path) -> None:
     port = ports.free_port()
-    with _running(
-        shared_pool, tmp_path, "-A", "pipeline", "flower", "--address=127.0.0.1", f"--port={port}"
-    ) as process:
+    with _running(shared_pool, tmp_path, "-A", "pipeline", "flower", "--address=127.0.0.1", f"--port={port}"):
 
         def shown() -> bool:
             try:
@@ -102,8 +99,6 @@ def test_flower_shows_the_schedulers_processes_and_ends_at_sigterm(shared_pool: 
             return any(row["hostname"].startswith("pipeline@") and row["status"] for row in rows)
 
         wait_until(shown, SECONDS, what="the pipeline's processes in Flower")
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.exits_within(ample(SECONDS))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from eth_account import Account
@@ -31,6 +32,7 @@ from pipeline.store.client import Store
 from tests.documents import CONFIDENTIAL, PAGES, ROOT, SHELL, Block, blocks, not_run
 from tests.integration import sdk
 from tests.integration.conftest import given
+from tests.integration.forged_program import sluice_program
 from tests.waiting import ample
 
 #: Seconds for a page: the requester's buys three deals; the first run installs the SDK.
@@ -59,7 +61,6 @@ def folder(shared_pool: BenchPool, tmp_path: Path) -> Iterator[Path]:
     """Where a reader's shell stands: in a clone, with a wallet's files, a kept demo, and our programs on PATH."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "sluice").symlink_to(Path(sys.executable).with_name("sluice"))
     (programs / "node").symlink_to(sdk.node())
     _script(programs / "make", 'case "$2" in *--json*) cat "$DEMO_JSON" ;; esac')
     modules = sdk.folder() / "node_modules"
@@ -76,7 +77,9 @@ def folder(shared_pool: BenchPool, tmp_path: Path) -> Iterator[Path]:
     _keystore(tmp_path / "owner.json", shared_pool.pool.on_chain.scheduler.secret)
     private_file.write(tmp_path / "password", "secret")
     give_ether(shared_pool.rpc, (wallet.key.wallet,), GAS_MONEY)
-    yield tmp_path
+    # Sockets' paths are short.
+    with TemporaryDirectory() as short, sluice_program(programs / "sluice", Path(short) / "door"):
+        yield tmp_path
     # A machine that a page started gets no task any more.
     Store.open(read_settings(**given(shared_pool.pool.env))).workers.set_banned(wallet.key.wallet, banned=True)
 

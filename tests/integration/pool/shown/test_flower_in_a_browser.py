@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
-from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
 from bench.rig.bench_pool import BenchPool
@@ -16,6 +16,9 @@ from protocol.results.error_result import Failure
 from protocol.types import TaskId
 from tests.integration.pool.conftest import PAGE_SECONDS, view
 from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 #: What a task of trust 3 goes through, by the names of the card.
 STEPS = {"assign", "compute", "contribute", "reveal", "upload", "finalize"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from selenium.webdriver import Chrome
+from typing import TYPE_CHECKING
+
 from selenium.webdriver.common.by import By
 
 from bench.rig.bench_pool import BenchPool
@@ -10,6 +11,9 @@ from config.connections.http_client import http_client
 from protocol.types import TaskId
 from tests.integration.pool.conftest import PAGE_SECONDS
 from tests.waiting import ample, wait_until
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 
 def address(shared_pool: BenchPool) -> str:
