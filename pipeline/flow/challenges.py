@@ -3,6 +3,8 @@
     advance ── AskChallenge, saved ──► ask ──► thread ── POST /tee/challenges/{task} ──► the task's record ──► advance
                                                   └── none told: why, into the record; `decide` has it asked again
 
+A service that has lost a challenge makes another when it is asked.
+
 Each batch ends where the service says nothing at all (away, too slow, 429), or fails for FAILURES tasks in a row (5xx):
 one that is slow costs a few seconds of this thread, however many tasks wait for it. The tasks are asked for in another
 order each time, so that those for which it fails always keep none of the others waiting. What is lost with the process
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
@@ -105,9 +108,11 @@ class Challenges:
         notifier: Notifier,
         *,
         shuffle: Callable[[list[TaskId]], None] = random.shuffle,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place."""
+        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place; `clock`: Unix seconds."""
         self._api, self._store, self._notifier, self._shuffle = api, store, notifier, shuffle
+        self._clock = clock
         self._background: Background[TaskId] = Background("challenges", self._deliver)
 
     @classmethod
@@ -140,12 +145,13 @@ class Challenges:
         """Ask the secret service for each task's challenge and store it; stop at an answer that holds for all. Raises
         PyMongoError.
         """
-        waiting = self._store.untold(list(dict.fromkeys(task_ids)))
+        waiting = self._store.awaited(list(dict.fromkeys(task_ids)))
         self._shuffle(waiting)
         told, failures = [], 0
         for place, task_id in enumerate(waiting):
+            asked_at = self._clock()
             try:
-                self._store.record(task_id, self._api.challenge(task_id))
+                self._store.record(task_id, self._api.challenge(task_id), asked_at)
             except NoChallenge as error:
                 said = error.fields["told"]
                 failures = failures + 1 if said is Told.FAILURE else 0

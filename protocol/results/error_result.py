@@ -35,6 +35,8 @@ NOT_PREPARED = "TEE_PREPARATION_FAILED"
 NO_SESSION = "TEE_SESSION_GENERATION_"
 #: The secret service does not answer, or not as one.
 SESSION_UNKNOWN = f"{NO_SESSION}UNKNOWN_ISSUE"
+#: The secret service does not have the challenge with which the task was given out: it may have lost it.
+LOST_CHALLENGE = f"{NO_SESSION}GET_SIGNATURE_TOKENS_FAILED_EMPTY_TEE_CHALLENGE"
 #: The key in a session is not that of the task's challenge.
 NO_ENCLAVE_KEY = "ENCLAVE_SIGNATURE_NOT_FOUND"
 #: All causes of a replicate that its worker declined, but those of an enclave's session.

@@ -30,7 +30,7 @@ from workers.sandbox import disk
 from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
-from workers.sandbox.network import pause_program
+from workers.sandbox.network import egress, pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
 from workers.sandbox.scratch import SeenScratch
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
@@ -55,20 +55,30 @@ _SCRATCH_BYTES: Final = 2**28
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
-#: Causes that say nothing of the task here: this machine has fetched and checked all files itself, and sends them.
-_FETCHED_HERE: Final = frozenset(
-    {EnclaveFailure.DATASET_FILE, EnclaveFailure.DATASET_CHECKSUM, EnclaveFailure.INPUT_FILES}
+#: Causes that say nothing of the task here: this machine has fetched and checked all inputs itself, and sends them;
+#: and it has found the names, number and size of what the app has left fit for a zip.
+_CHECKED_HERE: Final = frozenset(
+    {
+        EnclaveFailure.DATASET_FILE,
+        EnclaveFailure.DATASET_CHECKSUM,
+        EnclaveFailure.INPUT_FILES,
+        Failure.FILE_NAME,
+        Failure.OUTPUT_ZIP,
+    }
 )
 
 
 def require_reach(engine: Engine) -> None:
     """Raise BadSetting for a process that cannot enter its containers' network."""
-    if os.geteuid() != 0 or not engine.host.startswith("unix://"):
-        raise BadSetting(
-            name=SETTING,
-            why="what runs before and after an app needs a worker that is root on the machine of its Docker engine",
-            fix="Run it as root, with an engine of this machine, or unset it.",
-        )
+    scheme, _, path = engine.host.partition("://")
+    why, fix = None, "Run it as root, with an engine of this machine, or unset it."
+    if os.geteuid() != 0 or scheme != "unix":
+        why = "what runs before and after an app needs a worker that is root on the machine of its Docker engine"
+    elif (closed := egress.why_closed(Path(path))) is not None:
+        why = f"what runs before and after an app has its network entered by the worker, which cannot do that: {closed}"
+        fix = "Run it outside of containers; or its container with `--pid host --privileged`; or unset it."
+    if why is not None:
+        raise BadSetting(name=SETTING, why=why, fix=fix)
 
 
 def run(service: Service, work: Work, host: Host, door: Door) -> None:
@@ -223,8 +233,8 @@ def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> 
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and door.exit_cause is not None:
         cause, why = door.exit_cause.cause, door.exit_cause.message
-        if cause in _FETCHED_HERE:
-            cause, why = MACHINE_FAILED, f"{service.name} did not get what this machine has fetched: {cause} {why}"
+        if cause in _CHECKED_HERE:
+            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause} {why}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:
