@@ -291,11 +291,17 @@ class Settings(BaseSettings):
         description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
         " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
     )
-    enclave: Literal["none", "simulated", "tdx"] = Field(
+    enclave: Literal["none", "simulated", "tdx", "scone", "gramine"] = Field(
         "none",
         description="Kind of enclave that this machine runs. simulated: the tasks of TDX enclaves without attestation,"
         " so that the machine's owner can read all their secrets; refused unless the chain is a development one."
-        " tdx: in a guest of a TDX host; refused with what is missing.",
+        " tdx: in a guest of a TDX host. scone, gramine: on SGX. Refused with what is missing.",
+    )
+    enclave_las: str | None = Field(
+        None, description="Address and port at which containers reach SCONE's local attestation service (LAS)."
+    )
+    enclave_heap_bytes: Bytes = Field(
+        8 * 2**30, description="Largest heap of an app's SGX enclave, in bytes; tasks that want more are declined."
     )
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: Bytes = Field(

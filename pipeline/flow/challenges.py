@@ -110,7 +110,9 @@ class Challenges:
         shuffle: Callable[[list[TaskId]], None] = random.shuffle,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place; `clock`: Unix seconds."""
+        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place; `clock`: in Unix
+        seconds.
+        """
         self._api, self._store, self._notifier, self._shuffle = api, store, notifier, shuffle
         self._clock = clock
         self._background: Background[TaskId] = Background("challenges", self._deliver)

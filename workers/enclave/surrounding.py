@@ -2,6 +2,7 @@
 
     our images       program ──starts──► door opened in its network, which the program waits for
     iExec's images   container that holds a network ──► door opened in it ──► program in the same network
+                     (for SGX enclaves a network by which they reach the service that attests)
 
 A container's environment holds secrets: nobody can look at it afterwards, and a later attempt makes another with the
 variables of its own session.
@@ -37,6 +38,8 @@ from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, Container
 from workers.task.deadline import backoff
 
 _Found = TypeVar("_Found")
+#: What a program's container has beside or in place of a confined one's.
+Shape = Callable[[ContainerSpec], ContainerSpec]
 log = structlog.get_logger(__name__)
 
 #: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
@@ -68,6 +71,11 @@ _CHECKED_HERE: Final = frozenset(
 )
 
 
+def confined(spec: ContainerSpec) -> ContainerSpec:
+    """The shape of a container that has nothing but its door."""
+    return spec
+
+
 def require_reach(engine: Engine) -> None:
     """Raise BadSetting for a process that cannot enter its containers' network."""
     scheme, _, path = engine.host.partition("://")
@@ -81,9 +89,9 @@ def require_reach(engine: Engine) -> None:
         raise BadSetting(name=SETTING, why=why, fix=fix)
 
 
-def run(service: Service, work: Work, host: Host, door: Door) -> None:
-    """Run the program to its good end. Raises TaskFailure, TaskDeclined."""
-    ended = _patiently(work, lambda: _run(service, work, host, door))
+def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = confined) -> None:
+    """Run the program to its good end, in a container of this shape. Raises TaskFailure, TaskDeclined."""
+    ended = _patiently(work, lambda: _run(service, work, host, door, shape))
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -114,11 +122,11 @@ def _clear(service: Service, work: Work, host: Host) -> None:
         host.engine.remove(name)
 
 
-def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
+def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
     engine.require_fit(image)
     _clear(service, work, host)
-    spec = _spec(service, work, host, image)
+    spec = shape(_spec(service, work, host, image))
     if image in images.OWN.values():
         # It asks again until the door is open.
         with _running(engine, spec) as container, door_server.serving(engine, container, door):
@@ -153,6 +161,9 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
         command=(f"/{pause_program.PATH}",),
         environment={},
         writes_inputs=False,
+        entrypoint=None,
+        devices=(),
+        sockets=(),
     )
 
 

@@ -20,6 +20,7 @@ from protocol.types import Signature, TaskId, Wallet
 OWNER = Key.from_hex("0x" + "55" * 32)
 TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
 TOLD = "0x9A43BB008b7A657e1936ebf5d8e28e5c5E021596"
+ASKED_AT = 1000.0
 
 
 def asking(
@@ -83,10 +84,11 @@ class Records(TaskChallenges):
     told: dict[TaskId, Wallet] = field(default_factory=dict)
     why: dict[TaskId, str] = field(default_factory=dict)
 
-    def untold(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
+    def awaited(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
         return [task for task in task_ids if task not in self.told]
 
-    def record(self, task_id: TaskId, challenge: Wallet) -> None:
+    def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
+        assert asked_at == ASKED_AT
         self.told[task_id] = challenge
 
     def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
@@ -113,7 +115,7 @@ def as_it_is(_: list[TaskId]) -> None:
 def asked(api: SecretServiceApi, records: Records, shuffle: Callable[[list[TaskId]], None] = as_it_is) -> list[TaskId]:
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
-    challenges = Challenges(api, records, notifier, shuffle=shuffle)
+    challenges = Challenges(api, records, notifier, shuffle=shuffle, clock=lambda: ASKED_AT)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)
     challenges.stop()
