@@ -74,7 +74,7 @@ def pool() -> Iterator[BenchPool]:
         yield prepared
 
 
-def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_and_no_secret_is_left_anywhere(
+def test_sdk_9_has_fifty_confidential_tasks_and_a_bulk_done_while_each_part_is_killed_and_no_secret_is_left_anywhere(
     pool: BenchPool, engine_host: str, tmp_path: Path
 ) -> None:
     assert engine_host == pool.servers.docker_host
@@ -100,8 +100,8 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
             try:
                 deal = await_deal(chain)
                 tasks = [task_id(deal, index) for index in range(TASKS)]
-                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed), start=1):
-                    await_completed(pool, tasks, number * TASKS // 5)
+                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed) * 2, start=1):
+                    await_completed(pool, tasks, number * TASKS // 8)
                     kill(pool, sms)
                 printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
             finally:

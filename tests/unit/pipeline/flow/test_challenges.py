@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from pymongo.errors import AutoReconnect
 
 from pipeline.broker.notify import Notifier
 from pipeline.flow.challenges import FAILURES, Challenges, SecretServiceApi, Told
@@ -83,12 +84,15 @@ class Records(TaskChallenges):
 
     told: dict[TaskId, Wallet] = field(default_factory=dict)
     why: dict[TaskId, str] = field(default_factory=dict)
+    full: bool = False
 
     def awaited(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
         return [task for task in task_ids if task not in self.told]
 
     def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
         assert asked_at == ASKED_AT
+        if self.full:
+            raise AutoReconnect("the primary steps down")
         self.told[task_id] = challenge
 
     def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
@@ -128,6 +132,15 @@ def test_each_task_is_asked_for_once_and_looked_at_once_its_challenge_is_known()
     assert asked(api, records) == [TASKS[0], TASKS[2], TASKS[3]]
     assert len(seen) == 3
     assert records.told[TASKS[1]] == "0x" + "11" * 20
+
+
+def test_a_challenge_that_was_told_and_not_stored_is_asked_for_again_also_by_another_process() -> None:
+    api, seen = asking(httpx.Response(200, text=TOLD))
+    records = Records(full=True)
+    assert asked(api, records) == []
+    records.full = False
+    assert asked(asking(httpx.Response(200, text=TOLD))[0], records) == TASKS
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(
