@@ -1,5 +1,5 @@
-"""The secret service is killed at each step of a confidential task, with a machine that simulates enclaves, a real engine
-and the contracts: the task is completed all the same, and no secret is lost.
+"""The secret service is killed at each step of a confidential task, with a machine that simulates enclaves, a real
+engine and the contracts: the task is completed all the same, and no secret is lost.
 """
 
 from __future__ import annotations
