@@ -206,7 +206,8 @@ class Settings(BaseSettings):
     enclave_sms_url: str | None = Field(
         None,
         description="The secret service for enclaves, ours or iExec's: the scheduler asks it for tasks' challenges, and"
-        " workers for sessions. Unset: the pool serves no enclaves.",
+        " workers for sessions. One for each kind of enclave: `TDX=https://…,SCONE=https://…`. Unset: the pool serves"
+        " none.",
     )
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 

@@ -50,7 +50,7 @@ def in_doubt(task: TaskRecord) -> bool:
 
 def awaits_challenge(task: TaskRecord, timeouts: Timeouts) -> bool:
     """Whether the pool serves tasks like this one, and only the challenge is missing."""
-    return timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
+    return framework(task.tag) in timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
 
 
 def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> float | None:
@@ -66,7 +66,11 @@ def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> floa
 
 def why_unserved(task: TaskRecord) -> str:
     """Why no machine is given a task that lacks a challenge which the pool does not ask for, as a sentence."""
-    return _unfit(task) or "The pool names no secret service (SLUICE_ENCLAVE_SMS_URL), so it runs no task for enclaves."
+    kind = framework(task.tag)
+    return (
+        _unfit(task)
+        or f"The pool names no secret service for {kind} (SLUICE_ENCLAVE_SMS_URL), so it runs no such task."
+    )
 
 
 def why_waiting(task: TaskRecord) -> str:

@@ -17,8 +17,13 @@ from workers.enclave.sms_api import SmsApi
 from workers.enclave.tdx import AgentGuest, Guest, Tdx
 from workers.sandbox.profile import sandbox_of
 
-#: Kinds of SGX enclaves by their setting.
-_SGX: Final = {"scone": tags.Framework.SCONE, "gramine": tags.Framework.GRAMINE}
+#: Kinds of enclave by their setting; what is simulated is TDX.
+KINDS: Final = {
+    "simulated": tags.Framework.TDX,
+    "tdx": tags.Framework.TDX,
+    "scone": tags.Framework.SCONE,
+    "gramine": tags.Framework.GRAMINE,
+}
 
 
 def chosen(
@@ -31,19 +36,20 @@ def chosen(
     if kind == "none":
         return None
     guest, network = guest or AgentGuest(), sandbox_of(settings).network
-    if kind in _SGX:
-        sgx = sgx or SgxHost(_SGX[kind], settings.enclave_las)
+    if KINDS[kind] in tags.SGX_BITS:
+        sgx = sgx or SgxHost(KINDS[kind], settings.enclave_las)
         _require_nothing_missing(kind, sgx.missing(network))
     if kind == "tdx":
         _require_nothing_missing(kind, guest.missing())
     if kind == "simulated":
         require_development(settings.chain_id, SETTING)
-    if pool.sms_url is None:
-        why = f"it is {kind}, and the pool at {settings.api_url} names no secret service"
+    url = pool.secret_service(KINDS[kind])
+    if url is None:
+        why = f"it is {kind}, and the pool at {settings.api_url} names no secret service for {KINDS[kind]}"
         raise BadSetting(
             name=SETTING, why=why, fix="Unset it, or ask the pool's operator for one (SLUICE_ENCLAVE_SMS_URL)."
         )
-    service = SmsApi(pool.sms_url, key, allow_plaintext=settings.allow_plaintext)
+    service = SmsApi(url, key, allow_plaintext=settings.allow_plaintext)
     if sgx is not None:
         return Sgx(service, sgx, network, settings.enclave_heap_bytes)
     return Tdx(service, guest) if kind == "tdx" else Simulated(service)

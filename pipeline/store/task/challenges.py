@@ -10,7 +10,7 @@ from pymongo.database import Database
 
 from pipeline.domain.records import LIVE, ReplicateState
 from protocol.results.error_result import LOST_CHALLENGE
-from protocol.types import ZERO_ADDRESS, TaskId, Wallet
+from protocol.types import ZERO_ADDRESS, Hash32, TaskId, Wallet
 
 #: Rows of a release before have no such field.
 _UNTOLD = {"challenge": {"$in": [None, ZERO_ADDRESS]}}
@@ -32,10 +32,10 @@ class TaskChallenges:
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]
 
-    def awaited(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
-        """Which of these tasks are open and have no challenge yet, or one that a machine found lost."""
-        rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_AWAITED}, {"_id": 1})
-        return [TaskId(row["_id"]) for row in rows]
+    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Hash32]:
+        """Which of these tasks are open and have no challenge yet, or one that a machine found lost; with their tags."""
+        rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_AWAITED}, {"tag": 1})
+        return {TaskId(row["_id"]): Hash32(row["tag"]) for row in rows}
 
     def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
         """Note a task's challenge, for which the secret service was asked at Unix time `asked_at`.

@@ -13,7 +13,7 @@ from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import Capacity, Obstacle, match, obstacle
 from pipeline.domain.progress import after, next_visit
 from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
-from protocol.poco.tags import GPU_BIT, make_tag
+from protocol.poco.tags import GPU_BIT, Framework, make_tag
 from protocol.poco.view import ChainView
 from protocol.results.error_result import LOST_CHALLENGE
 from protocol.types import Contract, Hash32
@@ -34,7 +34,7 @@ from tests.unit.pipeline.builders import (
 
 SCONE, GRAMINE, TDX = make_tag(0x3), make_tag(0x5), make_tag(0x9)
 CHALLENGE = Contract("0x" + "c4" * 20)
-SERVING = replace(PACE, enclaves=True)
+SERVING = replace(PACE, enclaves=frozenset(Framework))
 ACTIVE = view(initialized())
 NOW = START + 3.0
 
@@ -110,6 +110,15 @@ def test_a_pool_without_a_secret_service_says_so_whatever_machines_it_has() -> N
         told = explain(record, ACTIVE, Candidates.of(record, machines, NOW, 0.0), NOW, PACE)
         assert told is not None
         assert "SLUICE_ENCLAVE_SMS_URL" in told
+
+
+def test_a_pool_with_a_service_for_another_kind_of_enclave_asks_for_no_challenge_and_says_so() -> None:
+    tdx_only = replace(PACE, enclaves=frozenset({Framework.TDX}))
+    record = after(sealed(SCONE), ACTIVE, decide(sealed(SCONE), ACTIVE, NOW, tdx_only), NOW, tdx_only)
+    assert not record.challenge_tries
+    told = explain(record, ACTIVE, Candidates.of(record, [worker(1, tag=SCONE)], NOW, 0.0), NOW, tdx_only)
+    assert told is not None
+    assert "names no secret service for SCONE" in told
 
 
 def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> None:

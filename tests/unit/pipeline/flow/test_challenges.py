@@ -16,7 +16,8 @@ from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key, recover_message_wallet
 from protocol.poco.enclave import challenge_request
-from protocol.types import Signature, TaskId, Wallet
+from protocol.poco.tags import Framework, make_tag
+from protocol.types import Hash32, Signature, TaskId, Wallet
 
 OWNER = Key.from_hex("0x" + "55" * 32)
 TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
@@ -85,9 +86,11 @@ class Records(TaskChallenges):
     told: dict[TaskId, Wallet] = field(default_factory=dict)
     why: dict[TaskId, str] = field(default_factory=dict)
     full: bool = False
+    #: The last digit of a task's tag, where it is not TDX's.
+    kinds: dict[TaskId, int] = field(default_factory=dict)
 
-    def awaited(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
-        return [task for task in task_ids if task not in self.told]
+    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Hash32]:
+        return {task: make_tag(self.kinds.get(task, 0x9)) for task in task_ids if task not in self.told}
 
     def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
         assert asked_at == ASKED_AT
@@ -116,10 +119,16 @@ def as_it_is(_: list[TaskId]) -> None:
     """Leave a batch in its order."""
 
 
-def asked(api: SecretServiceApi, records: Records, shuffle: Callable[[list[TaskId]], None] = as_it_is) -> list[TaskId]:
+def asked(
+    api: SecretServiceApi,
+    records: Records,
+    shuffle: Callable[[list[TaskId]], None] = as_it_is,
+    others: Mapping[Framework, SecretServiceApi] | None = None,
+) -> list[TaskId]:
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
-    challenges = Challenges(api, records, notifier, shuffle=shuffle, clock=lambda: ASKED_AT)
+    apis = dict.fromkeys(Framework, api) | (others or {})
+    challenges = Challenges(apis, records, notifier, shuffle=shuffle, clock=lambda: ASKED_AT)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)
     challenges.stop()
@@ -162,6 +171,14 @@ def test_a_service_that_is_away_is_asked_a_few_times_however_many_tasks_wait(
     assert asked(api, records) == []
     assert len(seen) == times
     assert list(records.why) == TASKS
+
+
+def test_each_task_is_asked_for_where_its_kind_of_enclave_is_served_and_one_service_keeps_no_other_waiting() -> None:
+    (tdx, seen), (scone, away) = asking(httpx.Response(200, text=TOLD)), asking(httpx.ConnectError("refused"))
+    records = Records(kinds={TASKS[0]: 0x3, TASKS[2]: 0x3, TASKS[3]: 0x5})
+    assert asked(tdx, records, others={Framework.SCONE: scone}) == [TASKS[1], TASKS[3]]
+    assert (len(seen), len(away)) == (2, 1)
+    assert list(records.why) == [TASKS[0], TASKS[2]]
 
 
 @pytest.mark.parametrize("status", [500, 503])
