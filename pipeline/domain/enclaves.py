@@ -66,11 +66,8 @@ def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> floa
 
 def why_unserved(task: TaskRecord) -> str:
     """Why no machine is given a task that lacks a challenge which the pool does not ask for, as a sentence."""
-    kind = framework(task.tag)
-    return (
-        _unfit(task)
-        or f"The pool names no secret service for {kind} (SLUICE_ENCLAVE_SMS_URL), so it runs no such task."
-    )
+    unnamed = f"The pool names no secret service for {framework(task.tag)} (SLUICE_ENCLAVE_SMS_URL)"
+    return _unfit(task) or f"{unnamed}, so it runs no such task."
 
 
 def why_waiting(task: TaskRecord) -> str:

@@ -33,7 +33,7 @@ class TaskChallenges:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]
 
     def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Hash32]:
-        """Which of these tasks are open and have no challenge yet, or one that a machine found lost; with their tags."""
+        """The tags of those tasks that are open and have no challenge yet, or one that a machine found lost."""
         rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_AWAITED}, {"tag": 1})
         return {TaskId(row["_id"]): Hash32(row["tag"]) for row in rows}
 

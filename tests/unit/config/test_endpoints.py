@@ -14,6 +14,7 @@ from config.values.endpoints import (
     secret_services,
 )
 from protocol.errors import BadSetting
+from protocol.poco.tags import Framework
 
 
 def test_several_nodes_are_read_from_one_setting_and_workers_get_the_first() -> None:
