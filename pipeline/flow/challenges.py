@@ -149,7 +149,7 @@ class Challenges:
     def _ask(self, task_ids: Sequence[TaskId]) -> None:
         """Ask for each task's challenge where its kind of enclave is served. Raises PyMongoError."""
         awaited = self._store.awaited(list(dict.fromkeys(task_ids)))
-        for served in {*self._apis.values()}:
+        for served in dict.fromkeys(self._apis.values()):
             self._ask_one(served, [task for task, tag in awaited.items() if self._api_of(tag) is served])
 
     def _api_of(self, tag: Hash32) -> SecretServiceApi | None:
