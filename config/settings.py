@@ -204,8 +204,8 @@ class Settings(BaseSettings):
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
     enclave_sms_url: str | None = Field(
         None,
-        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for challenges, workers for"
-        " sessions. One for each kind: `TDX=https://…,SCONE=https://…`. Unset: the pool serves no enclaves.",
+        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for challenges, workers"
+        " for sessions. One for each kind: `TDX=https://…,SCONE=https://…`. Unset: the pool serves no enclaves.",
     )
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 
