@@ -316,7 +316,9 @@ def test_a_task_whose_challenge_the_service_lost_is_given_out_anew_with_another_
     cause = f"{NO_SESSION}{refused.json()['error']}"
     assert cause == LOST_CHALLENGE
     report = Report(step=Step.FAILED, cause=f"{cause}: the secret service says so")
-    place.api.post(f"/tasks/{task}/reports", content=report.model_dump_json(), headers=place.bearer).raise_for_status()
+    place.api.post(
+        f"/tasks/{task}/reports", json=report.model_dump(mode="json"), headers=place.bearer
+    ).raise_for_status()
 
     del place.given[task]
     job = place.await_assignments()[1]

@@ -62,11 +62,11 @@ def found_lost(store: Store, **fields: Any) -> TaskRecord:
 
 def test_another_challenge_takes_the_place_of_one_found_lost_and_its_machine_may_be_asked_anew(store: Store) -> None:
     task = found_lost(store)
-    assert store.challenges.awaited([task.task_id]) == [task.task_id]
+    assert store.challenges.awaited([task.task_id]) == {task.task_id: NO_TAG}
     store.challenges.record(task.task_id, OTHER, NOW + 6)
     (stored,) = store.tasks.load_tasks([task.task_id])
     assert (stored.challenge, stored.challenge_told_at, stored.replicates) == (OTHER, NOW + 6, ())
-    assert store.challenges.awaited([task.task_id]) == []
+    assert store.challenges.awaited([task.task_id]) == {}
 
 
 def test_a_challenge_that_is_told_again_stays_and_so_do_its_replicates(store: Store) -> None:
