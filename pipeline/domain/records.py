@@ -200,7 +200,7 @@ class TaskRecord:
     #: How often the secret service was asked for it, and when last, Unix seconds.
     challenge_tries: int = 0
     challenge_asked_at: float = 0.0
-    #: When the service was asked that told it, or told it again, last; Unix seconds.
+    #: The `challenge_asked_at` that the service answered last with a challenge.
     challenge_told_at: float = 0.0
     #: `results` on chain, as text.
     results: str | None = None

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import random
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
@@ -29,7 +28,7 @@ from config.settings import Settings
 from config.values.endpoints import secret_services
 from pipeline.broker.background import Background
 from pipeline.broker.notify import Notifier
-from pipeline.store.task.challenges import TaskChallenges
+from pipeline.store.task.challenges import Awaited, TaskChallenges
 from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
@@ -109,13 +108,9 @@ class Challenges:
         notifier: Notifier,
         *,
         shuffle: Callable[[list[TaskId]], None] = random.shuffle,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place; `clock`: in Unix
-        seconds.
-        """
+        """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place."""
         self._apis, self._store, self._notifier, self._shuffle = dict(apis), store, notifier, shuffle
-        self._clock = clock
         self._background: Background[TaskId] = Background("challenges", self._deliver)
 
     @classmethod
@@ -150,23 +145,23 @@ class Challenges:
         """Ask for each task's challenge where its kind of enclave is served. Raises PyMongoError."""
         awaited = self._store.awaited(list(dict.fromkeys(task_ids)))
         for served in dict.fromkeys(self._apis.values()):
-            self._ask_one(served, [task for task, tag in awaited.items() if self._api_of(tag) is served])
+            self._ask_one(served, {task: it for task, it in awaited.items() if self._api_of(it.tag) is served})
 
     def _api_of(self, tag: Hash32) -> SecretServiceApi | None:
         """The service for tasks of a tag."""
         kind = framework(tag)
         return None if kind is None else self._apis.get(kind)
 
-    def _ask_one(self, api: SecretServiceApi, waiting: list[TaskId]) -> None:
+    def _ask_one(self, api: SecretServiceApi, awaited: Mapping[TaskId, Awaited]) -> None:
         """Ask one service for each task's challenge and store it; stop at an answer that holds for all. Raises
         PyMongoError.
         """
+        waiting = list(awaited)
         self._shuffle(waiting)
         told, failures = [], 0
         for place, task_id in enumerate(waiting):
-            asked_at = self._clock()
             try:
-                self._store.record(task_id, api.challenge(task_id), asked_at)
+                self._store.record(task_id, api.challenge(task_id), awaited[task_id].asked_at)
             except NoChallenge as error:
                 said = error.fields["told"]
                 failures = failures + 1 if said is Told.FAILURE else 0

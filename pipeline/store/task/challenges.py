@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pymongo.collection import Collection
@@ -26,19 +27,31 @@ _AWAITED = {"$or": [_UNTOLD, _LOST]}
 _IDLE = {"replicates.state": {"$nin": sorted(map(str, LIVE))}}
 
 
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """What is known of a task whose challenge is awaited."""
+
+    tag: Hash32
+    #: When it was decided to ask for it; Unix seconds.
+    asked_at: float
+
+
 class TaskChallenges:
     """What the secret service told of tasks."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]
 
-    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Hash32]:
-        """The tags of those tasks that are open and have no challenge yet, or one that a machine found lost."""
-        rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_AWAITED}, {"tag": 1})
-        return {TaskId(row["_id"]): Hash32(row["tag"]) for row in rows}
+    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Awaited]:
+        """Those of these tasks that are open and have no challenge yet, or one that a machine found lost."""
+        shown = {"tag": 1, "challenge_asked_at": 1}
+        rows = self._tasks.find({"_id": {"$in": list(task_ids)}, "open": True, **_AWAITED}, shown)
+        return {
+            TaskId(row["_id"]): Awaited(Hash32(row["tag"]), float(row.get("challenge_asked_at", 0.0))) for row in rows
+        }
 
     def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
-        """Note a task's challenge, for which the secret service was asked at Unix time `asked_at`.
+        """Note a task's challenge. `asked_at`: of its `Awaited`.
 
         The first one stays, as assignments with it may have been signed, unless a machine found it lost and none is at
         work: with another, the replicates that found that are dropped, so that their machines may be asked anew.

@@ -51,7 +51,7 @@ def done(scene: Scene, index: int) -> None:
     scene.no_container()
 
 
-@pytest.mark.parametrize(("index", "point"), enumerate(CHALLENGE), ids=lambda given: str(getattr(given, "when", "")))
+@pytest.mark.parametrize(("index", "point"), [*enumerate(CHALLENGE)], ids=lambda given: str(getattr(given, "when", "")))
 def test_a_challenge_whose_answer_never_came_is_told_when_it_is_asked_for_again(
     scene: Scene, index: int, point: Point
 ) -> None:
@@ -76,7 +76,7 @@ def test_a_challenge_whose_answer_never_came_is_told_when_it_is_asked_for_again(
 
 @pytest.mark.parametrize(
     ("index", "point"),
-    enumerate(SESSION, start=len(CHALLENGE)),
+    [*enumerate(SESSION, start=len(CHALLENGE))],
     ids=lambda given: f"{given.when} {given.at}" if isinstance(given, Point) else "",
 )
 def test_a_machine_whose_session_was_lost_with_the_service_gets_another(scene: Scene, index: int, point: Point) -> None:

@@ -23,6 +23,7 @@ from pipeline.domain.records import (
 )
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
+from pipeline.store.task.challenges import Awaited
 from pipeline.store.task.tasks import NewReplicates
 from pipeline.store.task.uploads import UPLOAD_SECONDS
 from protocol.results.error_result import LOST_CHALLENGE
@@ -62,7 +63,7 @@ def found_lost(store: Store, **fields: Any) -> TaskRecord:
 
 def test_another_challenge_takes_the_place_of_one_found_lost_and_its_machine_may_be_asked_anew(store: Store) -> None:
     task = found_lost(store)
-    assert store.challenges.awaited([task.task_id]) == {task.task_id: NO_TAG}
+    assert store.challenges.awaited([task.task_id]) == {task.task_id: Awaited(NO_TAG, 0.0)}
     store.challenges.record(task.task_id, OTHER, NOW + 6)
     (stored,) = store.tasks.load_tasks([task.task_id])
     assert (stored.challenge, stored.challenge_told_at, stored.replicates) == (OTHER, NOW + 6, ())

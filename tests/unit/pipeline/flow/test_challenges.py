@@ -11,13 +11,13 @@ from pymongo.errors import AutoReconnect
 
 from pipeline.broker.notify import Notifier
 from pipeline.flow.challenges import FAILURES, Challenges, SecretServiceApi, Told
-from pipeline.store.task.challenges import TaskChallenges
+from pipeline.store.task.challenges import Awaited, TaskChallenges
 from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key, recover_message_wallet
 from protocol.poco.enclave import challenge_request
 from protocol.poco.tags import Framework, make_tag
-from protocol.types import Hash32, Signature, TaskId, Wallet
+from protocol.types import Signature, TaskId, Wallet
 
 OWNER = Key.from_hex("0x" + "55" * 32)
 TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
@@ -89,8 +89,9 @@ class Records(TaskChallenges):
     #: The last digit of a task's tag, where it is not TDX's.
     kinds: dict[TaskId, int] = field(default_factory=dict)
 
-    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Hash32]:
-        return {task: make_tag(self.kinds.get(task, 0x9)) for task in task_ids if task not in self.told}
+    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Awaited]:
+        untold = [task for task in task_ids if task not in self.told]
+        return {task: Awaited(make_tag(self.kinds.get(task, 0x9)), ASKED_AT) for task in untold}
 
     def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
         assert asked_at == ASKED_AT
@@ -128,7 +129,7 @@ def asked(
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
     apis = dict.fromkeys(Framework, api) | (others or {})
-    challenges = Challenges(apis, records, notifier, shuffle=shuffle, clock=lambda: ASKED_AT)
+    challenges = Challenges(apis, records, notifier, shuffle=shuffle)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)
     challenges.stop()
