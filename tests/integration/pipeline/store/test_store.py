@@ -57,7 +57,7 @@ def found_lost(store: Store, **fields: Any) -> TaskRecord:
     store.challenges.record(task.task_id, CHALLENGE, NOW)
     store.tasks.record_report(task.task_id, ALICE, Step.FAILED, NOW + 5, f"{LOST_CHALLENGE}: why", None)
     (stored,) = store.tasks.load_tasks([task.task_id])
-    assert (stored.challenge, stored.challenge_told_at) == (CHALLENGE, NOW)
+    assert (str(stored.challenge), stored.challenge_told_at) == (CHALLENGE, NOW)
     return stored
 
 
@@ -66,7 +66,7 @@ def test_another_challenge_takes_the_place_of_one_found_lost_and_its_machine_may
     assert store.challenges.awaited([task.task_id]) == {task.task_id: Awaited(NO_TAG, 0.0)}
     store.challenges.record(task.task_id, OTHER, NOW + 6)
     (stored,) = store.tasks.load_tasks([task.task_id])
-    assert (stored.challenge, stored.challenge_told_at, stored.replicates) == (OTHER, NOW + 6, ())
+    assert (str(stored.challenge), stored.challenge_told_at, stored.replicates) == (OTHER, NOW + 6, ())
     assert store.challenges.awaited([task.task_id]) == {}
 
 
@@ -74,7 +74,7 @@ def test_a_challenge_that_is_told_again_stays_and_so_do_its_replicates(store: St
     task = found_lost(store)
     store.challenges.record(task.task_id, CHALLENGE, NOW + 6)
     (stored,) = store.tasks.load_tasks([task.task_id])
-    assert (stored.challenge, stored.challenge_told_at, stored.replicates) == (CHALLENGE, NOW + 6, task.replicates)
+    assert (str(stored.challenge), stored.challenge_told_at, stored.replicates) == (CHALLENGE, NOW + 6, task.replicates)
 
 
 def test_a_challenge_with_which_a_machine_is_at_work_or_holds_a_slot_stays(store: Store) -> None:
@@ -82,7 +82,7 @@ def test_a_challenge_with_which_a_machine_is_at_work_or_holds_a_slot_stays(store
     store.challenges.record(holding.task_id, OTHER, NOW + 6)
     store.tasks.add_replicate(holding.task_id, Replicate(BOB, Mode.SOLO, 2, NOW))
     (stored,) = store.tasks.load_tasks([holding.task_id])
-    assert (stored.challenge, len(stored.replicates)) == (CHALLENGE, 2)
+    assert (str(stored.challenge), len(stored.replicates)) == (CHALLENGE, 2)
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def asked(
 ) -> list[TaskId]:
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
-    apis = dict.fromkeys(Framework, api) | (others or {})
+    apis = dict.fromkeys(Framework, api) | dict(others or {})
     challenges = Challenges(apis, records, notifier, shuffle=shuffle)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)

@@ -32,7 +32,7 @@ from workers.task.replicate import Replicate, ReplicateStage
 LAS, HEAP = "172.17.0.1:18766", 2**30
 FINGERPRINT = "ab" * 32
 #: As the SDK 8.24 writes them.
-ON_CHAIN = {
+ON_CHAIN: dict[Framework, dict[str, Any]] = {
     Framework.SCONE: {
         "framework": "SCONE",
         "version": "v5",
