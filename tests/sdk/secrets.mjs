@@ -155,6 +155,8 @@ if (world.workerpool) {
   const params = { iexec_secrets: { 1: 'mine' }, ...(world.args && { iexec_args: world.args }) };
   const dealid = await deal(world.workerpool, volume, params, { datasetorder: await offer(dataset, volume) });
   report.files = await result(dealid, 0);
+  // The service may be killed until then, and the SDK asks it once.
+  if (world.bulk) await result(dealid, volume - 1);
 }
 if (world.bulk) report.bulk = await runBulk(world.bulk);
 console.log(JSON.stringify(report));
