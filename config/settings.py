@@ -31,7 +31,6 @@ class Settings(BaseSettings):
 
     # -- where things are kept ------------------------------------------------------------------------------------
     home: Path = Field(Path(".sluice"), description="Folder for data, logs, pids and journals.")
-
     host_name: MachineName | None = Field(
         None,
         description="This host's name in Flower, if not the machine's own; the hosts of one pool have different ones.",
@@ -205,8 +204,8 @@ class Settings(BaseSettings):
     worker_lost_seconds: Seconds = Field(60.0, description="A worker silent for this long gets no new task.")
     enclave_sms_url: str | None = Field(
         None,
-        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for tasks' challenges, and"
-        " workers for sessions. Unset: the pool serves no enclaves.",
+        description="The secret service for enclaves, ours or iExec's: the scheduler asks it for challenges, workers"
+        " for sessions. One for each kind: `TDX=https://…,SCONE=https://…`. Unset: the pool serves no enclaves.",
     )
     orders_file: Path | None = Field(None, description="What is offered on iExec's market, a TOML or JSON file.")
 
@@ -291,12 +290,14 @@ class Settings(BaseSettings):
         description="GPUs of this machine that apps may use, separated by commas, by NVIDIA's numbers or UUIDs: 0,1."
         " A task that asks for a GPU gets one of them for itself, so the machine has no more slots than GPUs.",
     )
-    enclave: Literal["none", "simulated", "tdx"] = Field(
+    enclave: Literal["none", "simulated", "tdx", "scone", "gramine"] = Field(
         "none",
         description="Kind of enclave that this machine runs. simulated: the tasks of TDX enclaves without attestation,"
         " so that the machine's owner can read all their secrets; refused unless the chain is a development one."
-        " tdx: in a guest of a TDX host; refused with what is missing.",
+        " tdx: in a guest of a TDX host. scone, gramine: on SGX. Refused with what is missing.",
     )
+    enclave_las: str | None = Field(None, description="Address and port at which containers reach SCONE's LAS.")
+    enclave_heap_bytes: Bytes = Field(8 * 2**30, description="Largest heap of an app's SGX enclave, in bytes.")
     docker_host: str | None = Field(None, description="Docker engine, e.g. unix:///var/run/docker.sock.")
     memory_per_slot: Bytes = Field(
         wire.MEMORY_PER_SLOT,
@@ -363,10 +364,9 @@ class Settings(BaseSettings):
     )
     app_domains: str = Field(
         "",
-        description="Host names, separated by commas, that apps reach and nothing else, e.g."
-        " `data.example.org,api.example.com:8443` (TCP; ports 80 and 443 unless one is named). Each is resolved when"
-        " a container starts, and apps have no name server. A task whose app fails is declined. Empty: as"
-        " SLUICE_APP_NETWORK has it.",
+        description="Host names that apps reach and nothing else, e.g. `data.example.org,api.example.com:8443` (TCP;"
+        " ports 80 and 443 unless one is named). Each is resolved when a container starts, and apps have no name"
+        " server. A task whose app fails is declined. Empty: as SLUICE_APP_NETWORK has it.",
     )
     ping_seconds: Seconds = Field(10.0, description="How often a worker says it is alive.")
 

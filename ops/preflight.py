@@ -10,7 +10,7 @@ MongoDB, RabbitMQ, IPFS, chain, ownership, gas: asked side by side ─► one li
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -27,7 +27,7 @@ from chain.keystore import load_key
 from config.connections import broker_nodes
 from config.connections.http_client import http_client, is_loopback
 from config.settings import Settings
-from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints, secret_service
+from config.values.endpoints import loopback_warnings, plaintext_warnings, public_endpoints, secret_services
 from config.values.order_policy import read_policy
 from ops import host_name
 from ops.stack import ports
@@ -82,7 +82,7 @@ def check(settings: Settings, only: Collection[str] = ()) -> tuple[Key, tuple[st
     key = load_key(settings)
     public_endpoints(settings)
     require_own_passwords(settings)
-    read_policy(settings.orders_file, enclaves=secret_service(settings) is not None)
+    read_policy(settings.orders_file, enclaves=secret_services(settings).keys())
     for name, value in (("SLUICE_HUB", settings.hub), ("SLUICE_WORKERPOOL", settings.workerpool)):
         if value is None:
             raise BadSetting(name=name, why="it is not set", fix="Give the contract's address.")
@@ -172,12 +172,20 @@ def examine(settings: Settings, key: Key) -> list[PreflightFinding]:
 
 
 def ask_secret_service(settings: Settings, transport: httpx.BaseTransport | None = None) -> list[PreflightFinding]:
-    """A finding for the secret service, which the scheduler can wait for; none if the pool names none. `transport`: for
-    tests. Raises BadSetting.
+    """A finding for each secret service that the pool names, which the scheduler can wait for. `transport`: for tests.
+    Raises BadSetting.
     """
-    url = secret_service(settings)
-    if url is None:
-        return []
+    named = secret_services(settings)
+    return [
+        _ask_secret_service(url, [kind for kind in named if named[kind] == url], transport)
+        for url in sorted({*named.values()})
+    ]
+
+
+def _ask_secret_service(
+    url: str, kinds: Sequence[Framework], transport: httpx.BaseTransport | None
+) -> PreflightFinding:
+    """The finding for a service that is named for these kinds of enclave."""
     try:
         with http_client(
             url, timeout=REPORT_SECONDS, answer_seconds=lambda: REPORT_SECONDS, transport=transport
@@ -185,8 +193,11 @@ def ask_secret_service(settings: Settings, transport: httpx.BaseTransport | None
             kind = Framework(http.get("/tee/framework").raise_for_status().json())
     except (httpx.HTTPError, ValueError) as error:
         says = f"the secret service at {url} does not tell its kind of enclave ({type(error).__name__})"
-        return [PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")]
-    return [PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")]
+        return PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")
+    if kind not in kinds:
+        says = f"the secret service at {url} serves {kind}, and is named for {', '.join(kinds)}"
+        return PreflightFinding("secrets", ok=False, says=says, fix="Mend SLUICE_ENCLAVE_SMS_URL.")
+    return PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")
 
 
 def _findings_of(settings: Settings, parts: Mapping[str, HealthPart]) -> list[PreflightFinding]:

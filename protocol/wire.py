@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from protocol.poco.tags import Framework
 from protocol.results.error_result import printable
 
 HexId = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-f]{64}$")]
@@ -109,8 +110,14 @@ class PoolConfig(Wire):
     #: Slots that a machine may sign in with at most.
     most_slots: Annotated[int, Field(ge=1, le=SLOTS_LIMIT)] = MOST_SLOTS
     #: The secret service that knows the challenges in this pool's assignments: machines ask it for the sessions of
-    #: their enclaves. None: the pool serves no enclaves.
+    #: their TDX enclaves. None: the pool serves none of that kind.
     sms_url: Printable | None = None
+    #: The same for each kind of enclave that the pool serves, by name; empty: `sms_url` is that of every kind.
+    sms_urls: dict[str, Printable] = {}
+
+    def secret_service(self, kind: Framework) -> str | None:
+        """The secret service for enclaves of a kind; None: the pool serves none of that kind."""
+        return self.sms_urls.get(kind.value) if self.sms_urls else self.sms_url
 
     @property
     def broker_nodes(self) -> tuple[BrokerNode, ...]:

@@ -48,6 +48,7 @@ from workers import control, log_file, votes_first
 from workers.care import upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
+from workers.enclave import tdx
 from workers.money import pins
 from workers.pool.api import PoolApi
 from workers.pool.broker import celery_app, sign_in_if_refused
@@ -221,7 +222,10 @@ def _checked(settings: Settings, key: Key) -> Machine:
 
 
 def _require_enclaves(machine: Machine) -> None:
-    """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable."""
+    """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable. Sessions that a killed
+    predecessor has left in memory go first, whatever is run now.
+    """
+    tdx.forget_killed(tdx.MEMORY)
     if machine.framework is not None:
         if machine.settings.enclave == "simulated":
             why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."

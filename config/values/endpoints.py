@@ -11,8 +11,13 @@ from config.connections.broker_nodes import public_nodes
 from config.connections.http_client import is_loopback
 from config.settings import Settings
 from protocol.errors import BadSetting
+from protocol.poco.tags import Framework
 
 _FIX = "Give an address like http://host:8545."
+_SMS = "SLUICE_ENCLAVE_SMS_URL"
+_SMS_FIX = (
+    "Give an address like https://sms.pool.example, or TDX=https://tdx.pool.example,SCONE=https://scone.pool.example."
+)
 #: To listen on each of the machine's addresses.
 _ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 #: Schemes without encryption.
@@ -54,13 +59,21 @@ def public_endpoints(settings: Settings) -> tuple[str, str | None]:
     return _public_rpc(settings), _public_ws(settings)
 
 
-def secret_service(settings: Settings) -> str | None:
-    """The secret service for enclaves, without a slash at its end; None if the pool serves none. Raises BadSetting."""
-    url = settings.enclave_sms_url
-    if not url:
-        return None
-    _split("SLUICE_ENCLAVE_SMS_URL", url, _HTTP, "Give an address like https://sms.pool.example.")
-    return url.rstrip("/")
+def secret_services(settings: Settings) -> dict[Framework, str]:
+    """The secret service for each kind of enclave that the pool serves, without a slash at its end. Raises BadSetting.
+
+    One address is that of every kind: a service refuses tasks that are not of its own.
+    """
+    found: dict[Framework, str] = {}
+    for part in (part.strip() for part in (settings.enclave_sms_url or "").split(",") if part.strip()):
+        name, named, url = part.partition("=")
+        kinds = [kind for kind in Framework if not named or kind == name.strip().upper()]
+        if not kinds or found.keys() & kinds:
+            raise _bad(_SMS, f"{name.strip()} is no kind of enclave, or is named twice", _SMS_FIX)
+        address = (url if named else part).strip()
+        _split(_SMS, address, _HTTP, _SMS_FIX)
+        found |= dict.fromkeys(kinds, address.rstrip("/"))
+    return found
 
 
 def loopback_warnings(settings: Settings) -> list[str]:
@@ -77,7 +90,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
         *(("SLUICE_AMQP_PUBLIC_HOST", url) for url in _public_broker(settings)),
         ("SLUICE_IPFS_GATEWAY", settings.ipfs_gateway),
         ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
-        ("SLUICE_ENCLAVE_SMS_URL", secret_service(settings) or ""),
+        *((_SMS, url) for url in sorted({*secret_services(settings).values()})),
     ]
     return [
         f"{name} is {value}, which leads a machine elsewhere to itself."
@@ -96,7 +109,7 @@ def plaintext_warnings(settings: Settings) -> list[str]:
         *(("SLUICE_AMQP_PUBLIC_TLS", url) for url in _public_broker(settings)),
         ("SLUICE_PUBLIC_RPC_URL", _public_rpc(settings)),
         ("SLUICE_PUBLIC_WS_URL", _public_ws(settings) or ""),
-        ("SLUICE_ENCLAVE_SMS_URL", secret_service(settings) or ""),
+        *((_SMS, url) for url in sorted({*secret_services(settings).values()})),
     ]
     return [
         f"{name}: {value} is not encrypted, so workers refuse it unless they set SLUICE_ALLOW_PLAINTEXT."

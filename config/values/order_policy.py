@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -29,7 +30,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from config.connections.http_client import is_loopback
 from protocol.amounts import amount_of
 from protocol.errors import BadInput, BadSetting
-from protocol.poco.tags import GPU_BIT, TEE_BIT, make_tag, needs_enclave_signature
+from protocol.poco.tags import GPU_BIT, TEE_BIT, Framework, framework, make_tag, needs_enclave_signature
 from protocol.types import Hash32, NRlc
 
 SETTING = "SLUICE_ORDERS_FILE"
@@ -126,11 +127,11 @@ class OrderPolicy(_Model):
 NO_OFFERS = OrderPolicy()
 
 
-def read_policy(path: Path | None, *, enclaves: bool = True) -> OrderPolicy:
+def read_policy(path: Path | None, *, enclaves: Collection[Framework] = frozenset(Framework)) -> OrderPolicy:
     """The policy in the file; one without offers if no file is set. Raises BadSetting, with every problem of the
     file.
 
-    `enclaves`: whether the pool names a secret service; without one, nothing may be offered that needs an enclave.
+    `enclaves`: kinds for which the pool names a secret service; of others, nothing may be offered.
     """
     if path is None:
         return NO_OFFERS
@@ -147,8 +148,8 @@ def read_policy(path: Path | None, *, enclaves: bool = True) -> OrderPolicy:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
         raise _wrong(path, "; ".join(f"{_place(item['loc'])}{_words(item['msg'])}" for item in problems)) from error
     for number, offer in enumerate(policy.offer, 1):
-        if offer.for_enclaves and not enclaves:
-            raise _wrong(path, f"offer {number}, tag: it needs enclaves, and SLUICE_ENCLAVE_SMS_URL is not set")
+        if offer.for_enclaves and framework(offer.tag) not in enclaves:
+            raise _wrong(path, f"offer {number}, tag: it needs enclaves that SLUICE_ENCLAVE_SMS_URL does not name")
     return policy
 
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel
 from pymongo.errors import PyMongoError
 
 from config.connections.broker_nodes import public_nodes
-from config.values.endpoints import public_endpoints, secret_service
+from config.values.endpoints import public_endpoints, secret_services
 from pipeline.api.auth.access import Access
 from pipeline.api.monitor import HealthReport, Monitor
 from pipeline.api.version import VERSION
+from protocol.poco.tags import Framework
 from protocol.types import NRlc
 from protocol.wire import PoolConfig
 
@@ -36,6 +37,7 @@ def config(services: Access) -> PoolConfig:
     settings, pool = services.settings, services.pool
     rpc_url, ws_url = public_endpoints(settings)
     node, *others = public_nodes(settings)
+    enclaves = secret_services(settings)
     return PoolConfig(
         chain_id=settings.chain_id,
         hub=pool.hub,
@@ -55,7 +57,8 @@ def config(services: Access) -> PoolConfig:
         amqp_others=tuple(others),
         least_stake=_least_stake(services),
         most_slots=settings.worker_most_slots,
-        sms_url=secret_service(settings),
+        sms_url=enclaves.get(Framework.TDX),
+        sms_urls={kind.value: url for kind, url in enclaves.items()},
     )
 
 

@@ -76,7 +76,9 @@ class AskUpload:
 
 @dataclass(frozen=True, slots=True)
 class AskChallenge:
-    """Ask the secret service for the task's challenge, without which no machine is given a task for enclaves."""
+    """Ask the secret service for the task's challenge, without which no machine is given a task for enclaves; or again,
+    where a machine found that it does not have it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

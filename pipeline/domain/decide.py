@@ -385,7 +385,7 @@ def _why_failed(task: TaskRecord, view: ChainView) -> str:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:
         return f"{count(len(view.contributions), 'vote')} brought no consensus before the deadline."
-    if enclaves.lacks_challenge(task):
+    if enclaves.lacks_challenge(task) and not task.replicates:
         return enclaves.why_never_given(task)
     return f"Nobody contributed before the deadline: {causes(task)}."
 

@@ -5,18 +5,22 @@ the task's challenge, an address that the secret service tells once the task is 
 
     no challenge yet   the service is asked, and again while it tells none: that decides nothing
     challenge known    the task is like any other, for machines that offer its tag
+    lost               a machine says that the service does not have it: the service is asked, and its word counts;
+                       with another challenge, the machines that had the former may be given the task anew
     never served       `explain` says why
 
-Until then a machine is wanted, so that the task counts as sold, and `match` gives it to none.
+Until the challenge is known a machine is wanted, so that the task counts as sold, and `match` gives it to none.
 """
 
 from __future__ import annotations
 
-from pipeline.domain.records import TaskRecord
+from pipeline.domain.records import ReplicateState, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.tags import framework, needs_enclave_signature
 from protocol.poco.view import ChainView, TaskStatus
+from protocol.results.error_result import LOST_CHALLENGE, cause_code
 from protocol.types import ZERO_ADDRESS
+from protocol.wire import Step
 
 #: The highest trust of a deal for enclaves: iExec's own, as one enclave's signature proves the result by itself.
 MOST_TRUST = 1
@@ -26,13 +30,27 @@ MOST_DOUBLINGS = 3
 
 
 def lacks_challenge(task: TaskRecord) -> bool:
-    """Whether no machine may be given the task, as its result needs an enclave's challenge and none is known."""
-    return needs_enclave_signature(task.tag) and task.challenge == ZERO_ADDRESS
+    """Whether no machine may be given the task, as its result needs an enclave's challenge and none is known, or the
+    secret service may have lost it.
+    """
+    return needs_enclave_signature(task.tag) and (task.challenge == ZERO_ADDRESS or in_doubt(task))
+
+
+def in_doubt(task: TaskRecord) -> bool:
+    """Whether a machine found that the secret service does not have the task's challenge, and the service has not told
+    it since. While a machine is at work it may have a session with that challenge, whose result the contract takes.
+    """
+    found = [
+        item.steps.get(Step.FAILED, 0.0)
+        for item in task.replicates
+        if item.state is ReplicateState.FAILED and cause_code(item.cause) == LOST_CHALLENGE
+    ]
+    return max(found, default=0.0) > task.challenge_told_at and not any(item.live for item in task.replicates)
 
 
 def awaits_challenge(task: TaskRecord, timeouts: Timeouts) -> bool:
     """Whether the pool serves tasks like this one, and only the challenge is missing."""
-    return timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
+    return framework(task.tag) in timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
 
 
 def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> float | None:
@@ -48,11 +66,14 @@ def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> floa
 
 def why_unserved(task: TaskRecord) -> str:
     """Why no machine is given a task that lacks a challenge which the pool does not ask for, as a sentence."""
-    return _unfit(task) or "The pool names no secret service (SLUICE_ENCLAVE_SMS_URL), so it runs no task for enclaves."
+    unnamed = f"The pool names no secret service for {framework(task.tag)} (SLUICE_ENCLAVE_SMS_URL)"
+    return _unfit(task) or f"{unnamed}, so it runs no such task."
 
 
 def why_waiting(task: TaskRecord) -> str:
     """Why a task that awaits its challenge has none yet, as a sentence."""
+    if in_doubt(task) and not task.why:
+        return "A machine found that the secret service does not have its enclave's challenge: the service is asked."
     if task.challenge_tries and task.why:
         return f"It waits for its enclave's challenge: {task.why.rstrip('.')}. The secret service is asked again."
     return "It waits for its enclave's challenge, which the secret service is asked for once the task is on chain."

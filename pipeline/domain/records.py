@@ -200,6 +200,8 @@ class TaskRecord:
     #: How often the secret service was asked for it, and when last, Unix seconds.
     challenge_tries: int = 0
     challenge_asked_at: float = 0.0
+    #: The `challenge_asked_at` that the service answered last with a challenge.
+    challenge_told_at: float = 0.0
     #: `results` on chain, as text.
     results: str | None = None
     #: Why it failed or what it waits for.

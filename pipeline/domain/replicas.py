@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from config.early_steps import early_steps
 from config.settings import Settings
+from config.values.endpoints import secret_services
 from pipeline.domain.actions import Want
 from pipeline.domain.records import CLOCKS_APART, MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
+from protocol.poco.tags import Framework
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
 from protocol.types import Hash32, Wallet
@@ -49,8 +51,8 @@ class Timeouts:
     proven_share: float = 0.0
     #: Whether steps may go out behind others that are not in a block yet (SLUICE_STATE).
     early_steps: bool = False
-    #: Whether the pool names a secret service, so that it serves tasks for enclaves (SLUICE_ENCLAVE_SMS_URL).
-    enclaves: bool = False
+    #: Kinds of enclave for which the pool names a secret service, so that it serves their tasks.
+    enclaves: frozenset[Framework] = frozenset()
     #: When machines could last not be heard, Unix seconds; 0: never. What they could not report meanwhile may come
     #: after it.
     unheard_at: float = 0.0
@@ -63,7 +65,7 @@ class Timeouts:
             settings.spend_depth,
             settings.proven_share,
             early_steps=early_steps(settings),
-            enclaves=bool(settings.enclave_sms_url),
+            enclaves=frozenset(secret_services(settings)),
         )
 
     @property

@@ -3,6 +3,8 @@
     advance ── AskChallenge, saved ──► ask ──► thread ── POST /tee/challenges/{task} ──► the task's record ──► advance
                                                   └── none told: why, into the record; `decide` has it asked again
 
+A service that has lost a challenge makes another when it is asked.
+
 Each batch ends where the service says nothing at all (away, too slow, 429), or fails for FAILURES tasks in a row (5xx):
 one that is slow costs a few seconds of this thread, however many tasks wait for it. The tasks are asked for in another
 order each time, so that those for which it fails always keep none of the others waiting. What is lost with the process
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
 import httpx
@@ -23,15 +25,16 @@ from pymongo.errors import PyMongoError
 from config.connections.http_client import http_client
 from config.metrics import CHALLENGES
 from config.settings import Settings
-from config.values.endpoints import secret_service
+from config.values.endpoints import secret_services
 from pipeline.broker.background import Background
 from pipeline.broker.notify import Notifier
-from pipeline.store.task.challenges import TaskChallenges
+from pipeline.store.task.challenges import Awaited, TaskChallenges
 from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.enclave import challenge_request
-from protocol.types import ZERO_ADDRESS, TaskId, Wallet
+from protocol.poco.tags import Framework, framework
+from protocol.types import ZERO_ADDRESS, Hash32, TaskId, Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -96,25 +99,26 @@ class SecretServiceApi:
 
 
 class Challenges:
-    """One process's requests to the secret service."""
+    """One process's requests to the secret services, each of which serves one kind of enclave or any."""
 
     def __init__(
         self,
-        api: SecretServiceApi,
+        apis: Mapping[Framework, SecretServiceApi],
         store: TaskChallenges,
         notifier: Notifier,
         *,
         shuffle: Callable[[list[TaskId]], None] = random.shuffle,
     ) -> None:
         """`notifier`: for the thread alone; `shuffle`: puts a batch into some order, in place."""
-        self._api, self._store, self._notifier, self._shuffle = api, store, notifier, shuffle
+        self._apis, self._store, self._notifier, self._shuffle = dict(apis), store, notifier, shuffle
         self._background: Background[TaskId] = Background("challenges", self._deliver)
 
     @classmethod
     def of(cls, settings: Settings, key: Key, store: TaskChallenges, notifier: Notifier) -> Challenges | None:
         """None if the settings name no secret service. Raises BadSetting."""
-        url = secret_service(settings)
-        return None if url is None else cls(SecretServiceApi(url, key), store, notifier)
+        named = secret_services(settings)
+        apis = {url: SecretServiceApi(url, key) for url in {*named.values()}}
+        return cls({kind: apis[url] for kind, url in named.items()}, store, notifier) if named else None
 
     def ask(self, task_ids: Sequence[TaskId]) -> None:
         """Have the challenges of these tasks asked for soon."""
@@ -124,7 +128,8 @@ class Challenges:
     def stop(self) -> None:
         """End the thread; what is queued is dropped."""
         self._background.stop(0.0)
-        self._api.close()
+        for api in {*self._apis.values()}:
+            api.close()
         self._notifier.close()
 
     def _deliver(self, task_ids: Sequence[TaskId]) -> None:
@@ -137,15 +142,26 @@ class Challenges:
             )
 
     def _ask(self, task_ids: Sequence[TaskId]) -> None:
-        """Ask the secret service for each task's challenge and store it; stop at an answer that holds for all. Raises
+        """Ask for each task's challenge where its kind of enclave is served. Raises PyMongoError."""
+        awaited = self._store.awaited(list(dict.fromkeys(task_ids)))
+        for served in dict.fromkeys(self._apis.values()):
+            self._ask_one(served, {task: it for task, it in awaited.items() if self._api_of(it.tag) is served})
+
+    def _api_of(self, tag: Hash32) -> SecretServiceApi | None:
+        """The service for tasks of a tag."""
+        kind = framework(tag)
+        return None if kind is None else self._apis.get(kind)
+
+    def _ask_one(self, api: SecretServiceApi, awaited: Mapping[TaskId, Awaited]) -> None:
+        """Ask one service for each task's challenge and store it; stop at an answer that holds for all. Raises
         PyMongoError.
         """
-        waiting = self._store.untold(list(dict.fromkeys(task_ids)))
+        waiting = list(awaited)
         self._shuffle(waiting)
         told, failures = [], 0
         for place, task_id in enumerate(waiting):
             try:
-                self._store.record(task_id, self._api.challenge(task_id))
+                self._store.record(task_id, api.challenge(task_id), awaited[task_id].asked_at)
             except NoChallenge as error:
                 said = error.fields["told"]
                 failures = failures + 1 if said is Told.FAILURE else 0

@@ -27,6 +27,8 @@ class Framework(StrEnum):
     TDX = "TDX"
 
 
+#: The same for SGX enclaves, by their kind.
+SGX_BITS = {Framework.SCONE: (TEE_BIT, 1 << 1), Framework.GRAMINE: (TEE_BIT, 1 << 2)}
 _FRAMEWORKS = {0x3: Framework.SCONE, 0x5: Framework.GRAMINE, 0x9: Framework.TDX}
 
 

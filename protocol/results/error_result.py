@@ -31,10 +31,16 @@ ABORTED = "ABORTED_BY_WORKER"
 NO_ENCLAVE = "TEE_NOT_SUPPORTED"
 #: Cause of a task for an enclave where the images of pre- and post-compute cannot be had.
 NOT_PREPARED = "TEE_PREPARATION_FAILED"
+#: Cause of a task for an enclave whose version of the framework the secret service does not have.
+NO_PROPERTIES = "GET_TEE_SERVICES_CONFIGURATION_FAILED"
+#: Cause of a task whose app's enclave has a larger heap than this machine gives.
+APP_HEAP = "PRE_COMPUTE_INVALID_ENCLAVE_HEAP_CONFIGURATION"
 #: Begin of the causes by which the secret service makes no session: iExec SMS's own word follows.
 NO_SESSION = "TEE_SESSION_GENERATION_"
 #: The secret service does not answer, or not as one.
 SESSION_UNKNOWN = f"{NO_SESSION}UNKNOWN_ISSUE"
+#: The secret service does not have the challenge with which the task was given out: it may have lost it.
+LOST_CHALLENGE = f"{NO_SESSION}GET_SIGNATURE_TOKENS_FAILED_EMPTY_TEE_CHALLENGE"
 #: The key in a session is not that of the task's challenge.
 NO_ENCLAVE_KEY = "ENCLAVE_SIGNATURE_NOT_FOUND"
 #: All causes of a replicate that its worker declined, but those of an enclave's session.
@@ -48,12 +54,18 @@ DECLINED = frozenset(
         ABORTED,
         NO_ENCLAVE,
         NOT_PREPARED,
+        NO_PROPERTIES,
+        APP_HEAP,
     }
 )
 #: Characters of a cause in a report (`protocol.wire`).
 CAUSE_CHARACTERS = 200
 #: Name of the file in `/iexec_out`.
 ERROR_FILE = "error.txt"
+
+
+#: Of these, what is no fault of the machine's.
+_EXCUSED = frozenset({MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY, NOT_PREPARED, NO_PROPERTIES, APP_HEAP})
 
 
 class Failure(StrEnum):
@@ -100,6 +112,10 @@ class EnclaveFailure(StrEnum):
     DATASET_KEY = "PRE_COMPUTE_DATASET_DECRYPTION_FAILED"
     INPUT_FILES = "PRE_COMPUTE_INPUT_FILE_DOWNLOAD_FAILED"
     RESULT_KEY = "POST_COMPUTE_MALFORMED_ENCRYPTION_PUBLIC_KEY"
+    #: The chain has nothing of the app's SGX enclave, ...
+    NO_APP_ENCLAVE = "PRE_COMPUTE_MISSING_ENCLAVE_CONFIGURATION"
+    #: ... or what is none.
+    APP_ENCLAVE = "PRE_COMPUTE_INVALID_ENCLAVE_CONFIGURATION"
     #: More than its beneficiary's SDK decrypts.
     RESULT_SIZE = "POST_COMPUTE_ENCRYPTION_FAILED"
     #: The secret service has no key of the dataset, ...
@@ -140,7 +156,7 @@ def counts_against_machine(cause: str | None) -> bool:
     session, or not the task's, or names images that nobody can have: all machines ask the same one.
     """
     code = cause_code(cause) or ""
-    excused = code in {MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY, NOT_PREPARED} or code.startswith(NO_SESSION)
+    excused = code in _EXCUSED or code.startswith(NO_SESSION)
     return not excused and not blames_task(cause)
 
 

@@ -1,12 +1,14 @@
 // Owner and requester with a stock iExec SDK, 8 or 9, whose secrets go to a secret service. Nothing of Sluice is known here.
 //
-//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, ipfs_gateway?, workerpool?: an order, image?, dataset_url?, args?, volume?}
+//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, ipfs_gateway?, workerpool?: an order, image?, dataset_url?, args?, volume?,
+//                                       bulk?: {ipfs_api, workerpool: an order, url: of <folder>, rows: [text], per_task, args}}
 //
 //   deploy app and dataset ─► encrypt the dataset to <folder>/dataset.aes ─► push all kinds of secrets, check that they are there
 //   a stranger, a second push, one too large ─► what the SDK says
 //   with a workerpool's order: match a confidential task, follow it, fetch and decrypt the result
+//   with a bulk (SDK 9): a dataset of each text, in slices of so many; match, follow each task, fetch and decrypt
 //
-// Standard output: one line of JSON {app, dataset, requester, key, refused, exists, updated, files?}.
+// Standard output: one line of JSON {app, dataset, requester, key, refused, exists, updated, files?, bulk?: {keys, files: [of a task]}}.
 
 import { generateKeyPairSync } from 'node:crypto';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -25,6 +27,7 @@ async function newcomer() {
   const wallet = new Wallet(Wallet.createRandom().privateKey, provider);
   await provider.send('anvil_setBalance', [wallet.address, toBeHex(GAS_MONEY)]);
   const options = { hubAddress: world.hub, smsURL: world.sms, ipfsGatewayURL: world.ipfs_gateway ?? world.sms };
+  if (world.bulk) options.ipfsNodeURL = world.bulk.ipfs_api;
   if (world.sdk === '8') Object.assign(options, { isNative: false, resultProxyURL: world.sms });
   return { address: wallet.address, iexec: new IExec({ ethProvider: wallet }, options) };
 }
@@ -88,26 +91,33 @@ report.exists = [
   await owner.iexec.secrets.checkRequesterSecretExists(requester.address, 'another'),
 ];
 
-/** The files of a confidential deal's first task, decrypted. */
-async function runTask(workerpoolorder) {
-  const tag = world.sdk === '9' ? undefined : ['tee', 'tdx'];
-  const volume = world.volume ?? 1;
-  const [apporder, datasetorder] = await Promise.all([
-    owner.iexec.order.createApporder({ app, volume, tag }).then((order) => owner.iexec.order.signApporder(order)),
-    owner.iexec.order.createDatasetorder({ dataset, volume, tag }).then((order) => owner.iexec.order.signDatasetorder(order)),
-  ]);
+const tag = world.sdk === '9' ? undefined : ['tee', 'tdx'];
+
+/** A dataset's order for so many tasks, signed by its owner. */
+async function offer(address, volume) {
+  return owner.iexec.order.signDatasetorder(await owner.iexec.order.createDatasetorder({ dataset: address, volume, tag }));
+}
+
+/** A confidential deal of so many tasks, whose results are encrypted; `dataset`: with its order, or none. */
+async function deal(workerpoolorder, volume, params, given = {}) {
+  const apporder = await owner.iexec.order.signApporder(await owner.iexec.order.createApporder({ app, volume, tag }));
   const request = await requester.iexec.order.createRequestorder({
     app,
-    dataset,
+    ...(given.datasetorder && { dataset: given.datasetorder.dataset }),
     workerpool: workerpoolorder.workerpool,
     category: workerpoolorder.category,
     volume,
     tag,
-    params: { iexec_secrets: { 1: 'mine' }, iexec_result_encryption: true, ...(world.args && { iexec_args: world.args }) },
+    params: { iexec_result_encryption: true, ...params },
   });
   const requestorder = await requester.iexec.order.signRequestorder(request);
-  const { dealid } = await requester.iexec.order.matchOrders({ apporder, datasetorder, workerpoolorder, requestorder });
-  const taskid = await requester.iexec.deal.computeTaskId(dealid, 0);
+  const { dealid } = await requester.iexec.order.matchOrders({ apporder, workerpoolorder, requestorder, ...given });
+  return dealid;
+}
+
+/** The files of one task of a deal, decrypted. */
+async function result(dealid, index) {
+  const taskid = await requester.iexec.deal.computeTaskId(dealid, index);
   const updates = await requester.iexec.task.obsTask(taskid, { dealid });
   await new Promise((complete, error) => updates.subscribe({ next: () => {}, complete, error }));
   const response = await requester.iexec.task.fetchResults(taskid);
@@ -116,6 +126,38 @@ async function runTask(workerpoolorder) {
   return Object.fromEntries(await Promise.all(Object.values(zip.files).map(async (file) => [file.name, await file.async('string')])));
 }
 
-if (world.workerpool) report.files = await runTask(world.workerpool);
+/** The files of each task of a bulk, decrypted. */
+async function runBulk({ workerpool, url, rows, per_task: maxDatasetPerTask, args }) {
+  const orders = [], keys = [];
+  for (const [number, text] of rows.entries()) {
+    const key = owner.iexec.dataset.generateEncryptionKey();
+    const file = await owner.iexec.dataset.encrypt(Buffer.from(text), key);
+    await writeFile(`${world.folder}/rows-${number}.aes`, file);
+    const { address } = await owner.iexec.dataset.deployDataset({
+      owner: owner.address,
+      name: `rows ${number}`,
+      multiaddr: `${url}/rows-${number}.aes`,
+      checksum: await owner.iexec.dataset.computeEncryptedFileChecksum(file),
+    });
+    await owner.iexec.dataset.pushDatasetSecret(address, key);
+    orders.push(await offer(address, utils.DATASET_INFINITE_VOLUME));
+    keys.push(key);
+  }
+  const { cid, volume } = await requester.iexec.order.prepareDatasetBulk(orders, { maxDatasetPerTask });
+  const dealid = await deal(workerpool, volume, { bulk_cid: cid, iexec_args: args });
+  const files = [];
+  for (let index = 0; index < volume; index += 1) files.push(await result(dealid, index));
+  return { keys, files };
+}
+
+if (world.workerpool) {
+  const volume = world.volume ?? 1;
+  const params = { iexec_secrets: { 1: 'mine' }, ...(world.args && { iexec_args: world.args }) };
+  const dealid = await deal(world.workerpool, volume, params, { datasetorder: await offer(dataset, volume) });
+  report.files = await result(dealid, 0);
+  // The service may be killed until then, and the SDK asks it once.
+  if (world.bulk) await result(dealid, volume - 1);
+}
+if (world.bulk) report.bulk = await runBulk(world.bulk);
 console.log(JSON.stringify(report));
 process.exit(0);

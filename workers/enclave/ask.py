@@ -9,11 +9,11 @@ any other word of the service                  ──► declined with that word
 from __future__ import annotations
 
 from itertools import count
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import structlog
 
-from protocol.enclave.session import Session, SessionError, SessionPlace
+from protocol.enclave.session import SessionError, SessionPlace
 from protocol.errors import NoSession, TaskDeclined, Unavailable
 from protocol.results.error_result import MACHINE_FAILED, NO_SESSION, SESSION_UNKNOWN
 from protocol.types import TaskId
@@ -21,6 +21,9 @@ from protocol.wire import Assignment
 from workers.task.deadline import TaskDeadline, backoff
 
 log = structlog.get_logger(__name__)
+#: What a machine gets of a session: its content, or what its enclaves need to get that.
+_Taken = TypeVar("_Taken")
+_Given_co = TypeVar("_Given_co", covariant=True)
 
 #: Words of the service that may be others in a moment: what it reads of the chain, and the service that attests.
 TRANSIENT: Final = frozenset(
@@ -33,20 +36,20 @@ TRANSIENT: Final = frozenset(
 )
 
 
-class Sessions(Protocol):
+class Sessions(Protocol[_Given_co]):
     """Where sessions come from."""
 
     def open_session(self, assignment: Assignment) -> SessionPlace:
         """A new session, in place of an earlier one. Raises NoSession, Unavailable."""
 
-    def take_session(self, place: SessionPlace) -> Session:
-        """What is in it, once. Raises Unavailable."""
+    def take_session(self, place: SessionPlace) -> _Given_co:
+        """What this machine gets of it, once. Raises Unavailable."""
 
     def store_token(self) -> None:
         """Store what the service wants every worker to have. Raises Unavailable."""
 
 
-def take_session(service: Sessions, assignment: Assignment, deadline: TaskDeadline) -> Session:
+def take_session(service: Sessions[_Taken], assignment: Assignment, deadline: TaskDeadline) -> _Taken:
     """The session of this replicate, taken: whoever comes after asks for another. Raises TaskDeclined."""
     task_id, lacks_token, has_token = TaskId(assignment.task_id), False, False
     for failures in count(1):

@@ -4,6 +4,7 @@ with and without an enclave, and one for the kinds of enclave that a machine can
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -58,6 +59,8 @@ class Host:
     limits: Limits
     worker_name: str
     workerpool: str
+    #: What the chain has of the enclave of the replicate's app. Raises RpcUnavailable.
+    app_enclave: Callable[[], bytes]
 
 
 class Enclave(Protocol):

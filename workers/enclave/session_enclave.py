@@ -18,22 +18,19 @@ from functools import cached_property
 from protocol.enclave.session import APP, POST_COMPUTE, PRE_COMPUTE, Service, Session
 from protocol.errors import BadInput, TaskDeclined, TaskFailure
 from protocol.ethereum.signing import Key
-from protocol.results import zip_rules
 from protocol.results.environment import input_file_name
-from protocol.results.error_result import MACHINE_FAILED, NO_ENCLAVE_KEY, SESSION_UNKNOWN, EnclaveFailure, Failure
-from protocol.types import Hash32, Signature
-from workers.data import inputs, outputs
+from protocol.results.error_result import NO_ENCLAVE_KEY, SESSION_UNKNOWN, EnclaveFailure, Failure
+from workers.data import inputs
 from workers.data.download import DownloadPolicy
 from workers.data.layout import OPEN_TO_CONTAINER
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.enclave import door, named_inputs, surrounding
+from workers.enclave.brought import most_zip_bytes, packed
 from workers.enclave.door import Door
 from workers.enclave.port import Host, Work
 from workers.sandbox import disk
 from workers.sandbox.spec import ContainerSpec
 
-#: Bytes by which an encrypted zip is larger than the zip in it, generously.
-_SEAL_BYTES = 2**16
 _CAUSES = {
     Failure.DATASET_FILE: EnclaveFailure.DATASET_FILE,
     Failure.DATASET_CHECKSUM: EnclaveFailure.DATASET_CHECKSUM,
@@ -93,30 +90,15 @@ class SessionEnclave:
     def post_compute(self, limits: ResultLimits) -> PackedResult:
         """See `Enclave`."""
         work, service = self.work, self._of(POST_COMPUTE)
-        folders = work.folders
         self._require_challenge_key(service.environment)
-        size = zip_rules.largest_zip(outputs.require_fit(work.task_id, folders.outputs, limits))
-        self._require_space(size)
-        folders.zip.unlink(missing_ok=True)
-        opened = Door(work, most_bytes=size + _SEAL_BYTES)
+        opened = Door(work, most_bytes=most_zip_bytes(work, limits))
         variables = service.environment | {
             "RESULT_STORAGE_PROVIDER": "ipfs",
             "RESULT_STORAGE_PROXY": door.URL,
             "RESULT_STORAGE_TOKEN": opened.token,
         }
         surrounding.run(_with(service, variables), work, self.host, opened)
-        if opened.result is None:
-            raise self._without("it has not said what the result is")
-        digest, callback_data = Hash32(opened.result.result_digest), None
-        if work.has_callback:
-            # What a contract gets is public: nobody encrypts or stores it but this machine.
-            own = outputs.pack(work.task_id, folders.outputs, folders.zip, callback=True, result_limits=limits)
-            callback_data = own.callback_data
-            if own.digest != digest:
-                raise self._without(f"its digest is {digest}, and that of the callback's data {own.digest}")
-        elif not folders.zip.exists():
-            raise self._without("it has not stored the result")
-        return PackedResult(digest, callback_data, Signature(opened.result.enclave_signature))
+        return packed(opened, limits)
 
     def _require_challenge_key(self, variables: Mapping[str, str]) -> None:
         """Whatever another key signs is refused by the contract, after gas was paid."""
@@ -131,9 +113,6 @@ class SessionEnclave:
 
     def _require_space(self, size: int) -> None:
         disk.require_free_space(self.work.task_id, self.work.folders.root, disk.LEAST_FREE_BYTES + size)
-
-    def _without(self, why: str) -> TaskDeclined:
-        return TaskDeclined(task=self.work.task_id, cause=MACHINE_FAILED, why=f"post-compute ended well, but {why}")
 
     @cached_property
     def _services(self) -> dict[str, Service]:

@@ -2,6 +2,7 @@
 
     POST /tee/sessions            the authorization, whose hash the worker signs ──► id, and where the session is
     GET  <there>/<id>             keccak of the id, signed ──► the session, which is gone then
+    GET  /tee/properties/…        which images run before and after an app of one version of the framework
     POST /secrets/web2            a token to store results by, which the service wants every worker to have
 
 A session's content is in no error and no log line.
@@ -19,6 +20,7 @@ from config.connections.http_client import http_client
 from config.values.endpoints import require_encrypted
 from protocol.enclave.secrets import STORE_NAME, storing_hash, wallet_secret
 from protocol.enclave.session import (
+    FrameworkProperties,
     Session,
     SessionAnswer,
     SessionPlace,
@@ -26,7 +28,7 @@ from protocol.enclave.session import (
     SignatureValue,
     fetching_hash,
 )
-from protocol.errors import NoSession, Unavailable
+from protocol.errors import NoSession, NotFound, NotPossible, Unavailable
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.authorization import authorization_hash
@@ -86,6 +88,20 @@ class SmsApi:
             # Its words would repeat what it read.
             raise self._odd(answer) from None
 
+    def properties(self, framework: str, version: str) -> FrameworkProperties:
+        """The images of one version of the framework. Raises NotFound, NotPossible if the service has no such one."""
+        answer = self._ask("GET", f"{self._url}/tee/properties/{framework}/{version}")
+        if answer.status_code == HTTPStatus.NOT_FOUND:
+            raise NotFound(what="version of the framework at the secret service")
+        if answer.status_code == HTTPStatus.CONFLICT:
+            raise NotPossible(what="The secret service serves another framework.")
+        if not answer.is_success:
+            raise self._odd(answer)
+        try:
+            return FrameworkProperties.model_validate_json(answer.content)
+        except ValidationError:
+            raise self._odd(answer) from None
+
     def store_token(self) -> None:
         """Store TOKEN as this machine's, unless it has one."""
         secret = wallet_secret(self._key.wallet, STORE_NAME)
@@ -94,14 +110,18 @@ class SmsApi:
             raise self._odd(answer)
 
     def _ask(
-        self, method: str, url: str, signed: Hash32, body: bytes | None = None, *, kind: str = "application/json"
+        self,
+        method: str,
+        url: str,
+        signed: Hash32 | None = None,
+        body: bytes | None = None,
+        *,
+        kind: str = "application/json",
     ) -> httpx.Response:
-        """Send a signed request to the secret service. Raises Unavailable."""
-        headers = {
-            "authorization": self._key.sign_message(to_bytes(signed)),
-            "content-type": kind,
-            "accept-encoding": "identity",
-        }
+        """Send a request to the secret service, with the machine's signature of `signed`. Raises Unavailable."""
+        headers = {"content-type": kind, "accept-encoding": "identity"}
+        if signed is not None:
+            headers["authorization"] = self._key.sign_message(to_bytes(signed))
         try:
             with (
                 http_client(

@@ -2,6 +2,7 @@
 
     our images       program ──starts──► door opened in its network, which the program waits for
     iExec's images   container that holds a network ──► door opened in it ──► program in the same network
+                     (for SGX enclaves a network by which they reach the service that attests)
 
 A container's environment holds secrets: nobody can look at it afterwards, and a later attempt makes another with the
 variables of its own session.
@@ -30,13 +31,15 @@ from workers.sandbox import disk
 from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
-from workers.sandbox.network import pause_program
+from workers.sandbox.network import egress, pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
 from workers.sandbox.scratch import SeenScratch
 from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, ContainerSpec, container_name
 from workers.task.deadline import backoff
 
 _Found = TypeVar("_Found")
+#: What a program's container has beside or in place of a confined one's.
+Shape = Callable[[ContainerSpec], ContainerSpec]
 log = structlog.get_logger(__name__)
 
 #: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
@@ -55,25 +58,40 @@ _SCRATCH_BYTES: Final = 2**28
 _HOLDER: Final = "-network"
 #: Exit codes of iExec's programs: the worker was told why, could not be told, and there was no task.
 _REPORTED, _UNREPORTED, _NO_TASK = 1, 2, 3
-#: Causes that say nothing of the task here: this machine has fetched and checked all files itself, and sends them.
-_FETCHED_HERE: Final = frozenset(
-    {EnclaveFailure.DATASET_FILE, EnclaveFailure.DATASET_CHECKSUM, EnclaveFailure.INPUT_FILES}
+#: Causes that say nothing of the task here: this machine has fetched and checked all inputs itself, and sends them;
+#: and it has found the names, number and size of what the app has left fit for a zip.
+_CHECKED_HERE: Final = frozenset(
+    {
+        EnclaveFailure.DATASET_FILE,
+        EnclaveFailure.DATASET_CHECKSUM,
+        EnclaveFailure.INPUT_FILES,
+        Failure.FILE_NAME,
+        Failure.OUTPUT_ZIP,
+    }
 )
+
+
+def confined(spec: ContainerSpec) -> ContainerSpec:
+    """The shape of a container that has nothing but its door."""
+    return spec
 
 
 def require_reach(engine: Engine) -> None:
     """Raise BadSetting for a process that cannot enter its containers' network."""
-    if os.geteuid() != 0 or not engine.host.startswith("unix://"):
-        raise BadSetting(
-            name=SETTING,
-            why="what runs before and after an app needs a worker that is root on the machine of its Docker engine",
-            fix="Run it as root, with an engine of this machine, or unset it.",
-        )
+    scheme, _, path = engine.host.partition("://")
+    why, fix = None, "Run it as root, with an engine of this machine, or unset it."
+    if os.geteuid() != 0 or scheme != "unix":
+        why = "what runs before and after an app needs a worker that is root on the machine of its Docker engine"
+    elif (closed := egress.why_closed(Path(path))) is not None:
+        why = f"what runs before and after an app has its network entered by the worker, which cannot do that: {closed}"
+        fix = "Run it outside of containers; or its container with `--pid host --privileged`; or unset it."
+    if why is not None:
+        raise BadSetting(name=SETTING, why=why, fix=fix)
 
 
-def run(service: Service, work: Work, host: Host, door: Door) -> None:
-    """Run the program to its good end. Raises TaskFailure, TaskDeclined."""
-    ended = _patiently(work, lambda: _run(service, work, host, door))
+def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = confined) -> None:
+    """Run the program to its good end, in a container of this shape. Raises TaskFailure, TaskDeclined."""
+    ended = _patiently(work, lambda: _run(service, work, host, door, shape))
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -104,11 +122,11 @@ def _clear(service: Service, work: Work, host: Host) -> None:
         host.engine.remove(name)
 
 
-def _run(service: Service, work: Work, host: Host, door: Door) -> ContainerExit:
+def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
     engine.require_fit(image)
     _clear(service, work, host)
-    spec = _spec(service, work, host, image)
+    spec = shape(_spec(service, work, host, image))
     if image in images.OWN.values():
         # It asks again until the door is open.
         with _running(engine, spec) as container, door_server.serving(engine, container, door):
@@ -143,6 +161,9 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
         command=(f"/{pause_program.PATH}",),
         environment={},
         writes_inputs=False,
+        entrypoint=None,
+        devices=(),
+        sockets=(),
     )
 
 
@@ -223,8 +244,8 @@ def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> 
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and door.exit_cause is not None:
         cause, why = door.exit_cause.cause, door.exit_cause.message
-        if cause in _FETCHED_HERE:
-            cause, why = MACHINE_FAILED, f"{service.name} did not get what this machine has fetched: {cause} {why}"
+        if cause in _CHECKED_HERE:
+            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause} {why}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:

@@ -39,6 +39,8 @@ _DEVICE, _QUOTES = "dev/tdx_guest", "sys/kernel/config/tsm/report"
 _AGENT = "usr/local/bin/secret_provider_agent"
 #: A file system in memory.
 _MEMORY = "dev/shm"
+#: The machine's own.
+MEMORY: Final = Path("/") / _MEMORY
 #: Begin of the name of a folder there that has one session.
 _FOLDER: Final = "sluice-session-"
 #: In words, by path.
@@ -104,16 +106,21 @@ class AgentGuest:
             return _read(file)
 
 
-@contextmanager
-def _in_memory(memory: Path) -> Iterator[Path]:
-    """A folder for one session, whose lock the kernel releases if this process is killed: what a killed one has left
-    there goes first.
-    """
+def forget_killed(memory: Path) -> None:
+    """Delete the sessions that killed processes have left in a file system: those whose lock nobody has."""
     for left in memory.glob(f"{_FOLDER}*"):
         handle = _lock(left)
         if handle is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(handle)
+
+
+@contextmanager
+def _in_memory(memory: Path) -> Iterator[Path]:
+    """A folder for one session, whose lock the kernel releases if this process is killed: what a killed one has left
+    there goes first.
+    """
+    forget_killed(memory)
     with TemporaryDirectory(prefix=_FOLDER, dir=memory) as made:
         handle = _lock(Path(made))
         try:

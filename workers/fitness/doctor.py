@@ -34,6 +34,7 @@ from protocol.types import Contract, NRlc, TaskId, Wei
 from protocol.wire import PoolConfig
 from workers.context import Machine
 from workers.data.guard import is_public
+from workers.enclave.choice import KINDS
 from workers.fitness import clock, rules
 from workers.fitness.rules import CheckResult, Numbers
 from workers.money import market, pins
@@ -221,7 +222,7 @@ def enclave(machine: Machine) -> CheckResult:
         return CheckResult("enclave", True, f"{kind}: tasks for enclaves go to other machines", {"kind": kind})
     with closing(Engine(machine.settings.docker_host)) as engine:
         framework.require(engine)
-    says = f"{kind}, sessions from {machine.pool.sms_url}"
+    says = f"{kind}, sessions from {machine.pool.secret_service(KINDS[kind])}"
     if kind == "simulated":
         says += ": this machine's owner can read what they hold"
     return CheckResult("enclave", True, says, {"kind": kind, "tag": framework.tag})

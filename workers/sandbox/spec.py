@@ -2,8 +2,8 @@
 
 iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
 limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, and a GPU where the
-deal asks for one. A spec has no field for privileged mode, host namespaces, other devices or further mounts, so no
-assignment can ask for them.
+deal asks for one. A spec has no field for privileged mode, host namespaces or further folders, so no assignment can ask
+for them; `devices` and `sockets` are this machine's own, for SGX enclaves (`workers.enclave.sgx`).
 """
 
 from __future__ import annotations
@@ -117,6 +117,13 @@ class ContainerSpec:
     writes_inputs: bool = False
     #: Id of a container whose network it shares, whatever the sandbox says; None: it has its own.
     network_of: str | None = None
+    #: In place of the image's own entry point; None: that.
+    entrypoint: tuple[str, ...] | None = None
+    #: Devices of the host, and sockets of its services, that it has under the same paths.
+    devices: tuple[str, ...] = ()
+    sockets: tuple[str, ...] = ()
+    #: Names by which it, and who shares its network, finds itself.
+    names: tuple[str, ...] = ()
 
     def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
         """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another

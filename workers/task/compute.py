@@ -58,7 +58,7 @@ from workers.sandbox.images.image import AppImage, require_name
 from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.spec import container_spec
-from workers.task import aborted_task, admission, disk_limits, signature
+from workers.task import admission, disk_limits, given_again, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -109,7 +109,7 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
             return False
         if not signature.admits(context, assignment):
             return False
-        if not aborted_task.cleared(context, task_id, redelivered=redelivered):
+        if not given_again.cleared(context, assignment, redelivered=redelivered):
             return False
         replicate = context.journal.add(assignment, context.now())
         if replicate.stage in COMPUTING:

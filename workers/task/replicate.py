@@ -97,6 +97,14 @@ class Replicate:
         return self.link is not None
 
 
+def begins_anew(known: Replicate, assignment: Assignment) -> bool:
+    """Whether an assignment gives this machine a task for another time: it was aborted here, or failed with a challenge
+    that is not the task's any more, as the pool's secret service had lost it.
+    """
+    other = assignment.enclave_challenge != known.assignment.enclave_challenge
+    return known.stage is ReplicateStage.ABORTED or (known.stage is ReplicateStage.FAILED and other)
+
+
 class Todo(StrEnum):
     """The next step of a replicate, published again if its message was lost."""
 

@@ -10,7 +10,7 @@ from protocol.results.error_result import NOT_AUTHORIZED, worded
 from protocol.types import TaskId
 from protocol.wire import Assignment, Report, Step
 from workers.context import WorkerContext
-from workers.task.replicate import ReplicateStage
+from workers.task.replicate import begins_anew
 
 log = structlog.get_logger(__name__)
 
@@ -23,7 +23,7 @@ def admits(context: WorkerContext, assignment: Assignment) -> bool:
     """
     task_id = TaskId(assignment.task_id)
     known = context.journal.find(task_id)
-    if known is not None and known.stage is not ReplicateStage.ABORTED:
+    if known is not None and not begins_anew(known, assignment):
         return True
     why = _why_not(context, assignment)
     if why is None:

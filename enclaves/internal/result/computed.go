@@ -38,14 +38,15 @@ func ReadComputed(tree Tree, callback bool) (Computed, error) {
 	if !slices.Contains(tree.Files, computedFile) {
 		return Computed{}, failure.New(failure.PostComputedFile, "the app left no computed.json")
 	}
+	// That it cannot be read is this machine's trouble: the app has left it.
 	file, err := tree.open(computedFile)
 	if err != nil {
-		return Computed{}, failure.New(failure.PostComputedFile, "%v", err)
+		return Computed{}, failure.Of(err, failure.PostUnknown)
 	}
 	defer file.Close()
 	content, err := io.ReadAll(io.LimitReader(file, computedBytes+1))
 	if err != nil {
-		return Computed{}, failure.New(failure.PostComputedFile, "%v", err)
+		return Computed{}, failure.Of(err, failure.PostUnknown)
 	}
 	return parseComputed(content, callback)
 }

@@ -126,6 +126,27 @@ func TestWhatIsNoResultHasItsOwnCause(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeReadIsTheMachinesTroubleAndNoFailureOfTheApp(t *testing.T) {
+	root := written(t, map[string]string{computedFile: `{"deterministic-output-path": "/iexec_out"}`, "r": "A"})
+	tree, err := Walk(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As a disk that fails after the names were read.
+	if err := os.RemoveAll(root); err != nil {
+		t.Fatal(err)
+	}
+	_, walked := Walk(root)
+	_, computed := ReadComputed(tree, false)
+	_, zipped := tree.Zip(io.Discard)
+	for name, err := range map[string]error{"walk": walked, "computed.json": computed, "zip": zipped} {
+		var found *failure.Error
+		if !errors.As(err, &found) || found.Cause != failure.PostUnknown {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestLinksAreNoPartOfAResultAndEachZipOfTheSameFilesIsTheSame(t *testing.T) {
 	var zips [2]bytes.Buffer
 	for index := range zips {

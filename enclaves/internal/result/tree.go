@@ -23,7 +23,7 @@ type Tree struct {
 	Files, Folders []string
 }
 
-// Walk reads the tree below root.
+// Walk reads the tree below root. What cannot be read is the machine's trouble, and no failure of the app's.
 func Walk(root string) (Tree, error) {
 	tree := Tree{root: root}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -37,7 +37,7 @@ func Walk(root string) (Tree, error) {
 		return tree.add(name, entry)
 	})
 	if err != nil {
-		return Tree{}, failure.Of(err, failure.PostZip)
+		return Tree{}, failure.Of(err, failure.PostUnknown)
 	}
 	slices.Sort(tree.Files)
 	slices.Sort(tree.Folders)

@@ -17,26 +17,27 @@ const firstDay = 1<<5 | 1
 // Unix modes of all that is in a zip.
 const fileMode, folderMode = 0o644, 0o755
 
-// Zip writes all of the tree to a zip and returns the sha256 of each file. Each byte is read once.
+// Zip writes all of the tree to a zip and returns the sha256 of each file. Each byte is read once. Walk has found the
+// tree fit for a zip: what fails here is the machine, or the way out.
 func (t Tree) Zip(to io.Writer) (map[string][]byte, error) {
 	archive := zip.NewWriter(to)
 	for _, folder := range t.emptyFolders() {
 		if _, err := archive.CreateHeader(header(folder+"/", zip.Store)); err != nil {
-			return nil, failure.Of(err, failure.PostZip)
+			return nil, failure.Of(err, failure.PostUnknown)
 		}
 	}
 	sums := map[string][]byte{}
 	for _, path := range t.Files {
 		entry, err := archive.CreateHeader(header(path, zip.Deflate))
 		if err != nil {
-			return nil, failure.Of(err, failure.PostZip)
+			return nil, failure.Of(err, failure.PostUnknown)
 		}
 		if sums[path], err = t.copy(entry, path); err != nil {
-			return nil, failure.Of(err, failure.PostZip)
+			return nil, failure.Of(err, failure.PostUnknown)
 		}
 	}
 	if err := archive.Close(); err != nil {
-		return nil, failure.Of(err, failure.PostZip)
+		return nil, failure.Of(err, failure.PostUnknown)
 	}
 	return sums, nil
 }

@@ -18,6 +18,7 @@ from chain.contracts.hub import Hub
 from chain.rpc.answers import Known
 from config.metrics import ORDERS_OFFERED
 from config.settings import Settings
+from config.values.endpoints import secret_services
 from config.values.order_policy import NO_OFFERS, OrderPolicy, read_policy
 from pipeline.domain.condition.holding import WITHDRAW_SECONDS
 from pipeline.domain.orders.offers import Book, Supply, decide, offered
@@ -103,7 +104,7 @@ def read_view(
 def _policy(settings: Settings) -> tuple[OrderPolicy | None, str]:
     """The policy, or None and why its file cannot be read."""
     try:
-        return read_policy(settings.orders_file, enclaves=bool(settings.enclave_sms_url)), ""
+        return read_policy(settings.orders_file, enclaves=secret_services(settings).keys()), ""
     except BadSetting as error:
         log.warning("The policy of orders cannot be read: nothing is signed.", action="orders_policy", why=str(error))
         return None, str(error)

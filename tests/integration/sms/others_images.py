@@ -84,7 +84,7 @@ def entered(engine: Engine, root: Path, service: Service) -> SessionEnclave:
     work = Work(given, read_params(given.params), layout, deadline)
     policy: Any = None
     rules = ImageRules(policy, frozenset({service.image_name}))
-    host = Host(engine, rules, Limits(2**28, 10**9), "test", "0x" + "bb" * 20)
+    host = Host(engine, rules, Limits(2**28, 10**9), "test", "0x" + "bb" * 20, lambda: b"")
     return SessionEnclave(work, host, Session(name="a-session", services=(service,)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -19,8 +21,10 @@ from ops.stack import enclave_images, ports
 from protocol.enclave.secrets import SecretId
 from protocol.ethereum.signing import Key
 from protocol.types import Signature
+from sms.store.mongo import MongoSecretStore
 from tests.integration import forged
 from tests.integration.conftest import Chain
+from tests.integration.workers.restarts.one_replicate import Point
 from tests.waiting import ample, wait_until
 from workers.sandbox.engine.container import Engine
 
@@ -40,8 +44,9 @@ class Sms:
     log: Path
     process: BaseProcess | None = None
 
-    def start(self) -> None:
-        self.process = forged.start(_serve, env=self.environment, out=self.log)
+    def start(self, point: Point | None = None) -> None:
+        """Begin to serve; `point`: the operation of the store at which the process dies."""
+        self.process = forged.start(_serve, point, env=self.environment, out=self.log)
         wait_until(self._answers, 20.0, what="the secret service")
 
     def kill(self) -> None:
@@ -64,8 +69,22 @@ class Sms:
         store_secret(self.url, key, secret, value)
 
 
-def _serve() -> None:
+def _serve(point: Point | None) -> None:
+    if point is not None:
+        _die_at(point)
     sys.exit(cli.run(("sms", "run")))
+
+
+def _die_at(point: Point) -> None:
+    """Have this process killed before or after an operation of the store."""
+    whole = getattr(MongoSecretStore, point.at)
+
+    def struck(*given: Any) -> Any:
+        if point.when == "after":
+            whole(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(MongoSecretStore, point.at, struck)
 
 
 @contextmanager

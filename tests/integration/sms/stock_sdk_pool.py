@@ -1,5 +1,6 @@
-"""The stock SDK 9 buys confidential tasks from a whole pool: scheduler, one machine with simulated enclaves, and the
-secret service are processes as they run for a user; then everything that is left is searched for the secrets.
+"""The stock SDK 9 buys confidential tasks from a whole pool, with one dataset and with a bulk of them: scheduler, one
+machine with simulated enclaves, and the secret service are processes as they run for a user; then everything that is
+left is searched for the secrets.
 """
 
 from __future__ import annotations
@@ -44,6 +45,13 @@ TASKS, SLOTS = 50, 2
 WAIT_SECONDS = 180.0
 DEVELOPERS, REQUESTERS = "planted-secret-of-the-developer", "planted-secret-of-the-requester"
 ANSWER = hashlib.sha256(f"{DATASET}{DEVELOPERS}{REQUESTERS}".encode()).hexdigest()
+#: Datasets of the bulk, and how many of them a task gets.
+BULK, PER_TASK = ["planted-rows-of-one, ", "planted-rows-of-two, ", "planted-rows-of-three"], 2
+#: Writes down all datasets of its slice.
+BULK_APP = (
+    "for i in $(seq $IEXEC_BULK_SLICE_SIZE); do eval cat $IEXEC_IN/\\$IEXEC_DATASET_${i}_FILENAME; done > /iexec_out/r;"
+    ' echo {\\"deterministic-output-path\\": \\"/iexec_out/r\\"} > /iexec_out/computed.json'
+)
 
 
 class Files(SimpleHTTPRequestHandler):
@@ -66,7 +74,7 @@ def pool() -> Iterator[BenchPool]:
         yield prepared
 
 
-def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_and_no_secret_is_left_anywhere(
+def test_sdk_9_has_fifty_confidential_tasks_and_a_bulk_done_while_each_part_is_killed_and_no_secret_is_left_anywhere(
     pool: BenchPool, engine_host: str, tmp_path: Path
 ) -> None:
     assert engine_host == pool.servers.docker_host
@@ -75,7 +83,13 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
     chain = Chain(pool.node, pool.rpc, pool.chain.addresses)
     files = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path))
     with (
-        serving(chain, pool.servers.mongodb_uri, tmp_path / "sms", port=int(url.rpartition(":")[2])) as sms,
+        serving(
+            chain,
+            pool.servers.mongodb_uri,
+            tmp_path / "sms",
+            port=int(url.rpartition(":")[2]),
+            gateway=pool.servers.ipfs_gateway,
+        ) as sms,
         beside(files),
     ):
         pool.pool.start_scheduler()
@@ -86,8 +100,8 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
             try:
                 deal = await_deal(chain)
                 tasks = [task_id(deal, index) for index in range(TASKS)]
-                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed), start=1):
-                    await_completed(pool, tasks, number * TASKS // 5)
+                for number, kill in enumerate((sms_killed, machine_killed, scheduler_killed) * 2, start=1):
+                    await_completed(pool, tasks, number * TASKS // 8)
                     kill(pool, sms)
                 printed, complaints = requester.communicate(timeout=ample(WAIT_SECONDS))
             finally:
@@ -98,7 +112,9 @@ def test_sdk_9_has_fifty_confidential_tasks_done_while_each_part_is_killed_once_
         await_completed(pool, tasks, TASKS)
         for task in (tasks[0], tasks[-1]):
             assert ended(pool, task)["currentStatus"] == "COMPLETED"
-        nothing_left(pool, sms, [report["key"], DEVELOPERS, REQUESTERS], tmp_path)
+        # The rows of each slice, in the order of the bulk.
+        assert [task["r"] for task in report["bulk"]["files"]] == ["".join(BULK[:PER_TASK]), "".join(BULK[PER_TASK:])]
+        nothing_left(pool, sms, [report["key"], *report["bulk"]["keys"], DEVELOPERS, REQUESTERS, *BULK], tmp_path)
 
 
 def sms_killed(_: BenchPool, sms: Sms) -> None:
@@ -127,18 +143,29 @@ def wanted(pool: BenchPool, port: int) -> dict[str, Any]:
     """What the SDK is told: an app and a dataset to deploy, secrets to store, and what to buy from whom."""
     on_chain = pool.pool.on_chain
     key = on_chain.scheduler.key
-    offer = orders.offer_work(
-        on_chain.market, key, on_chain.workerpool, category=XS, tag=TDX_TAG, trust=1, volume=TASKS
+    offer, of_bulk = (
+        orders.offer_work(
+            on_chain.market, key, on_chain.workerpool, category=XS, tag=TDX_TAG, trust=1, volume=volume
+        ).to_json()
+        for volume in (TASKS, -(-len(BULK) // PER_TASK))
     )
     return {
         "ipfs_gateway": pool.servers.ipfs_gateway,
-        "workerpool": offer.to_json(),
+        "workerpool": offer,
         "image": IMAGE,
         "dataset_url": f"http://127.0.0.1:{port}/dataset.aes",
         "args": f"sh -c '{APP}'",
         "volume": TASKS,
         "app_secret": DEVELOPERS,
         "requester_secret": REQUESTERS,
+        "bulk": {
+            "ipfs_api": pool.servers.ipfs_api,
+            "workerpool": of_bulk,
+            "url": f"http://127.0.0.1:{port}",
+            "rows": BULK,
+            "per_task": PER_TASK,
+            "args": f"sh -c '{BULK_APP}'",
+        },
     }
 
 

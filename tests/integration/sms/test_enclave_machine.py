@@ -61,6 +61,8 @@ from workers.sandbox.engine.container import Engine
 __all__ = ["engine_host"]
 
 TDX_TAG = Hash32("0x" + "0" * 63 + "9")
+#: Tasks of the confidential deal.
+TASKS = 7
 #: Category XS, so that no deadline is near.
 CATEGORY, SECONDS = 0, 300
 ROWS = b"rows-that-nobody-but-the-enclave-may-read\n" * 100
@@ -262,7 +264,7 @@ def scene(
 
 
 def bought(shop: Shop, pool: PlayedPool, params: str) -> tuple[Matched, str]:
-    """A confidential deal of two tasks, and its dataset."""
+    """A confidential deal, and its dataset."""
     market, key = shop.chain.market, shop.owner.key
     (dataset,) = contracts.create(
         shop.owner, shop.chain.at, [contracts.NewDataset("rows", f"{pool.url}/dataset", CHECKSUM)]
@@ -271,12 +273,12 @@ def bought(shop: Shop, pool: PlayedPool, params: str) -> tuple[Matched, str]:
 
 
 def confidential(shop: Shop, params: str, dataset: DatasetOrder) -> Matched:
-    """A confidential deal of two tasks."""
+    """A confidential deal of TASKS tasks."""
     market, key = shop.chain.market, shop.owner.key
-    app = AppOrder(app=shop.app, volume=2, tag=TDX_TAG, salt=orders.salt()).signed(key, market.chain_id, market.hub)
+    app = AppOrder(app=shop.app, volume=TASKS, tag=TDX_TAG, salt=orders.salt()).signed(key, market.chain_id, market.hub)
     work = orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1)
     offer = Offer(app, work, dataset)
-    request = orders.request(market, shop.requester.key, offer, volume=2, params=params, tag=TDX_TAG)
+    request = orders.request(market, shop.requester.key, offer, volume=TASKS, params=params, tag=TDX_TAG)
     return match(shop.requester, market, [(offer, request)])[0]
 
 

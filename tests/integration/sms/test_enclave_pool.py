@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from kombu import Connection
+from pymongo import MongoClient
 
 from chain.contracts import calls
 from config.http_server.server import http_server
@@ -48,6 +49,7 @@ from protocol.poco.tags import TDX_BITS, make_tag
 from protocol.poco.view import TaskStatus
 from protocol.results.attestation import Attestation
 from protocol.results.digest import file_digest
+from protocol.results.error_result import LOST_CHALLENGE, NO_SESSION
 from protocol.signin import SignIn
 from protocol.types import ZERO_ADDRESS, Contract, Signature, TaskId, Wallet
 from protocol.wire import (
@@ -59,14 +61,17 @@ from protocol.wire import (
     Login,
     Mode,
     PoolConfig,
+    Report,
     Session,
+    Step,
     Stored,
 )
+from sms.challenges import challenge_place
 from tests.integration.conftest import IpfsNode, _database, given
 from tests.integration.pipeline.conftest import REQUESTER, WORKERS
 from tests.integration.pipeline.trouble.outage_pool import LONG, MOST_STEPS, OutagePool, open_outage_pool
 from tests.integration.sms.service import Sms, serving
-from tests.integration.sms.stock_sdks import fetch_session
+from tests.integration.sms.stock_sdks import fetch_session, session_request
 from tests.waiting import ample, wait_until
 
 TDX = make_tag(*TDX_BITS)
@@ -294,6 +299,43 @@ def test_a_result_is_taken_by_the_enclaves_signature_alone_and_its_beneficiary_c
     with zipfile.ZipFile(io.BytesIO(fetched.content)) as archive:
         opened = private.decrypt(archive.read(KEY_FILE), PKCS1v15())
         assert b"".join(decrypted([archive.read(CONTENT_FILE)], opened)) == CONTENT
+
+
+def test_a_task_whose_challenge_the_service_lost_is_given_out_anew_with_another_and_completed(
+    place: Place, stack: Stack
+) -> None:
+    _, lost = place.await_assignments()
+    task = TaskId(lost.task_id)
+    with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
+        rows = client[place.secrets.environment["SLUICE_SMS_DATABASE"]]["secrets"]
+        assert rows.delete_one({"_id": challenge_place(task)}).deleted_count == 1
+    request = session_request(task, place.machine, Wallet(lost.enclave_challenge), Signature(lost.authorization))
+    refused = place.secrets.post("/tee/sessions", request.pop("signed"), json=request)
+    assert refused.status_code == 401
+    # As a worker reports it.
+    cause = f"{NO_SESSION}{refused.json()['error']}"
+    assert cause == LOST_CHALLENGE
+    report = Report(step=Step.FAILED, cause=f"{cause}: the secret service says so")
+    place.api.post(
+        f"/tasks/{task}/reports", json=report.model_dump(mode="json"), headers=place.bearer
+    ).raise_for_status()
+
+    del place.given[task]
+    job = place.await_assignments()[1]
+    assert job.task_id == task
+    assert job.enclave_challenge not in {lost.enclave_challenge, ZERO_ADDRESS}
+    key, _ = place.enclave(job)
+    public = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+    body = io.BytesIO()
+    write_encrypted(body, [CONTENT], public, b"\x05" * 32, b"\x06" * 16)
+    answer = place.upload(job, body.getvalue(), key)
+    assert answer.status_code == 200, answer.text
+    finalize(place, job, Stored.model_validate_json(answer.content), key)
+    for _ in range(MOST_STEPS):
+        if place.tasks()[1].stage is TaskStage.COMPLETED:
+            break
+        place.step()
+    assert place.tasks()[1].stage is TaskStage.COMPLETED
 
 
 def in_clear() -> bytes:

@@ -11,9 +11,10 @@ from config.values.endpoints import (
     plaintext_warnings,
     public_endpoints,
     rpc_urls,
-    secret_service,
+    secret_services,
 )
 from protocol.errors import BadSetting
+from protocol.poco.tags import Framework
 
 
 def test_several_nodes_are_read_from_one_setting_and_workers_get_the_first() -> None:
@@ -59,10 +60,14 @@ def test_the_operator_is_told_what_machines_elsewhere_would_refuse() -> None:
 
 
 def test_the_secret_service_is_an_address_that_machines_elsewhere_reach_or_is_not_named() -> None:
-    assert secret_service(read_settings()) is None
-    assert secret_service(read_settings(enclave_sms_url="https://sms.example/")) == "https://sms.example"
-    with pytest.raises(BadSetting, match="SLUICE_ENCLAVE_SMS_URL"):
-        secret_service(read_settings(enclave_sms_url="sms.example"))
+    assert secret_services(read_settings()) == {}
+    one = secret_services(read_settings(enclave_sms_url="https://sms.example/"))
+    assert one == dict.fromkeys(Framework, "https://sms.example")
+    two = secret_services(read_settings(enclave_sms_url="tdx=https://a.example, SCONE=https://b.example/"))
+    assert two == {Framework.TDX: "https://a.example", Framework.SCONE: "https://b.example"}
+    for wrong in ("sms.example", "RISC=https://a", "TDX=a", "TDX=https://a,TDX=https://b", "https://a,TDX=https://b"):
+        with pytest.raises(BadSetting, match="SLUICE_ENCLAVE_SMS_URL"):
+            secret_services(read_settings(enclave_sms_url=wrong))
     public = {"api_url": "https://pool.example", "enclave_sms_url": "http://127.0.0.1:18320"}
     assert any(line.startswith("SLUICE_ENCLAVE_SMS_URL") for line in loopback_warnings(read_settings(**public)))
     assert any(

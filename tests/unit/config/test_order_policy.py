@@ -123,6 +123,7 @@ def test_a_file_that_is_not_there_and_one_that_is_no_json_are_told(tmp_path: Pat
 
 def test_a_pool_without_a_secret_service_offers_nothing_for_enclaves(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
-    assert read_policy(path, enclaves=True).offer[0].for_enclaves
-    with pytest.raises(BadSetting, match="offer 1, tag: it needs enclaves, and SLUICE_ENCLAVE_SMS_URL is not set"):
-        read_policy(path, enclaves=False)
+    assert read_policy(path, enclaves=[Framework.SCONE]).offer[0].for_enclaves
+    for others in ([], [Framework.TDX]):
+        with pytest.raises(BadSetting, match="offer 1, tag: it needs enclaves that SLUICE_ENCLAVE_SMS_URL does not"):
+            read_policy(path, enclaves=others)

@@ -143,11 +143,13 @@ def test_other_passwords_and_those_of_the_local_stack_are_taken(fields: dict[str
         (httpx.Response(200, json="RISC"), False, "(ValueError)"),
         (httpx.Response(200, text="<html>"), False, "(JSONDecodeError)"),
         (httpx.Response(503), False, "(HTTPStatusError)"),
+        (httpx.Response(200, json="GRAMINE"), False, "serves GRAMINE, and is named for SCONE, TDX"),
     ],
-    ids=["told", "unknown kind", "no JSON", "away"],
+    ids=["told", "unknown kind", "no JSON", "away", "another kind"],
 )
 def test_the_secret_service_is_asked_which_enclaves_it_serves(answer: httpx.Response, ok: bool, says: str) -> None:
     transport = httpx.MockTransport(lambda _: answer)
-    (found,) = preflight.ask_secret_service(read_settings(enclave_sms_url="https://sms.example"), transport)
+    named = "SCONE=https://sms.example,TDX=https://sms.example"
+    (found,) = preflight.ask_secret_service(read_settings(enclave_sms_url=named), transport)
     assert (found.ok, found.fatal, found.says.endswith(says)) == (ok, False, True)
     assert preflight.ask_secret_service(read_settings()) == []

@@ -141,7 +141,7 @@ def test_a_message_is_published_as_the_page_says() -> None:
 def test_every_cause_is_on_the_page_and_no_other() -> None:
     of_enclaves = {str(failure) for failure in EnclaveFailure}
     known = {str(failure) for failure in Failure} | error_result.DECLINED | of_enclaves
-    known |= {error_result.SESSION_UNKNOWN, error_result.NO_ENCLAVE_KEY}
+    known |= {error_result.SESSION_UNKNOWN, error_result.NO_ENCLAVE_KEY, error_result.LOST_CHALLENGE}
     assert [(row[0], row[1]) for row in table("Failures")] == [(str(it), it.status) for it in Failure]
     assert set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)`", TEXT)) - _OTHER_WORDS == known
 

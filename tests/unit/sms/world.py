@@ -101,8 +101,10 @@ class World:
     rates: RateLimits
 
     @classmethod
-    def of(cls, folder: Path) -> World:
-        settings, sms = read_settings(home=folder), read_sms_settings(simulation=True, rate_secrets="1000/minute")
+    def of(cls, folder: Path, **more: object) -> World:
+        """`more`: settings of the service."""
+        sms = read_sms_settings(simulation=True, rate_secrets="1000/minute", **more)
+        settings = read_settings(home=folder)
         store, clock = MemorySecretStore(), Clock()
         chain = ScriptedChain({DATASET: OWNER.wallet, APP: OWNER.wallet}, {TASK: execution()})
         keys = KeyFile(folder / "sms.keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-")

@@ -164,6 +164,7 @@ class Engine:
                 made = self._api.create_container(
                     spec.image,
                     command=list(spec.command) or None,
+                    entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
                     environment=spec.environment,
                     labels=self._fitting.get(spec.image, {}) | spec.labels,
                     # An image's own would be run by the engine, as often as it says, beside the app's limits.

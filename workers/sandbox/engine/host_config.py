@@ -40,9 +40,11 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
             docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=not spec.writes_inputs),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
             *(names if spec.resolv_conf else []),
+            *(docker.types.Mount(path, path, type="bind") for path in spec.sockets),
         ],
+        devices=[f"{path}:{path}:rwm" for path in spec.devices] or None,
         network_mode=_network(spec),
-        extra_hosts=[line for each in spec.pins for line in each.lines] or None,
+        extra_hosts=_extra_hosts(spec),
         # With an allow list all names are in /etc/hosts.
         dns=[NO_NAME_SERVER] if sandbox.network is NetworkAccess.LISTED else None,
         runtime=sandbox.runtime,
@@ -67,6 +69,14 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
         ],
         log_config=docker.types.LogConfig(type="json-file", config={"max-size": str(LOG_FILE_BYTES), "max-file": "2"}),
     )
+
+
+def _extra_hosts(spec: ContainerSpec) -> list[str] | None:
+    """Lines of its /etc/hosts; one that shares another's network has the other's."""
+    if spec.network_of is not None:
+        return None
+    pinned = [line for each in spec.pins for line in each.lines]
+    return [*pinned, *(f"{name}:127.0.0.1" for name in spec.names)] or None
 
 
 def _network(spec: ContainerSpec) -> str:

@@ -9,9 +9,11 @@ import ctypes
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import Final, TypeVar
 
 _Found = TypeVar("_Found")
@@ -22,6 +24,8 @@ Target = tuple[str, int]
 CONNECT_SECONDS: Final = 2.0
 #: setns(2): the namespace must be one of a network.
 _CLONE_NEWNET: Final = 0x40000000
+#: unix(7): process, user and group of who listens at the other end.
+_PEER: Final = struct.Struct("3i")
 
 
 def reached(pid: int, own_address: str, targets: Sequence[Target]) -> list[bool] | None:
@@ -43,6 +47,36 @@ def inside(pid: int, own_address: str, look: Callable[[], _Found]) -> _Found | N
     # The namespace is this thread's own, and ends with it.
     with ThreadPoolExecutor(1, "egress") as thread:
         return thread.submit(enter).result()
+
+
+def why_closed(engine: Path) -> str | None:
+    """Why this process can enter the network of no container of the engine that listens at this socket, in words; None
+    if it can, or if that cannot be told.
+    """
+    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        probe.settimeout(CONNECT_SECONDS)
+        try:
+            probe.connect(str(engine))
+            pid, _, _ = _PEER.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        except OSError:
+            # Whoever asks the engine for something is told.
+            return None
+    return why_apart(pid)
+
+
+def why_apart(pid: int) -> str | None:
+    """As `why_closed`, for an engine that process `pid` has begun; 0: it is none of this process's PID namespace."""
+    try:
+        if pid == 0 or not Path(f"/proc/{pid}/ns/pid").samefile("/proc/self/ns/pid"):
+            return "it has a PID namespace of its own, in which the containers' processes have no or other numbers"
+    except FileNotFoundError:
+        # Who has begun the engine has ended; the engine runs on.
+        return None
+    except PermissionError:
+        return "it may not look at the engine's processes (capability SYS_PTRACE)"
+    with ThreadPoolExecutor(1, "egress") as thread:
+        entered = thread.submit(_enter, pid).result()
+    return None if entered else "it may not enter other processes' networks (capabilities SYS_ADMIN and SYS_PTRACE)"
 
 
 def _enter(pid: int) -> bool:

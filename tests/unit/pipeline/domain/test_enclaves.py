@@ -12,10 +12,12 @@ from pipeline.domain.decide import decide
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import Capacity, Obstacle, match, obstacle
 from pipeline.domain.progress import after, next_visit
-from pipeline.domain.records import TaskRecord
-from protocol.poco.tags import GPU_BIT, make_tag
+from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
+from protocol.poco.tags import GPU_BIT, Framework, make_tag
 from protocol.poco.view import ChainView
+from protocol.results.error_result import LOST_CHALLENGE
 from protocol.types import Contract, Hash32
+from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONTRIBUTE_UNTIL,
     NO_TAG,
@@ -23,6 +25,7 @@ from tests.unit.pipeline.builders import (
     START,
     claimed,
     initialized,
+    replicate,
     task,
     view,
     wallet,
@@ -31,7 +34,7 @@ from tests.unit.pipeline.builders import (
 
 SCONE, GRAMINE, TDX = make_tag(0x3), make_tag(0x5), make_tag(0x9)
 CHALLENGE = Contract("0x" + "c4" * 20)
-SERVING = replace(PACE, enclaves=True)
+SERVING = replace(PACE, enclaves=frozenset(Framework))
 ACTIVE = view(initialized())
 NOW = START + 3.0
 
@@ -109,6 +112,15 @@ def test_a_pool_without_a_secret_service_says_so_whatever_machines_it_has() -> N
         assert "SLUICE_ENCLAVE_SMS_URL" in told
 
 
+def test_a_pool_with_a_service_for_another_kind_of_enclave_asks_for_no_challenge_and_says_so() -> None:
+    tdx_only = replace(PACE, enclaves=frozenset({Framework.TDX}))
+    record = after(sealed(SCONE), ACTIVE, decide(sealed(SCONE), ACTIVE, NOW, tdx_only), NOW, tdx_only)
+    assert not record.challenge_tries
+    told = explain(record, ACTIVE, Candidates.of(record, [worker(1, tag=SCONE)], NOW, 0.0), NOW, tdx_only)
+    assert told is not None
+    assert "names no secret service for SCONE" in told
+
+
 def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> None:
     record = moved(sealed())
     assert "which the secret service is asked for" in str(explain(record, ACTIVE, Candidates(), NOW, SERVING))
@@ -148,6 +160,61 @@ def test_a_task_without_challenge_keeps_no_machine_from_one_that_has_it() -> Non
     bare, told = sealed(wants=1), sealed(challenge=CHALLENGE, wants=1)
     assert [each.task for each in match([bare, told], [worker(1, tag=TDX)])] == [told]
     assert obstacle(bare, Capacity.of(worker(1, tag=TDX))) is Obstacle.ENCLAVE
+
+
+def failed(number: int = 1, at: float = NOW, cause: str = f"{LOST_CHALLENGE}: why") -> Replicate:
+    """A replicate whose machine got no session."""
+    return replicate(
+        number, ReplicateState.FAILED, cause=cause, steps={Step.FAILED: at}, holds_slot=False, mode=Mode.SOLO
+    )
+
+
+def test_a_challenge_that_a_machine_found_lost_is_asked_for_and_the_task_given_to_nobody_meanwhile() -> None:
+    record = sealed(
+        challenge=CHALLENGE,
+        challenge_tries=1,
+        challenge_asked_at=START,
+        challenge_told_at=START,
+        replicates=(failed(),),
+    )
+    now = NOW + SERVING.reask
+    assert due(record, now=now) == [Want(1), AskChallenge()]
+    assert not match([replace(record, wants=1)], [worker(2, tag=TDX)])
+    told = explain(replace(record, wants=1), ACTIVE, Candidates(), now, SERVING)
+    assert (
+        told == "A machine found that the secret service does not have its enclave's challenge: the service is asked."
+    )
+    # It has told the same again: what the machine said was not so, or is not any more.
+    settled = replace(record, challenge_told_at=now)
+    assert due(settled, now=now) == [Want(1)]
+    assert [found.workers[0].wallet for found in match([replace(settled, wants=1)], [worker(2, tag=TDX)])] == [
+        wallet(2)
+    ]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (failed(cause="TEE_SESSION_GENERATION_UNKNOWN_ISSUE"),),
+        (failed(cause="MACHINE_FAILED: no disk"),),
+        # One at work may have its session with that challenge.
+        (failed(), replicate(2, ReplicateState.STARTED, mode=Mode.SOLO)),
+    ],
+    ids=["the service is away", "another cause", "another is at work"],
+)
+def test_a_challenge_is_not_in_doubt_for_another_cause_or_while_a_machine_may_have_its_session(
+    others: tuple[Replicate, ...],
+) -> None:
+    record = sealed(challenge=CHALLENGE, challenge_tries=1, challenge_told_at=START, replicates=others)
+    assert AskChallenge() not in due(record, now=NOW + SERVING.reask)
+
+
+def test_a_task_whose_challenge_was_lost_for_good_says_so_when_it_ends() -> None:
+    record = sealed(challenge=CHALLENGE, challenge_tries=3, challenge_told_at=START, replicates=(failed(),))
+    (end,) = (
+        action for action in decide(record, view(initialized(), claimed()), NOW, SERVING) if isinstance(action, End)
+    )
+    assert end.why == f"Nobody contributed before the deadline: 1 x {LOST_CHALLENGE}: why."
 
 
 def test_a_task_that_has_its_challenge_does_not_ask_for_it_again() -> None:

@@ -7,19 +7,22 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from pymongo.errors import AutoReconnect
 
 from pipeline.broker.notify import Notifier
 from pipeline.flow.challenges import FAILURES, Challenges, SecretServiceApi, Told
-from pipeline.store.task.challenges import TaskChallenges
+from pipeline.store.task.challenges import Awaited, TaskChallenges
 from protocol.errors import NoChallenge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key, recover_message_wallet
 from protocol.poco.enclave import challenge_request
+from protocol.poco.tags import Framework, make_tag
 from protocol.types import Signature, TaskId, Wallet
 
 OWNER = Key.from_hex("0x" + "55" * 32)
 TASKS = [TaskId(f"0x{number:064x}") for number in range(1, 5)]
 TOLD = "0x9A43BB008b7A657e1936ebf5d8e28e5c5E021596"
+ASKED_AT = 1000.0
 
 
 def asking(
@@ -82,11 +85,18 @@ class Records(TaskChallenges):
 
     told: dict[TaskId, Wallet] = field(default_factory=dict)
     why: dict[TaskId, str] = field(default_factory=dict)
+    full: bool = False
+    #: The last digit of a task's tag, where it is not TDX's.
+    kinds: dict[TaskId, int] = field(default_factory=dict)
 
-    def untold(self, task_ids: Sequence[TaskId]) -> list[TaskId]:
-        return [task for task in task_ids if task not in self.told]
+    def awaited(self, task_ids: Sequence[TaskId]) -> dict[TaskId, Awaited]:
+        untold = [task for task in task_ids if task not in self.told]
+        return {task: Awaited(make_tag(self.kinds.get(task, 0x9)), ASKED_AT) for task in untold}
 
-    def record(self, task_id: TaskId, challenge: Wallet) -> None:
+    def record(self, task_id: TaskId, challenge: Wallet, asked_at: float) -> None:
+        assert asked_at == ASKED_AT
+        if self.full:
+            raise AutoReconnect("the primary steps down")
         self.told[task_id] = challenge
 
     def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
@@ -110,10 +120,16 @@ def as_it_is(_: list[TaskId]) -> None:
     """Leave a batch in its order."""
 
 
-def asked(api: SecretServiceApi, records: Records, shuffle: Callable[[list[TaskId]], None] = as_it_is) -> list[TaskId]:
+def asked(
+    api: SecretServiceApi,
+    records: Records,
+    shuffle: Callable[[list[TaskId]], None] = as_it_is,
+    others: Mapping[Framework, SecretServiceApi] | None = None,
+) -> list[TaskId]:
     """Ask for all of TASKS; those that are looked at afterwards."""
     notifier = Advanced()
-    challenges = Challenges(api, records, notifier, shuffle=shuffle)
+    apis = dict.fromkeys(Framework, api) | dict(others or {})
+    challenges = Challenges(apis, records, notifier, shuffle=shuffle)
     challenges.ask([*TASKS, TASKS[0]])
     assert challenges._background.flush(10.0)
     challenges.stop()
@@ -126,6 +142,15 @@ def test_each_task_is_asked_for_once_and_looked_at_once_its_challenge_is_known()
     assert asked(api, records) == [TASKS[0], TASKS[2], TASKS[3]]
     assert len(seen) == 3
     assert records.told[TASKS[1]] == "0x" + "11" * 20
+
+
+def test_a_challenge_that_was_told_and_not_stored_is_asked_for_again_also_by_another_process() -> None:
+    api, seen = asking(httpx.Response(200, text=TOLD))
+    records = Records(full=True)
+    assert asked(api, records) == []
+    records.full = False
+    assert asked(asking(httpx.Response(200, text=TOLD))[0], records) == TASKS
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize(
@@ -147,6 +172,14 @@ def test_a_service_that_is_away_is_asked_a_few_times_however_many_tasks_wait(
     assert asked(api, records) == []
     assert len(seen) == times
     assert list(records.why) == TASKS
+
+
+def test_each_task_is_asked_for_where_its_kind_of_enclave_is_served_and_one_service_keeps_no_other_waiting() -> None:
+    (tdx, seen), (scone, away) = asking(httpx.Response(200, text=TOLD)), asking(httpx.ConnectError("refused"))
+    records = Records(kinds={TASKS[0]: 0x3, TASKS[2]: 0x3, TASKS[3]: 0x5})
+    assert asked(tdx, records, others={Framework.SCONE: scone}) == [TASKS[1], TASKS[3]]
+    assert (len(seen), len(away)) == (2, 1)
+    assert list(records.why) == [TASKS[0], TASKS[2]]
 
 
 @pytest.mark.parametrize("status", [500, 503])

@@ -21,7 +21,18 @@ from protocol.enclave.cipher import encrypted
 from protocol.enclave.secrets import app_secret, dataset_key, requester_secret
 from protocol.types import Hash32
 from protocol.wire import Assignment, Dataset, Report
-from tests.unit.sms.world import APP, DATASET, OWNER, POOL, REQUESTER, TASK, WORKER, execution
+from tests.unit.sms.world import (
+    APP,
+    DATASET,
+    OWNER,
+    POOL,
+    REQUESTER,
+    TASK,
+    TDX_TAG,
+    WORKER,
+    execution,
+    with_deal,
+)
 from tests.unit.workers.assignments import CHAIN_ID, WORKERPOOL
 from tests.unit.workers.enclave import programs
 from tests.unit.workers.enclave.service import Wire
@@ -52,8 +63,10 @@ def beneficiary() -> RSAPrivateKey:
 class Bench:
     """A machine with simulated enclaves, and what becomes of a replicate on it."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wire, self.sent, self.environments = Wire.of(folder / "sms"), list[Report](), list[dict[str, str]]()
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, tag: Hash32 = TDX_TAG, **sms: object) -> None:
+        """`tag`: of the deal; `sms`: settings of the secret service."""
+        self.tag = tag
+        self.wire, self.sent, self.environments = Wire.of(folder / "sms", **sms), list[Report](), list[dict[str, str]]()
         self.served, self.opened = {"/ipfs/Qm": SEALED}, {DATASET: ROWS}
         self.end, self.resumed = ContainerExit(0, False, False), list[bool]()
         #: What the engine says of the container of an earlier attempt.
@@ -98,7 +111,7 @@ class Bench:
     def deal(self, **params: object) -> None:
         """What the deal asks for besides a requester's secret."""
         wanted = {"iexec_secrets": {"1": "mine"}, **params}
-        found = execution(**wanted)
+        found = with_deal(execution(**wanted), tag=self.tag)
         dataset = found.dataset and replace(found.dataset, checksum=CHECKSUM)
         self.wire.world.chain.executions[TASK] = replace(found, dataset=dataset)
 

@@ -14,7 +14,7 @@ from protocol.poco.authorization import sign_authorization
 from protocol.types import Wallet
 from protocol.wire import Assignment, Dataset, Mode
 from sms.api.application import create_app
-from tests.unit.sms.world import CHECKSUM, DATASET, DEAL, POOL, TASK, TDX_TAG, WORKER, World
+from tests.unit.sms.world import CHECKSUM, DATASET, DEAL, POOL, TASK, WORKER, World
 from tests.unit.workers.assignments import assignment
 from workers.enclave.sms_api import SmsApi
 from workers.task.deadline import TaskDeadline
@@ -29,9 +29,10 @@ class Wire:
     asked: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: Path) -> Wire:
+    def of(cls, folder: Path, **more: object) -> Wire:
+        """`more`: settings of the service."""
         folder.mkdir(exist_ok=True)
-        return cls(World.of(folder))
+        return cls(World.of(folder, **more))
 
     @property
     def api(self) -> SmsApi:
@@ -66,7 +67,7 @@ class Wire:
             "task_id": TASK,
             "deal_id": DEAL,
             "mode": Mode.SOLO,
-            "tag": TDX_TAG,
+            "tag": self.world.chain.executions[TASK].deal.tag,
             "wallet": WORKER.wallet,
             "dataset": Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM),
             "enclave_challenge": challenge,

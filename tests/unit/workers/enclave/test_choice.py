@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from config.settings import Settings, read_settings
 from protocol.errors import BadSetting
-from protocol.poco.tags import GPU_BIT, TEE_BIT, fits, make_tag
+from protocol.poco.tags import GPU_BIT, TEE_BIT, Framework, fits, make_tag
 from protocol.types import ZERO_HASH
 from protocol.wire import PoolConfig
 from tests.unit.sms.world import TDX_TAG
@@ -18,11 +18,14 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers import machine as machine_process
 from workers.context import Machine
+from workers.enclave import tdx
 from workers.enclave.choice import chosen
 from workers.enclave.images import OWN
+from workers.enclave.sgx import SgxHost
 from workers.enclave.tdx import AgentGuest
 from workers.fitness import doctor
 from workers.pool.api import PoolApi
+from workers.sandbox.network import egress
 
 SERVING = POOL.model_copy(update={"sms_url": "https://sms.pool.example"})
 
@@ -53,6 +56,7 @@ def fit_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (machine_process, doctor):
         monkeypatch.setattr(module, "Engine", lambda _: Images("unix:///engine", *OWN.values()))
     monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr(egress, "why_closed", lambda _: None)
 
 
 def test_a_machine_offers_enclaves_only_if_it_is_told_to() -> None:
@@ -103,22 +107,54 @@ def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_chosen_where_al
 
 
 @pytest.mark.parametrize(
-    ("user", "engine", "words"),
+    ("user", "engine", "closed", "words"),
     [
-        (1000, Images("unix:///engine", *OWN.values()), "root on the machine of its Docker engine"),
-        (0, Images("tcp://elsewhere:2376", *OWN.values()), "root on the machine of its Docker engine"),
-        (0, Images("unix:///engine", "sluice/pre-compute:1"), "no image sluice/post-compute:1.*sluice sms images"),
+        (1000, Images("unix:///engine", *OWN.values()), None, "root on the machine of its Docker engine"),
+        (0, Images("tcp://elsewhere:2376", *OWN.values()), None, "root on the machine of its Docker engine"),
+        (0, Images("unix:///engine", *OWN.values()), "it is elsewhere", "it is elsewhere.*--pid host --privileged"),
+        (
+            0,
+            Images("unix:///engine", "sluice/pre-compute:1"),
+            None,
+            "no image sluice/post-compute:1.*sms images",
+        ),
     ],
-    ids=["no root", "elsewhere", "no image"],
+    ids=["no root", "elsewhere", "processes of its own", "no image"],
 )
 def test_enclaves_are_simulated_only_with_an_engine_that_can_run_what_surrounds_an_app(
-    monkeypatch: pytest.MonkeyPatch, user: int, engine: Any, words: str
+    monkeypatch: pytest.MonkeyPatch, user: int, engine: Any, closed: str | None, words: str
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setattr(egress, "why_closed", lambda _: closed)
     framework = machine(settings(enclave="simulated")).framework
     assert framework is not None
     with pytest.raises(BadSetting, match=f"SLUICE_ENCLAVE.*{words}"):
         framework.require(engine)
+
+
+@pytest.mark.parametrize("kind", ["scone", "gramine"])
+def test_sgx_is_refused_with_what_is_missing_and_offers_its_kind_where_all_is_there(kind: Any, tmp_path: Path) -> None:
+    own = settings(enclave=kind, enclave_las="172.17.0.1:18766", app_network="open")
+    with pytest.raises(BadSetting, match=rf"SLUICE_ENCLAVE.*{kind.upper()} enclaves cannot be run here: no SGX"):
+        chosen(own, SERVING, WORKER_KEY, sgx=SgxHost(Framework[kind.upper()], own.enclave_las, tmp_path))
+    for path in ("dev/sgx_enclave", "dev/sgx_provision", "var/run/aesmd/aesm.socket"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    framework = chosen(own, SERVING, WORKER_KEY, sgx=SgxHost(Framework[kind.upper()], own.enclave_las, tmp_path))
+    assert framework is not None
+    assert fits(make_tag({"scone": 0x3, "gramine": 0x5}[kind]), framework.tag)
+    assert not fits(TDX_TAG, framework.tag)
+
+
+@pytest.mark.usefixtures("fit_engine")
+def test_what_a_killed_worker_has_left_in_memory_goes_at_the_next_start_whatever_that_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tdx, "MEMORY", tmp_path)
+    for kind in ("none", "simulated"):
+        (tmp_path / "sluice-session-killed").mkdir()
+        machine_process._require_enclaves(machine(settings(enclave=kind)))
+        assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("fit_engine")

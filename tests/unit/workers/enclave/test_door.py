@@ -28,7 +28,7 @@ from protocol.errors import (
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import Key
 from protocol.poco.enclave import session_message, sign_result
-from protocol.results.error_result import EnclaveFailure
+from protocol.results.error_result import EnclaveFailure, Failure
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
@@ -126,6 +126,8 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
         (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_FILE, "MACHINE_FAILED", TaskDeclined),
         (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.DATASET_CHECKSUM, "MACHINE_FAILED", TaskDeclined),
         (PRE_COMPUTE, ContainerExit(1, False, False), EnclaveFailure.INPUT_FILES, "MACHINE_FAILED", TaskDeclined),
+        (POST_COMPUTE, ContainerExit(1, False, False), Failure.OUTPUT_ZIP, "MACHINE_FAILED", TaskDeclined),
+        (POST_COMPUTE, ContainerExit(1, False, False), Failure.FILE_NAME, "MACHINE_FAILED", TaskDeclined),
         (
             PRE_COMPUTE,
             ContainerExit(1, False, False),
@@ -152,6 +154,8 @@ def test_only_what_was_promised_is_served(door: Door) -> None:
         "a dataset",
         "its bytes",
         "inputs",
+        "a zip",
+        "a name",
         "its key",
         "the app's",
     ],

@@ -27,7 +27,7 @@ from protocol.enclave.secrets import dataset_key
 from protocol.enclave.session import Session, SessionPlace
 from protocol.poco.enclave import recover_enclave
 from protocol.results.digest import file_digest
-from protocol.results.error_result import EnclaveFailure, Failure, cause_code
+from protocol.results.error_result import LOST_CHALLENGE, EnclaveFailure, Failure, cause_code
 from protocol.types import ZERO_ADDRESS, Contract, Hash32
 from protocol.wire import ResultLink, Step, Stored
 from tests.unit.sms import test_bulk
@@ -50,6 +50,7 @@ from workers.enclave import named_inputs
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.task import steps, votes
+from workers.task.compute import compute
 from workers.task.replicate import ReplicateStage
 
 
@@ -281,6 +282,28 @@ def test_a_session_for_another_challenge_signs_nothing(bench: Bench, monkeypatch
 
     bench.machine.framework = SimpleNamespace(enter=enter)
     assert cause_code(bench.replicate().cause) == "ENCLAVE_SIGNATURE_NOT_FOUND"
+
+
+def test_a_task_whose_challenge_the_service_lost_fails_here_and_begins_anew_with_another(bench: Bench) -> None:
+    lost = bench.assignment()
+    world = bench.wire.world
+    world.store.rows.pop(f"challenge:{TASK}")
+    assert not compute(bench.context, lost)
+    found = bench.journal.find(TASK)
+    assert found is not None
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, LOST_CHALLENGE)
+    # The same again is told how it ended; another pool's word begins nothing.
+    assert not compute(bench.context, lost)
+    assert bench.sent[-1].step is Step.FAILED
+    forged = bench.assignment().model_copy(update={"signature": lost.signature})
+    assert not compute(bench.context, forged)
+    assert bench.journal.find(TASK) == found
+
+    assert compute(bench.context, bench.assignment())
+    again = bench.journal.find(TASK)
+    assert again is not None
+    assert again.stage is ReplicateStage.COMPUTED, again.cause
+    assert again.assignment.enclave_challenge != found.assignment.enclave_challenge
 
 
 class Killed(BaseException):

@@ -1,0 +1,220 @@
+"""SGX enclaves, of SCONE and GRAMINE, as far as their images can be driven without the hardware (iexec-worker 9.2).
+
+    secret service ── images, entry points, heaps of the app's version ──► containers with this machine's SGX devices
+    secret service ── session: id and place ──► each container's variables ──► the enclave proves itself, there
+
+This machine never sees what a session holds. So pre-compute fetches by itself, on the network of apps, and post-compute
+stores where its session says: at http://worker:13100 its result comes through the door to this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from protocol.enclave.session import (
+    APP,
+    POST_COMPUTE,
+    PRE_COMPUTE,
+    ComputeProperties,
+    FrameworkProperties,
+    Service,
+    SessionPlace,
+)
+from protocol.enclave.sgx import AppEnclave, heap_of, read_app_enclave, variables
+from protocol.errors import BadMessage, NotFound, NotPossible, TaskDeclined
+from protocol.poco.tags import SGX_BITS, Framework, make_tag
+from protocol.results.args import split_args
+from protocol.results.environment import input_file_name
+from protocol.results.error_result import APP_HEAP, NO_PROPERTIES, EnclaveFailure
+from protocol.types import Hash32
+from protocol.wire import Assignment
+from workers.data.download import DownloadPolicy
+from workers.data.layout import OPEN_TO_CONTAINER
+from workers.data.outputs import PackedResult, ResultLimits
+from workers.enclave import ask, surrounding
+from workers.enclave.brought import most_zip_bytes, packed
+from workers.enclave.door import Door
+from workers.enclave.port import Enclave, Host, Work
+from workers.enclave.sms_api import TOKEN, SmsApi
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.profile import NetworkAccess
+from workers.sandbox.spec import ContainerSpec
+
+#: Devices of an SGX machine, by the kernel's driver, Intel's and its older one: the first that are all there.
+DRIVERS: Final = (("dev/sgx_enclave", "dev/sgx_provision"), ("dev/sgx/enclave", "dev/sgx/provision"), ("dev/isgx",))
+#: Of Intel's service that quotes, for GRAMINE.
+_AESMD: Final = "var/run/aesmd/aesm.socket"
+#: By what name an enclave looks for its worker.
+_WORKER: Final = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class SgxHost:
+    """This machine as one with SGX. `root`: of the file system."""
+
+    kind: Framework
+    #: Address and port at which containers reach what attests here (SCONE's LAS).
+    las: str | None = None
+    root: Path = Path("/")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that a container gets; none if this machine has none."""
+        present = ([self.root / path for path in driver] for driver in DRIVERS)
+        return tuple(map(str, next((paths for paths in present if all(path.exists() for path in paths)), [])))
+
+    @property
+    def sockets(self) -> tuple[str, ...]:
+        """The sockets of this machine's services that a container gets, under the same path."""
+        return (str(self.root / _AESMD),) if self.kind is Framework.GRAMINE else ()
+
+    def missing(self, network: NetworkAccess) -> list[str]:
+        """What it lacks to run enclaves of its kind, in words. `network`: what apps reach."""
+        found = [] if self.devices else ["no SGX devices (/dev/sgx_enclave and /dev/sgx_provision, or /dev/isgx)"]
+        found += [f"no service that quotes (/{_AESMD} is absent)" for path in self.sockets if not Path(path).exists()]
+        if self.kind is Framework.SCONE and self.las is None:
+            found.append("no local attestation service (SLUICE_ENCLAVE_LAS is not set)")
+        if self.kind is Framework.SCONE and network is not NetworkAccess.OPEN:
+            found.append("apps do not reach the local attestation service (SLUICE_APP_NETWORK is not open)")
+        elif network not in (NetworkAccess.OPEN, NetworkAccess.PUBLIC):
+            found.append("apps do not reach the service that attests (SLUICE_APP_NETWORK is neither public nor open)")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Sgx:
+    """A `Framework` of SGX enclaves."""
+
+    service: SmsApi
+    host: SgxHost
+    network: NetworkAccess
+    #: Bytes of an app's heap at most.
+    most_heap: int
+
+    @property
+    def tag(self) -> Hash32:
+        """See `Framework`."""
+        return make_tag(*SGX_BITS[self.host.kind])
+
+    def require(self, engine: Engine) -> None:
+        """See `Framework`."""
+        surrounding.require_reach(engine)
+
+    def enter(self, work: Work, host: Host) -> Enclave:
+        """See `Framework`."""
+        opening = _Opening(self.service, self.host.kind, lambda: self._app(work, host))
+        try:
+            opened = ask.take_session(opening, work.assignment, work.deadline)
+        except (NotFound, NotPossible) as error:
+            raise _declined(work, NO_PROPERTIES, str(error)) from error
+        return _SgxEnclave(work, host, self, *opened)
+
+    def _app(self, work: Work, host: Host) -> AppEnclave:
+        """What the chain says of the app's enclave. Raises TaskDeclined, RpcUnavailable."""
+        content = host.app_enclave()
+        if not content.strip():
+            raise _declined(work, EnclaveFailure.NO_APP_ENCLAVE, "the chain has nothing of the app's enclave")
+        try:
+            app = read_app_enclave(content, self.host.kind)
+        except BadMessage as error:
+            raise _declined(work, EnclaveFailure.APP_ENCLAVE, str(error)) from error
+        if app.heap_size > self.most_heap:
+            why = f"the app's enclave has a heap of {app.heap_size} bytes, and this machine gives {self.most_heap}"
+            raise _declined(work, APP_HEAP, why)
+        return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """Sessions whose content stays where it is, with the images that go with them."""
+
+    service: SmsApi
+    kind: Framework
+    app: Callable[[], AppEnclave]
+
+    def open_session(self, assignment: Assignment) -> SessionPlace:
+        return self.service.open_session(assignment)
+
+    def take_session(self, place: SessionPlace) -> tuple[AppEnclave, SessionPlace, FrameworkProperties]:
+        about = self.app()
+        return about, place, self.service.properties(self.kind, about.version)
+
+    def store_token(self) -> None:
+        self.service.store_token()
+
+
+@dataclass(frozen=True)
+class _SgxEnclave:
+    """An `Enclave` whose programs get their sessions by themselves."""
+
+    work: Work
+    host: Host
+    sgx: Sgx
+    about: AppEnclave
+    place: SessionPlace
+    properties: FrameworkProperties
+
+    def pre_compute(self, policy: DownloadPolicy) -> None:
+        """See `Enclave`."""
+        work, target = self.work, self.work.folders.inputs
+        dataset, bulk = work.assignment.dataset, work.params.bulk_cid.strip()
+        names = [dataset.address] if dataset else []
+        names += [input_file_name(url) for url in work.params.input_files]
+        if not names and not bulk:
+            return
+        service = self._service(PRE_COMPUTE, self.properties.pre_compute_properties)
+        if not bulk and all((target / name).exists() for name in names):
+            surrounding.clear(service, work, self.host)
+            return
+        # The container's root is not this machine's where the engine maps users.
+        target.chmod(OPEN_TO_CONTAINER)
+        door = Door(work, most_bytes=policy.max_bytes)
+        surrounding.run(service, work, self.host, door, self._shape(self.properties.pre_compute_properties))
+        if not all((target / name).exists() for name in names):
+            why = f"the image {service.image_name} has not left all inputs"
+            raise _declined(work, "PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", why)
+
+    def app(self, spec: ContainerSpec) -> ContainerSpec:
+        """See `Enclave`."""
+        host = self.sgx.host
+        return replace(spec, environment=self._variables(APP), devices=host.devices, sockets=host.sockets)
+
+    def post_compute(self, limits: ResultLimits) -> PackedResult:
+        """See `Enclave`."""
+        work, properties = self.work, self.properties.post_compute_properties
+        size = most_zip_bytes(work, limits)
+        # Its token is the one that this machine has stored at the secret service.
+        door = Door(work, most_bytes=size, token=TOKEN.decode())
+        surrounding.run(self._service(POST_COMPUTE, properties), work, self.host, door, self._shape(properties))
+        return packed(door, limits)
+
+    def _service(self, name: str, properties: ComputeProperties) -> Service:
+        # Its fingerprint is an enclave's, and no image's.
+        return Service(name=name, image_name=properties.image, fingerprint="", environment=self._variables(name))
+
+    def _variables(self, service: str) -> dict[str, str]:
+        heap = heap_of(service, self.about, self.properties)
+        return variables(self.sgx.host.kind, service, self.place, heap=heap, las=self.sgx.host.las or "")
+
+    def _shape(self, properties: ComputeProperties) -> Callable[[ContainerSpec], ContainerSpec]:
+        """What a program's container has beside a confined one's."""
+        host, entrypoint = self.sgx.host, split_args(properties.entrypoint)
+
+        def shaped(spec: ContainerSpec) -> ContainerSpec:
+            return replace(
+                spec,
+                entrypoint=entrypoint or None,
+                devices=host.devices,
+                sockets=host.sockets,
+                names=(_WORKER,),
+                sandbox=replace(spec.sandbox, network=self.sgx.network),
+            )
+
+        return shaped
+
+
+def _declined(work: Work, cause: str, why: str) -> TaskDeclined:
+    return TaskDeclined(task=work.task_id, cause=cause, why=why)
