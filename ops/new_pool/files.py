@@ -98,8 +98,9 @@ def make_wallet(places: Places) -> Wallet:
 
 
 def write_compose_secrets(places: Places, host: str) -> list[Path]:
-    """What docker-compose.yml mounts beside the wallet: a certificate for RabbitMQ, signed by a CA of one's own, unless
-    one is there, and Grafana's password. Returns the files made, whose owners are those of `OWNERS` if this is root.
+    """What docker-compose.yml mounts beside the wallet: a certificate for proxy and RabbitMQ, signed by a CA of one's
+    own, unless one is there, and Grafana's password. Returns the files made, whose owners are those of `OWNERS` if this
+    is root.
     """
     made = []
     if not (places.secrets / "cert.pem").exists():

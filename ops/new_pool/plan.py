@@ -82,7 +82,7 @@ def plan(given: Given, places: Places, questions: Questions) -> PoolPlan:
         "SLUICE_WORKERPOOL": pool.address,
         "SLUICE_BLOCK_TIME": f"{chain.block_time:g}",
         "SLUICE_START_BLOCK": str(chain.head if given.start_block is None else given.start_block),
-        **_addresses(host),
+        **_addresses(host, compose=places.compose),
         **(compose_passwords() if places.compose else _servers(given, places, questions)),
     }
     values |= _public_rpc(given, values, questions)
@@ -115,14 +115,14 @@ def _wallet(given: Given, pool: PoolFound, questions: Questions) -> tuple[Wallet
     return wallet, path, password
 
 
-def _addresses(host: str) -> dict[str, str]:
-    """What machines and requesters are told, for the ports and proxies of docker-compose.yml and the quickstart."""
+def _addresses(host: str, *, compose: bool) -> dict[str, str]:
+    """What machines and requesters are told: docker-compose.yml's proxy, or those that the quickstart asks for."""
     return {
         "SLUICE_API_URL": f"https://{host}",
         "SLUICE_AMQP_PUBLIC_HOST": host,
         "SLUICE_AMQP_PUBLIC_PORT": "5671",
         "SLUICE_AMQP_PUBLIC_TLS": "true",
-        "SLUICE_IPFS_GATEWAY": f"https://ipfs.{host}",
+        "SLUICE_IPFS_GATEWAY": f"https://{host}" if compose else f"https://ipfs.{host}",
     }
 
 

@@ -22,10 +22,21 @@ def command(tag: str, name: str, bench_pool: BenchPool, secrets: Path) -> list[s
     Raises AssertionError for a key of the service that is not known here.
     """
     assert SERVICE.keys() - ELSEWHERE == {
-        *("cap_drop", "security_opt", "read_only", "tmpfs", "init", "command", "stop_grace_period"),
+        *(
+            "cap_drop",
+            "security_opt",
+            "read_only",
+            "tmpfs",
+            "init",
+            "command",
+            "stop_grace_period",
+            "mem_limit",
+            "pids_limit",
+        ),
         *("environment", "secrets"),
     }
     words = ["run", "--detach", "--name", name, "--network", "host", "--stop-timeout", str(GRACE_SECONDS)]
+    words += [f"--memory={SERVICE['mem_limit']}", f"--pids-limit={SERVICE['pids_limit']}"]
     words += [f"--cap-drop={each}" for each in SERVICE["cap_drop"]]
     words += [f"--security-opt={each}" for each in SERVICE["security_opt"]]
     words += [f"--tmpfs={each}" for each in SERVICE["tmpfs"]]

@@ -16,7 +16,7 @@ import yaml
 from config.settings import VARIABLES
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
-from tests.image import composed
+from tests.image import composed, printed
 
 ROOT = Path(__file__).parents[4]
 PAGES = (
@@ -70,14 +70,14 @@ def test_no_secret_is_sent_to_the_engine_that_builds_the_image() -> None:
 COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
-#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS; and the
-#: same of the other members of clusters.
-PUBLIC = {"18300:18300", "5671:5671", "8080:8080"}
-CLUSTER_PUBLIC = {"18310:18300", "5673:5671", "5674:5671"}
+#: What may be reached from everywhere, all of the proxy: API and gateway, RabbitMQ.
+PUBLIC = {"443:8443", "5671:5671"}
 SCHEDULERS = {"scheduler", "scheduler-2"}
+#: Runs other people's apps on this host's engine, as machines elsewhere do.
+MACHINE = "machine"
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {MACHINE}))
 def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
@@ -88,23 +88,77 @@ def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) 
     assert "build" in service or not service["user"].startswith(("0", "root"))
 
 
-def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq_with_tls() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_of_the_compose_file_has_an_image_of_one_version_and_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert "build" in service or re.fullmatch(r"\S+:v?\d+\.\d+\.\d+(-management)?", service["image"])
+    assert {"mem_limit", "pids_limit"} <= service.keys()
+    assert service["restart"] == "unless-stopped"
+    assert {"healthcheck"} <= service.keys() or name in {MACHINE, "ipfs"}
+
+
+def test_strangers_reach_the_proxy_of_the_compose_file_and_nothing_else() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
-    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC | CLUSTER_PUBLIC
+    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC == {*SERVICES["proxy"]["ports"]}
     assert not any("ports" in service for name, service in SERVICES.items() if name.startswith("mongodb"))
-    alone = {port for service in SERVICES.values() if "profiles" not in service for port in service.get("ports", ())}
-    assert not alone & CLUSTER_PUBLIC
-    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672"))]
+    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672", ":18300"))]
+
+
+def test_the_proxy_has_tls_of_today_and_passes_on_no_word_of_strangers_about_their_address() -> None:
+    said = _read("docker/haproxy.cfg")
+    assert "ssl-min-ver TLSv1.2" in said
+    sections = dict(re.findall(r"^(?:frontend|backend) (\w+)\n(.*?)(?=^\S|\Z)", said, re.MULTILINE | re.DOTALL))
+    assert "http-request set-header X-Forwarded-For %[src]" in sections["strangers"]
+    assert "http-request del-header Forwarded" in sections["strangers"]
+    # Each leads to one port of a service, by a name that it has on one of the proxy's networks.
+    led = {
+        name: re.findall(r"^    server-template \S+ \d (\S+)$", text, re.MULTILINE) for name, text in sections.items()
+    }
+    assert {name: to for name, to in led.items() if to} == {
+        "api": ["schedulers:18300"],
+        "gateway": ["ipfs:8080"],
+        "nodes": ["brokers:5671"],
+    }
+    proxy = SERVICES["proxy"]
+    named = {each["target"]: each["source"] for each in proxy["secrets"]}
+    assert named == {"cert.pem": "broker_certificate", "cert.pem.key": "broker_key"}
+    assert proxy["user"] == SERVICES["rabbitmq"]["user"]
+    binds = re.findall(r"^    bind (\S*?):(\d+)", said, re.MULTILINE)
+    assert {port for host, port in binds if not host} == {port.rpartition(":")[2] for port in proxy["ports"]}
+
+
+def test_the_api_believes_addresses_of_the_network_of_the_proxy_alone() -> None:
+    edge = COMPOSE["networks"]["edge"]
+    assert edge["internal"] is True
+    (subnet,) = edge["ipam"]["config"]
+    for name in SCHEDULERS:
+        assert SERVICES[name]["environment"]["SLUICE_TRUSTED_PROXIES"] == subnet["subnet"]
+        assert SERVICES[name]["networks"]["edge"] == {"aliases": ["schedulers"]}
+    assert {name for name in SERVICES if "edge" in SERVICES[name].get("networks", ())} == SCHEDULERS | {"proxy"}
+
+
+def test_a_machine_of_the_compose_file_is_what_the_page_for_machines_runs() -> None:
+    machine = SERVICES[MACHINE]
+    (env_file,) = machine["env_file"]
+    words = ["run", "--detach", "--name", "sluice-worker", *(["--init"] if machine["init"] else [])]
+    words += ["--restart", machine["restart"], "--stop-timeout", machine["stop_grace_period"].removesuffix("s")]
+    words += ["--user", machine["user"], "--env-file", env_file["path"], "--network", machine["network_mode"]]
+    words += [word for each in machine["cap_add"] for word in ("--cap-add", each)]
+    words += [word for each in machine["volumes"] for word in ("--volume", each)]
+    assert [*words, "sluice", *machine["command"]] == printed.docker_run({})
+    assert _of_profile("worker") == {MACHINE}
 
 
 def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
-    count = Counter(network for name in SERVICES.keys() - SCHEDULERS for network in SERVICES[name]["networks"])
+    others = SERVICES.keys() - SCHEDULERS - {"proxy", MACHINE}
+    count = Counter(network for name in others for network in SERVICES[name]["networks"])
     # Members of a cluster reach each other; Grafana asks Prometheus, and does not reach the scheduler.
     assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2})
     assert SERVICES["grafana"]["networks"] == ["dashboards"]
     assert COMPOSE["networks"]["database"]["internal"] is True
     assert COMPOSE["networks"]["metrics"]["internal"] is True
-    assert all(set(SERVICES[name]["networks"]) == {*count} - {"dashboards"} for name in SCHEDULERS)
+    assert all(set(SERVICES[name]["networks"]) == {*count, "edge"} - {"dashboards"} for name in SCHEDULERS)
+    assert SERVICES["proxy"]["networks"] == ["edge", "broker", "storage"]
 
 
 def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_reaches_it() -> None:
