@@ -13,6 +13,7 @@ from chain.lane.run import Lane
 from chain.watch.status import NodeStatus
 from config.settings import read_settings, settings
 from ops import cli
+from ops.command_table import commands, markdown
 from ops.commands.money import tx
 from ops.commands.pool import chain
 from ops.stack import stack
@@ -64,6 +65,41 @@ def test_the_completion_of_a_shell_is_shown_and_installed(
     assert "_SLUICE_COMPLETE" in capsys.readouterr().out
     assert cli.run(["--install-completion", shell]) == 0
     assert any("_SLUICE_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("short", "long"), [("doctor", "scheduler doctor"), ("config show", "settings")])
+def test_what_other_programs_call_so_is_here_by_the_same_name(
+    short: str, long: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = []
+    for words in (short, long):
+        assert cli.run([*words.split(), "--help"]) == 0
+        # But for its own name and examples.
+        told.append([line for line in capsys.readouterr().out.splitlines() if "sluice" not in line])
+    assert told[0] == told[1]
+
+
+def test_help_says_where_to_begin_and_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for word in ("sluice init", "sluice status", "sluice explain", "sluice commands", "Exit codes: 0 done"):
+        assert word in told
+
+
+def test_the_page_of_commands_is_what_there_is() -> None:
+    page = Path(__file__).parents[3] / "docs" / "commands.md"
+    every = cli.every_command()
+    assert page.read_text() == markdown(every), "run: sluice commands --markdown > docs/commands.md"
+    for row in commands(every):
+        assert row.about.endswith("."), row.name
+
+
+@pytest.mark.parametrize("words", [each.words for each in commands(cli.every_command())], ids=" ".join)
+def test_every_command_has_an_example_in_its_help(words: tuple[str, ...]) -> None:
+    found = cli.every_command()
+    for word in words:
+        found = found.commands[word]
+    assert f"sluice {' '.join(words)}" in (found.epilog or "")
 
 
 def test_settings_show_no_key_that_is_inside_of_an_address(
