@@ -29,7 +29,8 @@ To begin: `sluice demo` has a whole pool on this machine, `sluice init` sets up 
 how it is and what needs you, and `sluice explain ID` why a task, a deal or a machine does not go on. `sluice commands`
 lists all commands, `sluice COMMAND --help` has examples.
 
-Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files. With `--json`, errors are JSON too.
+Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files. Errors are
+JSON too with `--json`.
 """
 
 
