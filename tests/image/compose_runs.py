@@ -172,7 +172,7 @@ def test_compose_takes_the_file_on_what_init_wrote_and_says_nothing(pool: Pool) 
 
 def test_secrets_of_init_are_files_of_the_users_who_read_them(pool: Pool) -> None:
     folder = pool.project.folder
-    wanted = {name: (user, 0o400) for name, user in OWNERS.items()}
+    wanted = {name: (readers.user, readers.mode) for name, readers in OWNERS.items()}
     found = {name: (folder / "docker/secrets" / name).stat() for name in wanted}
     assert {name: (about.st_uid, stat.S_IMODE(about.st_mode)) for name, about in found.items()} == wanted
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600

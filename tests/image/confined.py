@@ -41,7 +41,8 @@ def command(tag: str, name: str, bench_pool: BenchPool, secrets: Path) -> list[s
     words += [f"--security-opt={each}" for each in SERVICE["security_opt"]]
     words += [f"--tmpfs={each}" for each in SERVICE["tmpfs"]]
     words += [*(["--read-only"] if SERVICE["read_only"] else []), *(["--init"] if SERVICE["init"] else [])]
-    words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in SERVICE["secrets"]]
+    mounted = [each for each in SERVICE["secrets"] if each.startswith("keystore")]
+    words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in mounted]
     said = {name: value for name, value in SERVICE["environment"].items() if name.startswith("SLUICE_KEYSTORE")}
     words += [f"--env={name}={value}" for name, value in {**bench_pool.pool.env, **said}.items()]
     return [*words, tag, *SERVICE["command"]]

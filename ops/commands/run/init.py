@@ -62,7 +62,7 @@ def _init(
 ) -> None:
     """Set a new pool up: ask, check each answer with the node, and write its settings and secrets. Nothing is started.
 
-    In the folder of docker-compose.yml it writes all that `docker compose up` needs: `.env` with new passwords, the
+    In the folder of docker-compose.yml it writes all that `docker compose up` needs: `.env`, new passwords, the
     wallet, a certificate for the proxy and RabbitMQ. Elsewhere it writes `.env` for `sluice scheduler run` on servers
     that are there. All files are their owner's only, and none is overwritten. Exit code 2 if an answer is wrong or
     missing, 1 if the node does not answer.

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from config.settings import VARIABLES
+from ops.new_pool.files import OWNERS
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
 from tests.image import composed, printed
@@ -228,17 +229,38 @@ def test_grafana_finds_prometheus_and_the_dashboards_where_the_compose_file_puts
         assert inside[f"/etc/grafana/provisioning/{kind}"] == f"./monitoring/grafana/provisioning/{kind}"
 
 
-def test_the_compose_file_has_no_password_and_does_not_start_without() -> None:
-    for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
-        assert EXAMPLE[name] == ""
-        used = re.findall(rf"\$\{{?{name}[^}}]*\}}?", _read("docker-compose.yml"))
-        assert len(used) == 2
-        assert all(":?" in each for each in used)
-    assert "change-me" not in _read("docker-compose.yml") + _read("docker/pool.env.example")
-    # One with a user and a password, which MongoDB asks for.
-    assert SERVICES["scheduler"]["environment"]["SLUICE_MONGODB_URI"].startswith("mongodb://sluice:${MONGODB_PASSWORD")
+def test_the_compose_file_has_no_password_in_any_variable_and_does_not_start_without_one() -> None:
+    given = {
+        name: value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if re.search("PASS|SECRET|KEYSTORE", name)
+    }
+    assert given
+    assert all(str(value).startswith(("/run/secrets/", "/var/lib/")) for value in given.values()), given
+    assert not [name for name in EXAMPLE if "PASS" in name]
+    for kind, uri in (("MONGODB", "MONGODB_URI"), ("AMQP", "AMQP_URL")):
+        found = SERVICES["scheduler"]["environment"]
+        # A user without a password: it is in the file.
+        assert "://sluice@" in found[f"SLUICE_{uri}"]
+        assert found[f"SLUICE_{kind}_PASSWORD_FILE"].removeprefix("/run/secrets/") in SERVICES["scheduler"]["secrets"]
     assert "--keyFile" in SERVICES["mongodb"]["command"][0]
     assert SERVICES["mongodb"]["environment"]["MONGO_INITDB_ROOT_USERNAME"] == "sluice"
+
+
+def test_each_secret_of_the_compose_file_is_one_that_its_readers_may_read() -> None:
+    users = {
+        name: int(service["user"].partition(":")[0])
+        for name, service in SERVICES.items()
+        if ":" in service.get("user", "")
+    }
+    users |= dict.fromkeys(SCHEDULERS, 10001)
+    files = {name: Path(secret["file"]).name for name, secret in COMPOSE["secrets"].items()}
+    for name, service in SERVICES.items():
+        for each in service.get("secrets", ()):
+            file = files[each if isinstance(each, str) else each["source"]]
+            if file in OWNERS:
+                assert users[name] in {OWNERS[file].user, OWNERS[file].group}, (name, file)
 
 
 def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
@@ -247,7 +269,7 @@ def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
     said = dict(line.split(" = ", 1) for line in _read("docker/rabbitmq.conf").splitlines() if " = " in line)
     assert said["listeners.ssl.default"] == "5671"
     files = {said["ssl_options.certfile"], said["ssl_options.keyfile"]}
-    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
+    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"] if name.startswith("broker")}
     assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
     # The settings that the stack's RabbitMQ is tested with.
     alone = members.single(Path("/f"))
@@ -281,12 +303,7 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     for folder in ("docker", "monitoring"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
     command = [*compose, "--project-directory", tmp_path, "--profile", "*", "config", "--quiet"]
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert refused.returncode
-    assert "set it in .env" in refused.stderr
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     taken = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (taken.returncode, taken.stderr) == (0, "")
