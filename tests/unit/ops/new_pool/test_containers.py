@@ -18,6 +18,7 @@ from ops.new_pool.files import OWNERS
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
 from tests.image import composed, printed
+from tests.image.conftest import IMAGE_USER
 
 ROOT = Path(__file__).parents[4]
 PAGES = (
@@ -249,12 +250,8 @@ def test_the_compose_file_has_no_password_in_any_variable_and_does_not_start_wit
 
 
 def test_each_secret_of_the_compose_file_is_one_that_its_readers_may_read() -> None:
-    users = {
-        name: int(service["user"].partition(":")[0])
-        for name, service in SERVICES.items()
-        if ":" in service.get("user", "")
-    }
-    users |= dict.fromkeys(SCHEDULERS, 10001)
+    users = {name: int(service["user"].partition(":")[0]) for name, service in SERVICES.items() if "image" in service}
+    users |= dict.fromkeys(SCHEDULERS, IMAGE_USER)
     files = {name: Path(secret["file"]).name for name, secret in COMPOSE["secrets"].items()}
     for name, service in SERVICES.items():
         for each in service.get("secrets", ()):
