@@ -100,7 +100,7 @@ test-alerts: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider $(ALERT_RUNS) $(ARGS)
 
 # In this order: the last one stops what the others use.
-IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)
+IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py dev_runs.py image_runs.py systemd_runs.py stop_runs.py)
 
 # The image, the compose file by docker compose, its scheduler alone, `docker run` and the systemd unit of docs/quickstart/worker.md, as printed.
 # The base image and stand-ins for the servers' images are made of Debian's packages and programs that are here anyway

@@ -23,6 +23,8 @@ from protocol.errors import BadInput, BadKeystore
 from protocol.types import Wallet
 
 ENV, COMPOSE, SECRETS = ".env", "docker-compose.yml", Path("docker/secrets")
+#: The development chain (`ops.new_pool.development`), which its container loads and keeps.
+CHAIN = Path("docker/dev/chain.json")
 #: Random bytes of a server's password.
 _PASSWORD_BYTES = 32
 #: Files with a new password.
@@ -47,7 +49,7 @@ class Readers:
         return str(self.user) if self.group is None else f"{self.user}:{self.group}"
 
 
-_SCHEDULER, _SERVERS, _GRAFANA = 10001, 999, 472
+_SCHEDULER, _SERVERS, _GRAFANA, _CHAIN = 10001, 999, 472, 1000
 #: The files that only some of the containers' users may read.
 OWNERS = {
     "keystore.json": Readers(_SCHEDULER),
@@ -138,8 +140,8 @@ def write_compose_secrets(places: Places, host: str) -> list[Path]:
 
 
 def give_to_containers(places: Places) -> list[str]:
-    """Give each secret to the user of its container, who alone may read it; returns the commands that do so where this
-    user may not.
+    """Give each secret to the user of its container, who alone may read it, and the development chain, if there is one,
+    to its; returns the commands that do so where this user may not.
     """
     commands = []
     for name, readers in OWNERS.items():
@@ -150,6 +152,13 @@ def give_to_containers(places: Places) -> list[str]:
             continue
         quoted = shlex.quote(str(path))
         commands.append(f"sudo chown {readers.words} {quoted} && sudo chmod {readers.mode:o} {quoted}")
+    chain = places.folder / CHAIN
+    if chain.exists():
+        try:
+            for path in (chain.parent, chain):
+                os.chown(path, _CHAIN, -1)
+        except PermissionError:
+            commands.append(f"sudo chown --recursive {_CHAIN} {shlex.quote(str(chain.parent))}")
     return commands
 
 

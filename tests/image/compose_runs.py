@@ -12,8 +12,6 @@ import signal
 import socket
 import ssl
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -95,10 +93,7 @@ def _init(folder: Path, bench_pool: BenchPool, chain: str) -> None:
         "password-file": "owner.password",
     }
     words = [word for name, value in answers.items() for word in (f"--{name}", value)]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command: list[str | Path] = [Path(sys.executable).with_name("sluice"), "init", "--yes", *words]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    composed.init(folder, "--yes", *words)
 
 
 def _bridge(image: Image) -> socket.socket:

@@ -13,6 +13,7 @@ import resource
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +28,7 @@ from docker.errors import ImageNotFound
 
 from ops.stack import tools
 from ops.stack.go_modules import GoProgram, go
-from ops.stack.servers import mongodb
+from ops.stack.servers import anvil, mongodb
 from ops.stack.servers.ipfs import KUBO, binary
 from tests.documents import ROOT
 from tests.image import base
@@ -48,9 +49,9 @@ FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 #: Services that `docker compose up` starts: those of no profile.
 SERVICES = [name for name, service in FILE["services"].items() if "profiles" not in service]
 #: Ports of a container that the file publishes, by service.
-PORTS = {"rabbitmq": (15672,), "proxy": (8443, 5671), "scheduler": (18555, 18301)}
+PORTS = {"rabbitmq": (15672,), "proxy": (8443, 5671), "chain": (8545,), "scheduler": (18555, 18301)}
 #: Services whose images are built here in place of those that the file names.
-BUILT = ("mongodb", "rabbitmq", "ipfs", "proxy")
+BUILT = ("mongodb", "rabbitmq", "ipfs", "proxy", "chain")
 #: Of the profile of a machine beside the pool.
 MACHINE = "machine"
 #: Seconds until all services are up and healthy: 40 on an idle machine.
@@ -141,6 +142,14 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         yield made
 
 
+def init(folder: Path, *words: str) -> None:
+    """Run `sluice init` there, in a shell without settings."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    command = [Path(sys.executable).with_name("sluice"), "init", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def _edge() -> IPv4Network:
     """A network that hardly any other project has: 16 addresses, as the file's own."""
     return IPv4Network(f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.{16 * secrets.randbelow(16)}/28")
@@ -217,5 +226,9 @@ def _of_kubo() -> Sequence[Path]:
     return (binary()[0], *scripts)
 
 
-_FILES = {"mongodb": _of_mongodb, "rabbitmq": _nothing, "ipfs": _of_kubo, "proxy": _nothing}
-_FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo", "proxy": "haproxy"}
+def _of_anvil() -> Sequence[Path]:
+    return (anvil.binary()[0],)
+
+
+_FILES = {"mongodb": _of_mongodb, "rabbitmq": _nothing, "ipfs": _of_kubo, "proxy": _nothing, "chain": _of_anvil}
+_FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo", "proxy": "haproxy", "chain": "anvil"}

@@ -155,7 +155,7 @@ def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() ->
     others = SERVICES.keys() - SCHEDULERS - {"proxy", MACHINE}
     count = Counter(network for name in others for network in SERVICES[name]["networks"])
     # Members of a cluster reach each other; Grafana asks Prometheus, and does not reach the scheduler.
-    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2})
+    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2, "chain": 1})
     assert SERVICES["grafana"]["networks"] == ["dashboards"]
     assert COMPOSE["networks"]["database"]["internal"] is True
     assert COMPOSE["networks"]["metrics"]["internal"] is True
