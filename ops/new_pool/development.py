@@ -1,14 +1,16 @@
 """`sluice init --dev`: a chain with PoCo, on which the pool's wallet owns a workerpool, for the compose profile `dev`.
 
-saved chain (`ops.poco.state`) ─► a node of this machine, for seconds: gas, workerpool, stakes ─► docker/dev/chain.json
-docker compose up              ─► a container goes on with that file, and keeps it
+    saved chain (`ops.poco.state`) ─► a node here, for seconds: gas, workerpool, stakes ─► docker/dev/chain.json
+    docker compose up              ─► a container goes on with that file, and keeps it
+
+No real chain may see these wallets: everybody knows the keys of some of them.
 """
 
 from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from ops import wallet_files
 from ops.market.contracts import NewWorkerpool, open_market
 from ops.new_pool import files
 from ops.new_pool.files import CHAIN, Places
-from ops.new_pool.plan import Given
+from ops.new_pool.plan import Given, PoolPlan
 from ops.poco.accounts import dev_key, give_ether
 from ops.poco.deploy import PocoAddresses
 from ops.poco.sender import DirectSender
@@ -97,12 +99,13 @@ def development_chain(places: Places) -> Iterator[DevelopmentChain]:
             node.stop()
 
 
-def env(values: Mapping[str, str]) -> dict[str, str]:
-    """The settings, with the container in the place of the node that prepared its chain."""
-    return dict(values) | {
+def in_containers(plan: PoolPlan) -> PoolPlan:
+    """The plan with the container in the place of the node that prepared its chain. All of it is for this host."""
+    changed = {
         "SLUICE_RPC_URL": "http://chain:8545",
         "SLUICE_WS_URL": "ws://chain:8545",
         "SLUICE_PUBLIC_RPC_URL": OUTSIDE,
         "SLUICE_BLOCK_TIME": f"{BLOCK_TIME:g}",
         "COMPOSE_PROFILES": "dev",
     }
+    return replace(plan, env={**plan.env, **changed}, todo=())

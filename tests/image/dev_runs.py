@@ -1,4 +1,4 @@
-"""docker-compose.yml with the profile `dev`, as `sluice init --dev` sets it up: a chain of its own, on which deals begin."""
+"""docker-compose.yml with the profile `dev`, as `sluice init --dev` sets it up: deals begin on a chain of its own."""
 
 from __future__ import annotations
 

@@ -103,11 +103,10 @@ def _init(
     people = sys.stdin.isatty() and not as_json
     places, questions = Places.of(folder), Questions(people=people, defaults=yes or dev)
     if dev:
-        from ops.new_pool.development import development_chain, env  # noqa: PLC0415
+        from ops.new_pool.development import development_chain, in_containers  # noqa: PLC0415
 
         with development_chain(places) as chain:
-            planned = plan(chain.given(given), places, questions)
-            made = replace(planned, env=env(planned.env))
+            made = in_containers(plan(chain.given(given), places, questions))
             saved = chain.save()
         written = write(made)
         done: Written | None = replace(written, files=(*saved, *written.files))
