@@ -17,6 +17,7 @@ from ops.command_table import commands, markdown
 from ops.commands.money import tx
 from ops.commands.pool import chain
 from ops.stack import stack
+from pipeline.domain.records import TaskStage
 from protocol.errors import NotReady
 
 
@@ -84,6 +85,12 @@ def test_help_says_where_to_begin_and_what_exit_codes_mean(capsys: pytest.Captur
     told = " ".join(capsys.readouterr().out.split())
     for word in ("sluice init", "sluice status", "sluice explain", "sluice commands", "Exit codes: 0 done"):
         assert word in told
+
+
+def test_help_names_every_stage_of_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["task", "ls", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ", ".join(TaskStage) in told
 
 
 def test_the_page_of_commands_is_what_there_is() -> None:
