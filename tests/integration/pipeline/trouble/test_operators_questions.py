@@ -59,6 +59,8 @@ def operated(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempP
 
 def test_a_pool_that_is_well_says_so(operated: OperatedPool, shell: Shell) -> None:
     shell.says("status", "The pool works.", "10 busy", "RECEIVED", "INITIALIZED", "RUNNING")
+    settings = operated.pool.settings
+    shell.says("status", f"Flower http://127.0.0.1:{settings.flower_port}", f"RabbitMQ {settings.rabbitmq_api}")
     assert shell.health() == set()
     shell.says("pool status", "The pool takes work.")
     shell.says("chain status", "0 blocks behind")
