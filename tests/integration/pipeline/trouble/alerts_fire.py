@@ -127,7 +127,7 @@ def test_tasks_that_nobody_does_are_late_and_fail(operated: OperatedPool, seen: 
     with begin(seen, "SluiceTaskAlmostExpired"):
         operated.step(1, 0.4 * VOTES)
     with begin(seen, "SluiceTasksFail"):
-        operated.step(3, OVER)
+        operated.step(6, 0.5 * OVER)
 
 
 def test_actions_come_too_late(operated: OperatedPool, seen: Prometheus) -> None:
