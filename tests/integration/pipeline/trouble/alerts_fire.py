@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,22 +22,30 @@ from ops.poco.state import PocoState
 from ops.stack.stack import Stack
 from pipeline.domain.condition.facts import Facts
 from pipeline.flow.audit.run import audit_when_due
+from pipeline.flow.orders.keep import keep_orders
 from pipeline.probes import Probes
-from tests.faulty import answers
+from protocol.ethereum.signing import Key
+from tests.faulty import Answer, answers
+from tests.faulty.market import market_api
 from tests.integration.conftest import _database
+from tests.integration.pipeline.conftest import PRICE
 from tests.integration.pipeline.trouble.operated_pool import (
     ANEW,
     CATEGORY,
     FINALITY,
+    XS,
     OperatedPool,
     open_operated_pool,
 )
 from tests.integration.pipeline.trouble.outage_pool import SHORT
+from tests.integration.pipeline.trouble.test_rarer_troubles import POLICY
 from tests.prometheus import Prometheus
 from tests.waiting import until
 
 #: Tasks of a deal that nobody does, and of one whose actions come too late: more than the alerts take.
 FAILED, LATE = 4, 8
+#: Machines that orders could be for; how often the market refuses, and seconds after which it is asked again, or more.
+MORE_MACHINES, TRIES, MARKET_SECONDS = 4, 5, 200.0
 #: Seconds of votes for a task of the category SHORT, and until it is over.
 VOTES, OVER = 7 * SHORT, 10 * SHORT
 #: Messages in a queue that nobody reads; blocks that the watcher has not read; both more than the alerts take.
@@ -57,8 +68,7 @@ def operated(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempP
 @contextmanager
 def begin(seen: Prometheus, *names: str) -> Iterator[None]:
     """What is done in the block makes these alerts fire."""
-    states = seen.states()
-    assert {name: states[name] for name in names} == dict.fromkeys(names, "inactive")
+    until(f"the end of {names}", lambda: {seen.states()[name] for name in names} == {"inactive"})
     yield
     seen.alarms(*names)
 
@@ -174,6 +184,24 @@ def test_the_process_of_the_api_is_gone(operated: OperatedPool, seen: Prometheus
         operated.operations.stop()
     operated.operations.start()
     until("the end of the alert", lambda: seen.states()["SluiceDown"] == "inactive")
+
+
+def test_the_market_refuses_the_pools_orders(operated: OperatedPool, seen: Prometheus, tmp_path: Path) -> None:
+    pool, file = operated.pool, tmp_path / "orders.toml"
+    # More than the tasks that wait.
+    for _ in range(MORE_MACHINES):
+        operated.wallets.append(Key(secrets.token_bytes(32)).wallet)
+        operated.sign_in(len(operated.wallets) - 1)
+    operated.step(2)
+    with market_api(pool.chain.rpc, pool.chain.at.hub, pool.settings.chain_id) as market:
+        file.write_text(POLICY.format(url=market.url, category=XS, price=PRICE))
+        scheduler = replace(pool.scheduler, settings=pool.settings.model_copy(update={"orders_file": file}))
+        market.down = Answer(403, b'{"ok":false,"error":"the workerpool is not allowed here"}')
+        with begin(seen, "SluiceMarketSilent"):
+            for _ in range(TRIES):
+                keep_orders(scheduler)
+                operated.step(1, MARKET_SECONDS)
+    operated.step(4)
 
 
 def test_no_block_takes_a_transaction_and_a_backup_without_it_is_put_back(

@@ -31,8 +31,6 @@ from tests.integration.pipeline.trouble.operated_pool import CATEGORY, XS, Opera
 from tests.integration.pipeline.trouble.shell import Shell
 from tests.waiting import ample
 
-#: Seconds after which a market that refused is asked again, and more.
-MARKET_SECONDS = 200.0
 #: Steps for longer than a part may be away without a hold; seconds of each.
 AWAY_STEPS, AWAY_SECONDS = 8, 8.0
 #: `safeTransferFrom` would ask the new owner; a workerpool is an ERC-721 token.
@@ -71,11 +69,6 @@ def test_the_market_refuses_the_pools_orders(operated: OperatedPool, shell: Shel
             shell.says("orders publish", "The offers are looked at now.")
             keep_orders(scheduler)
             shell.says("orders ls", "not allowed here")
-            for _ in range(3):
-                # Longer than it waits between two tries.
-                operated.step(1, MARKET_SECONDS)
-                keep_orders(scheduler)
-            shell.alarms("SluiceMarketSilent")
         file.write_text(f'market = "{market.url}"\nprice = 1\n')
         with operated.restarted_with(orders_file=file):
             shell.says("orders plan", "The policy cannot be read", code=1)
