@@ -198,6 +198,8 @@ def test_the_command_that_init_names_last_tells_how_the_pool_is(pool: Pool, imag
     wait_until(lambda: "The pool works." in said(), 60, what="a status without anything to see to")
 
 
+# The client is one that would still take them.
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
 @pytest.mark.parametrize("port", [8443, 5671])
 def test_strangers_get_tls_of_today_under_the_pools_name_and_nothing_older(pool: Pool, port: int) -> None:
     def version(oldest: ssl.TLSVersion, newest: ssl.TLSVersion) -> str | None:
