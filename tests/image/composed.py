@@ -145,7 +145,7 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
 def init(folder: Path, *words: str) -> None:
     """Run `sluice init` there, in a shell without settings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command = [Path(sys.executable).with_name("sluice"), "init", *words]
+    command: list[str | Path] = [Path(sys.executable).with_name("sluice"), "init", *words]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -23,14 +23,14 @@ from ops.pool.on_chain import PROVIDER, REQUESTER, XS
 from ops.pool.site import Servers
 from ops.stack import ports, tools
 from protocol.poco.view import TaskStatus
-from protocol.types import Contract, TaskId
+from protocol.types import Contract, Hash32, TaskId
 from tests.image import composed
 from tests.image.composed import Project, init
 from tests.image.conftest import Image
 from tests.waiting import ample, wait_until
 
 #: What makes an app's order; nobody runs it here.
-CHECKSUM = "0x" + "11" * 32
+CHECKSUM = Hash32("0x" + "11" * 32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,10 +147,9 @@ def test_the_queues_that_a_task_went_through_are_there_with_who_reads_them(
     for vhost, queues in passed.items():
         for queue in sorted(queues):
             browser.get(f"{api}/#/queues/{quote(vhost)}/{quote(queue)}")
+            read = re.compile(rf"Queue {re.escape(queue)}.*Consumers \([1-9]", re.DOTALL)
             wait_until(
-                lambda queue=queue: re.search(
-                    rf"Queue {re.escape(queue)}.*Consumers \([1-9]", browser.execute_script(_TEXT), re.DOTALL
-                ),
+                lambda read=read: bool(read.search(str(browser.execute_script(_TEXT)))),  # type: ignore[misc]
                 PAGE_SECONDS,
                 what=f"the page of {queue} with a consumer",
             )
