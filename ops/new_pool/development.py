@@ -73,7 +73,6 @@ class DevelopmentChain:
             keystore=keystore,
             password_file=password_file,
             host=given.host or "127.0.0.1",
-            start_block=0,
         )
 
     def save(self) -> list[Path]:

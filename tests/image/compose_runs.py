@@ -236,7 +236,6 @@ def test_the_api_counts_by_the_address_that_the_proxy_sees_and_believes_nobody_e
         )
         # Another address is not kept waiting for it.
         assert pool.project.compose("exec", "-T", "scheduler", "python3", "-c", asked).stdout == "404\n"
-        assert stranger.get(deal).status_code == 429
     wallet = pool.bench_pool.pool.on_chain.workers[0].key.wallet
     told = pool.project.compose("exec", "-T", "scheduler", "sluice", "worker", "show", wallet, "--json").stdout
     assert ip_address(json.loads(told)["address"]) not in pool.project.edge
