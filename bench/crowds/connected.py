@@ -136,7 +136,7 @@ def _restart(machines: Sequence[Connected]) -> dict[str, object]:
     for machine in machines:
         machine.let_go()
     stopped = time.monotonic()
-    bring_up((StackPart.RABBITMQ,))
+    bring_up()
     started = time.monotonic()
     back = _connected(machines)
     return {

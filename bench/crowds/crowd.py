@@ -117,18 +117,21 @@ def _client_header(number: int) -> dict[str, str]:
 def _measure(
     what: str, bench_pool: BenchPool, items: Sequence[Item], act: Callable[[Item], int], bare: float
 ) -> dict[str, Any]:
-    """Call `act` for each item, AT_ONCE of them at a time; figures with statuses (0: no answer), rate and memory.
+    """Call `act` for each item, AT_ONCE of them at a time; figures with statuses (0: no answer; why is told
+    too), rate and memory.
 
     `bare`: durable inserts a second of the pool's database.
     """
     seconds: list[float] = []
+    unanswered: Counter[str] = Counter()
 
     def timed(item: Item) -> int:
         begun = time.monotonic()
         try:
             status = act(item)
-        except httpx.TransportError:
+        except httpx.TransportError as error:
             status = NO_ANSWER
+            unanswered[f"{type(error).__name__}: {error}"] += 1
         seconds.append(time.monotonic() - begun)
         return status
 
@@ -141,6 +144,7 @@ def _measure(
         "count": len(statuses),
         "statuses": {str(status): count for status, count in sorted(Counter(statuses).items())},
         "failed": sum(status >= 500 or status == NO_ANSWER for status in statuses),
+        "unanswered": dict(unanswered),
         "per_second": round(len(statuses) / took, 1),
         "bare_inserts_per_second": round(bare),
         "share_of_bare_inserts": round(len(statuses) / took / bare, 5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,7 +27,6 @@ SHARED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.DOCKER, StackPart.IPF
 
 
 def bring_up(
-    parts: Collection[StackPart] = SHARED,
     *,
     watch: Watch | None = None,
     tls: bool | None = None,
@@ -41,7 +40,7 @@ def bring_up(
     settings, numbers = read_settings(), StackSettings()
     given = {"tls": tls, "cluster": clustered}
     numbers = numbers.model_copy(update={name: value for name, value in given.items() if value is not None})
-    running = stack.up(settings, numbers, parts, watch or _log_step)
+    running = stack.up(settings, numbers, SHARED, watch or _log_step)
     return from_settings(running.settings, settings)
 
 
