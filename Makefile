@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana test-alerts image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -93,8 +93,15 @@ test-crowd: $(READY)
 test-grafana: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/dashboards/schema_runs.py $(ARGS)
 
+# Faults in which the real Prometheus fires alerts, beside those that `make test` has: a minute.
+ALERT_RUNS := $(addprefix tests/integration/,pipeline/trouble/alerts_fire.py api/results/alert_fires.py)
+
+test-alerts: $(READY)
+	@$(SLUICE) stack up mongodb rabbitmq ipfs
+	@$(RUN)/python -m pytest -p no:cacheprovider $(ALERT_RUNS) $(ARGS)
+
 # In this order: the last one stops what the others use.
-IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py image_runs.py systemd_runs.py stop_runs.py)
+IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py dev_runs.py image_runs.py systemd_runs.py stop_runs.py)
 
 # The image, the compose file by docker compose, its scheduler alone, `docker run` and the systemd unit of docs/quickstart/worker.md, as printed.
 # The base image and stand-ins for the servers' images are made of Debian's packages and programs that are here anyway

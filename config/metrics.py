@@ -193,6 +193,8 @@ LANE_FAILED = _counter(
     "`overdue`, `cancelled`, `not_encodable`.",
     ["method", "reason"],
 )
+#: Its reasons.
+FAILURES = ("impossible", "reverted", "overdue", "cancelled", "not_encodable")
 LANE_REBROADCAST = _counter("sluice_lane_rebroadcast_total", "Signed bytes sent again.")
 LANE_REPLACED = _counter(
     "sluice_lane_replaced_total",
@@ -270,7 +272,9 @@ CONTAINERS = _counter(
     "sluice_containers_total", "App containers ended; counted on the machines, which show no metrics.", ["outcome"]
 )
 
-#: What alerts compare with an hour ago must be there from the start, with 0.
+#: What alerts compare with an hour ago must be there from the start, with 0: what a series begins with is no growth.
 for _status in ("COMPLETED", "FAILED"):
     TASKS_ENDED.labels(_status)
+for _answer in ("done", "refused", "unknown"):
+    MARKET_ANSWERS.labels(_answer)
 LATE_FINDS.labels("overlap")

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from config.password_files import FILES, with_password
 from config.values.numbers import Bytes, Days, DaysOrEver, Gwei, Port, Seconds
 from config.values.sms_settings import SmsSettings
 from config.values.stack_settings import StackSettings
@@ -109,9 +110,15 @@ class Settings(BaseSettings):
     mongodb_uri: SecretStr = Field(
         SecretStr("mongodb://127.0.0.1:18017/?replicaSet=rs0"), description="MongoDB replica set, with all its members."
     )
+    mongodb_password_file: Path | None = Field(
+        None, description="File with the password of the user that `SLUICE_MONGODB_URI` names without one."
+    )
     mongodb_database: str = Field("sluice", description="Database name.")
     amqp_url: SecretStr = Field(
         SecretStr("amqp://sluice:sluice@127.0.0.1:18672"), description="RabbitMQ, no virtual host; nodes split by `;`."
+    )
+    amqp_password_file: Path | None = Field(
+        None, description="File with the password of the user that `SLUICE_AMQP_URL` names without one."
     )
     amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
     amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
@@ -407,6 +414,12 @@ def read_settings(**overrides: object) -> Settings:
     """Settings from the environment, with `overrides` on top (for tests and the demo). Raises BadSetting."""
     refuse_unknown(os.environ, VARIABLES)
     try:
-        return Settings(**overrides)  # type: ignore[arg-type]
+        found = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise wrong_variable(PREFIX, error) from error
+    filled = {
+        setting: SecretStr(with_password(getattr(found, setting).get_secret_value(), setting, file))
+        for setting, name in FILES.items()
+        if (file := getattr(found, name)) is not None
+    }
+    return found.model_copy(update=filled) if filled else found

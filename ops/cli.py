@@ -13,7 +13,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 import typer
@@ -22,6 +22,16 @@ from config.processes import collector
 from config.processes.lean_imports import lean_imports
 from ops import commands
 from protocol.errors import BadInput, SluiceError
+
+#: Below the help of all commands.
+_EPILOG = """\
+To begin: `sluice demo` has a whole pool on this machine, `sluice init` sets up one of your own, `sluice status` says
+how it is and what needs you, and `sluice explain ID` why a task, a deal or a machine does not go on. `sluice commands`
+lists all commands, `sluice COMMAND --help` has examples.
+
+Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files. Errors are
+JSON too with `--json`.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,11 +59,17 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
+def every_command() -> Any:
+    """The group of click's that has all commands."""
+    return typer.main.get_command(_build_app(()))
+
+
 def _build_app(words: Sequence[str]) -> typer.Typer:
     """The Typer app with the commands that this command line may need: the one it names, or all of them for help."""
     app = typer.Typer(
         name="sluice",
         help="An iExec worker pool: scheduler, workers, and a local stack to run them on.",
+        epilog=_EPILOG,
         no_args_is_help=True,
         rich_markup_mode="markdown",
         pretty_exceptions_enable=False,

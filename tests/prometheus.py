@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from typing import Any
 import httpx
 
 from ops.stack import ports, tools
-from tests.waiting import ample, wait_until
+from tests.waiting import ample, until, wait_until
 
 #: What is shipped.
 MONITORING = Path(__file__).parents[1] / "monitoring"
 #: Seconds between two scrapes and two looks at the alerts, where what is shipped says 15.
 EVERY = 2
+#: For how long a fault must last at least until its alert fires, where what is shipped says minutes: two looks.
+SOON = "1s"
 
 
 def programs() -> tuple[str, str]:
@@ -48,15 +51,27 @@ class Prometheus:
         assert len(result) <= 1, result
         return float(result[0]["value"][1]) if result else None
 
+    def states(self) -> dict[str, str]:
+        """Each alert: inactive, pending or firing."""
+        return {rule["name"]: rule["state"] for group in self.ask("rules")["groups"] for rule in group["rules"]}
+
+    def alarms(self, *names: str) -> None:
+        """Wait until these alerts fire."""
+        until(
+            f"the alerts {names}",
+            lambda: {name for name, state in self.states().items() if state == "firing"} >= {*names},
+        )
+
 
 @contextmanager
-def running(folder: Path, target: str) -> Iterator[Prometheus]:
+def running(folder: Path, target: str, *, waits: str | None = None) -> Iterator[Prometheus]:
     """A Prometheus with the shipped configuration, which reads `target` (host:port) every EVERY seconds.
 
-    `folder`: for its files, empty.
+    `folder`: for its files, empty. `waits`: for how long faults must last for their alerts, in place of what each says.
     """
     program, _ = programs()
-    shutil.copy(MONITORING / "alerts.yml", folder)
+    rules = (MONITORING / "alerts.yml").read_text()
+    (folder / "alerts.yml").write_text(rules if waits is None else re.sub(r"for: [1-9]\w*", f"for: {waits}", rules))
     shipped = (MONITORING / "prometheus.yml").read_text()
     assert shipped.count(": 15s") == 2
     (folder / "prometheus.yml").write_text(shipped.replace(": 15s", f": {EVERY}s").replace(": 10s", f": {EVERY}s"))

@@ -3,7 +3,7 @@
 with docker-compose.yml in the folder            without it: `sluice scheduler run` on servers that are there
 .env                                             .env                       mode 600, the settings
 docker/secrets/keystore.json, keystore-password  wallet.json, wallet.password, or where the options say
-docker/secrets/cert.pem, key.pem, ca.pem, ca-key.pem, grafana-password
+docker/secrets/cert.pem, key.pem, ca.pem, ca-key.pem, and a password each of MongoDB, RabbitMQ and Grafana
 """
 
 from __future__ import annotations
@@ -23,10 +23,42 @@ from protocol.errors import BadInput, BadKeystore
 from protocol.types import Wallet
 
 ENV, COMPOSE, SECRETS = ".env", "docker-compose.yml", Path("docker/secrets")
+#: The development chain (`ops.new_pool.development`), which its container loads and keeps.
+CHAIN = Path("docker/dev/chain.json")
 #: Random bytes of a server's password.
 _PASSWORD_BYTES = 32
-#: Users of docker-compose.yml's containers, by the files that only they may read.
-OWNERS = {"keystore.json": 10001, "keystore-password": 10001, "key.pem": 999, "grafana-password": 472}
+#: Files with a new password.
+PASSWORDS = ("mongodb-password", "rabbitmq-password", "grafana-password")
+
+
+@dataclass(frozen=True, slots=True)
+class Readers:
+    """Who may read a file: a user of docker-compose.yml's containers, and the group of another one."""
+
+    user: int
+    group: int | None = None
+
+    @property
+    def mode(self) -> int:
+        """The file's."""
+        return 0o400 if self.group is None else 0o440
+
+    @property
+    def words(self) -> str:
+        """As `chown` takes them."""
+        return str(self.user) if self.group is None else f"{self.user}:{self.group}"
+
+
+_SCHEDULER, _SERVERS, _GRAFANA, _CHAIN = 10001, 999, 472, 1000
+#: The files that only some of the containers' users may read.
+OWNERS = {
+    "keystore.json": Readers(_SCHEDULER),
+    "keystore-password": Readers(_SCHEDULER),
+    "key.pem": Readers(_SERVERS),
+    "mongodb-password": Readers(_SERVERS, _SCHEDULER),
+    "rabbitmq-password": Readers(_SERVERS, _SCHEDULER),
+    "grafana-password": Readers(_GRAFANA),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +103,6 @@ def env_text(values: Mapping[str, str]) -> str:
     return head + "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
 
 
-def compose_passwords() -> dict[str, str]:
-    """A password of each server that docker-compose.yml asks for in .env."""
-    names = ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD")
-    return {name: secrets.token_hex(_PASSWORD_BYTES) for name in names}
-
-
 def copy_wallet(places: Places, keystore: Path, password: str) -> None:
     """Copy a keystore to where docker compose mounts it from, with its password beside it. Raises BadKeystore."""
     for path, content in ((places.keystore, keystore.read_text()), (places.password_file, f"{password}\n")):
@@ -98,32 +124,41 @@ def make_wallet(places: Places) -> Wallet:
 
 
 def write_compose_secrets(places: Places, host: str) -> list[Path]:
-    """What docker-compose.yml mounts beside the wallet: a certificate for RabbitMQ, signed by a CA of one's own, unless
-    one is there, and Grafana's password. Returns the files made, whose owners are those of `OWNERS` if this is root.
+    """What docker-compose.yml mounts beside the wallet: a certificate for proxy and RabbitMQ, signed by a CA of one's
+    own, unless one is there, and the servers' passwords. Returns the files made, whose owners are those of `OWNERS` if
+    this is root.
     """
     made = []
     if not (places.secrets / "cert.pem").exists():
         files = certificates.ensure(places.secrets, [host])
         made += [files.certificate, files.key, files.ca, files.ca_key]
-    grafana = places.secrets / "grafana-password"
-    if not grafana.exists():
-        wallet_files.write_new(grafana, f"{secrets.token_hex(_PASSWORD_BYTES)}\n")
-        made.append(grafana)
+    for path in (places.secrets / name for name in PASSWORDS):
+        if not path.exists():
+            wallet_files.write_new(path, f"{secrets.token_hex(_PASSWORD_BYTES)}\n")
+            made.append(path)
     return made
 
 
 def give_to_containers(places: Places) -> list[str]:
-    """Give each secret to the user of its container, who alone may read it; returns the commands that do so where this
-    user may not.
+    """Give each secret to the user of its container, who alone may read it, and the development chain, if there is one,
+    to its; returns the commands that do so where this user may not.
     """
     commands = []
-    for name, user in OWNERS.items():
+    for name, readers in OWNERS.items():
         path = places.secrets / name
         with suppress(PermissionError):
-            os.chown(path, user, -1)
-            path.chmod(0o400)
+            os.chown(path, readers.user, -1 if readers.group is None else readers.group)
+            path.chmod(readers.mode)
             continue
-        commands.append(f"sudo chown {user} {shlex.quote(str(path))} && sudo chmod 400 {shlex.quote(str(path))}")
+        quoted = shlex.quote(str(path))
+        commands.append(f"sudo chown {readers.words} {quoted} && sudo chmod {readers.mode:o} {quoted}")
+    chain = places.folder / CHAIN
+    if chain.exists():
+        try:
+            for path in (chain.parent, chain):
+                os.chown(path, _CHAIN, -1)
+        except PermissionError:
+            commands.append(f"sudo chown --recursive {_CHAIN} {shlex.quote(str(chain.parent))}")
     return commands
 
 

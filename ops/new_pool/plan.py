@@ -12,7 +12,7 @@ from config.values.endpoints import loopback_warnings, public_endpoints
 from ops import wallet_files
 from ops.new_pool import checks
 from ops.new_pool.checks import ChainFound, PoolFound
-from ops.new_pool.files import Places, compose_passwords
+from ops.new_pool.files import Places
 from ops.new_pool.questions import Questions
 from ops.preflight import require_own_passwords
 from protocol.amounts import ether
@@ -82,8 +82,8 @@ def plan(given: Given, places: Places, questions: Questions) -> PoolPlan:
         "SLUICE_WORKERPOOL": pool.address,
         "SLUICE_BLOCK_TIME": f"{chain.block_time:g}",
         "SLUICE_START_BLOCK": str(chain.head if given.start_block is None else given.start_block),
-        **_addresses(host),
-        **(compose_passwords() if places.compose else _servers(given, places, questions)),
+        **_addresses(host, compose=places.compose),
+        **({} if places.compose else _servers(given, places, questions)),
     }
     values |= _public_rpc(given, values, questions)
     read = read_settings(**_fields(values))
@@ -115,14 +115,14 @@ def _wallet(given: Given, pool: PoolFound, questions: Questions) -> tuple[Wallet
     return wallet, path, password
 
 
-def _addresses(host: str) -> dict[str, str]:
-    """What machines and requesters are told, for the ports and proxies of docker-compose.yml and the quickstart."""
+def _addresses(host: str, *, compose: bool) -> dict[str, str]:
+    """What machines and requesters are told: docker-compose.yml's proxy, or those that the quickstart asks for."""
     return {
         "SLUICE_API_URL": f"https://{host}",
         "SLUICE_AMQP_PUBLIC_HOST": host,
         "SLUICE_AMQP_PUBLIC_PORT": "5671",
         "SLUICE_AMQP_PUBLIC_TLS": "true",
-        "SLUICE_IPFS_GATEWAY": f"https://ipfs.{host}",
+        "SLUICE_IPFS_GATEWAY": f"https://{host}" if compose else f"https://ipfs.{host}",
     }
 
 
@@ -192,5 +192,5 @@ def _file(text: str) -> Path:
 
 
 def _fields(values: Mapping[str, str]) -> dict[str, object]:
-    """`SLUICE_…` variables as arguments of `read_settings`; docker compose's own passwords are left out."""
+    """`SLUICE_…` variables as arguments of `read_settings`."""
     return {name.removeprefix("SLUICE_").lower(): value for name, value in values.items() if name.startswith("SLUICE_")}

@@ -12,6 +12,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from config.connections import broker_nodes
+from config.redaction import public_url
 from config.settings import Settings
 from config.values.stack_settings import StackSettings
 from ops.stack.clusters import members
@@ -122,7 +123,10 @@ def _hosts(ports: StackSettings) -> tuple[str, ...]:
 
 
 def shown(address: str) -> str:
-    """An address without user, password and options, for people; of several nodes of RabbitMQ the first."""
+    """An address without user, password and options, for people; of several nodes the first."""
+    if address.startswith(("http://", "https://")):
+        # Providers put their customers' keys into the path.
+        return public_url(address.partition(",")[0].partition(broker_nodes.SEPARATOR)[0].strip()).rstrip("/")
     parts = urlsplit(address.partition(broker_nodes.SEPARATOR)[0])
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}".rstrip("/") if parts.scheme else address

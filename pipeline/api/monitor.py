@@ -102,6 +102,12 @@ class Monitor:
         #: The last report; None before the first.
         self.last: HealthReport | None = None
 
+    @property
+    def age(self) -> float | None:
+        """Seconds since the last report; None before the first."""
+        last = self.last
+        return None if last is None else self._clock() - last.at
+
     def start(self) -> None:
         """Start the thread, also again if it died."""
         with self._changed:

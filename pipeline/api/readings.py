@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -42,13 +41,12 @@ class Readings:
         """What the database counts, and the last report; without what does not answer."""
         yield metrics.BLOCK_TIME.of(self._services.settings.block_time)
         yield from self._stored()
-        report = self._services.monitor.last
-        if report is None:
+        report, age = self._services.monitor.last, self._services.monitor.age
+        if report is None or age is None:
             return
         yield metrics.PART_OK.by({name: float(part.ok) for name, part in report.parts.items()})
         yield metrics.HOLDING.of(report.hold is not None)
-        # `at` is of the same clock.
-        yield metrics.REPORT_AGE.of(time.monotonic() - report.at)
+        yield metrics.REPORT_AGE.of(age)
         facts = report.facts
         if isinstance(facts.node, NodeFacts):
             yield from self._node(facts.node, facts.now)

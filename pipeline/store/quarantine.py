@@ -151,6 +151,10 @@ class Quarantine:
         found = self._rows.aggregate([{"$match": _HELD | {"accepted": {"$ne": True}}}, {"$sortByCount": "$collection"}])
         return {row["_id"]: row["count"] for row in found}
 
+    def count(self, collection: str | None = None, key: str | None = None) -> int:
+        """How many rows are quarantined: all, those of a collection, or one."""
+        return self._rows.count_documents(_wanted(collection, key))
+
     def make_due(self, collection: str | None = None, key: str | None = None) -> int:
         """Have rows read again at the next sweep: all, those of a collection, or one; returns how many."""
         return self._rows.update_many(_wanted(collection, key), {"$set": {"until": 0.0}}).matched_count

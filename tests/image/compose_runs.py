@@ -1,5 +1,5 @@
 """docker-compose.yml by docker compose, on what `sluice init` has written beside it: all services become healthy and
-carry deals, also when MongoDB is killed.
+carry deals for a machine of the profile `worker`, through the proxy, also when MongoDB is killed or all is stopped.
 """
 
 from __future__ import annotations
@@ -7,23 +7,23 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import secrets
 import shutil
 import signal
 import socket
+import ssl
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
+from config.settings import Settings
 from ops.market.results import fetch
 from ops.new_pool.files import OWNERS
 from ops.pool.site import Servers
@@ -47,9 +47,20 @@ class Pool:
     #: What workers trust.
     ca: Path
 
-    def url(self, port: int, path: str = "") -> str:
-        """Address on this machine of a container's port."""
-        return f"http://127.0.0.1:{self.project.ports[port]}{path}"
+    @property
+    def operations(self) -> str:
+        """Address of the operations port."""
+        return f"http://127.0.0.1:{self.project.ports[18301]}"
+
+    @property
+    def url(self) -> str:
+        """Where strangers reach API and gateway."""
+        return f"https://127.0.0.1:{self.project.ports[8443]}"
+
+    def stranger(self) -> httpx.Client:
+        """Who trusts the pool's CA."""
+        trusted = ssl.create_default_context(cafile=str(self.ca))
+        return httpx.Client(base_url=self.url, verify=trusted, timeout=ample(5.0), trust_env=False)
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +93,7 @@ def _init(folder: Path, bench_pool: BenchPool, chain: str) -> None:
         "password-file": "owner.password",
     }
     words = [word for name, value in answers.items() for word in (f"--{name}", value)]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
-    command: list[str | Path] = [Path(sys.executable).with_name("sluice"), "init", "--yes", *words]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    composed.init(folder, "--yes", *words)
 
 
 def _bridge(image: Image) -> socket.socket:
@@ -121,48 +129,45 @@ def forward(listener: socket.socket, port: int) -> None:
 
 
 def _of_ports(published: Mapping[int, int]) -> dict[str, str]:
-    """What machines are told of the ports that are this test's own, and of a proxy that it has not."""
+    """What machines are told of the ports that are this test's own."""
+    proxy = f"https://127.0.0.1:{published[8443]}"
     return {
-        "SLUICE_API_URL": f"http://127.0.0.1:{published[18300]}",
+        "SLUICE_API_URL": proxy,
         "SLUICE_AMQP_PUBLIC_PORT": str(published[5671]),
-        "SLUICE_IPFS_GATEWAY": f"http://127.0.0.1:{published[8080]}",
+        "SLUICE_IPFS_GATEWAY": proxy,
     }
 
 
 @pytest.fixture(scope="module")
-def machine(pool: Pool, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Name of the container of a machine beside it, started as the page says."""
-    folder = tmp_path_factory.mktemp("machine")
-    name, settings, home = f"sluice-worker-{secrets.token_hex(4)}", folder / "etc", folder / "var"
+def machine(pool: Pool) -> str:
+    """Id of the container of the machine beside it, whose files are as the page says."""
+    settings, home = pool.project.machine_settings, pool.project.machine_home
     settings.mkdir()
     home.mkdir()
     keystore(settings, pool.bench_pool.pool.on_chain.workers[0], names=("wallet.json", "password"), owner=0)
     shutil.copy(pool.ca, settings / "ca.pem")
     replaced = {
-        "https://pool.example": pool.url(18300),
-        "/var/run/docker.sock:": f"{image.host.removeprefix('unix://')}:",
+        "https://pool.example": pool.url,
         printed.HOME: str(home),
         printed.SETTINGS: str(settings),
     }
-    own = {"SLUICE_AMQP_CA_FILE": str(settings / "ca.pem"), "SLUICE_RPC_URL": pool.bench_pool.node.rpc_url}
+    own = dict.fromkeys(("SLUICE_AMQP_CA_FILE", "SSL_CERT_FILE"), str(settings / "ca.pem"))
+    own["SLUICE_RPC_URL"] = pool.bench_pool.node.rpc_url
     printed.write_settings(settings, replaced, needs(pool.bench_pool) | own)
-    words = printed.docker_run(replaced | {"sluice-worker": name})
-    at = words.index("sluice")
-    with image.removed(name):
-        docker(image.host, *words[:at], image.tag, *words[at + 1 :])
-        yield name
+    pool.project.compose("--profile", "worker", "up", "--detach", composed.MACHINE)
+    return pool.project.container(composed.MACHINE)
 
 
 def test_compose_takes_the_file_on_what_init_wrote_and_says_nothing(pool: Pool) -> None:
-    profiles = [word for profile in PROFILES for word in ("--profile", profile)]
-    for words in ((), profiles):
+    for chosen in ([], *([profile] for profile in sorted(PROFILES)), PROFILES):
+        words = [word for profile in chosen for word in ("--profile", profile)]
         done = pool.project.compose(*words, "config", "--quiet", files=["docker-compose.yml"])
         assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_secrets_of_init_are_files_of_the_users_who_read_them(pool: Pool) -> None:
     folder = pool.project.folder
-    wanted = {name: (user, 0o400) for name, user in OWNERS.items()}
+    wanted = {name: (readers.user, readers.mode) for name, readers in OWNERS.items()}
     found = {name: (folder / "docker/secrets" / name).stat() for name in wanted}
     assert {name: (about.st_uid, stat.S_IMODE(about.st_mode)) for name, about in found.items()} == wanted
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
@@ -193,7 +198,62 @@ def test_the_command_that_init_names_last_tells_how_the_pool_is(pool: Pool, imag
     wait_until(lambda: "The pool works." in said(), 60, what="a status without anything to see to")
 
 
-def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image: Image, machine: str) -> None:
+# The client is one that would still take them.
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+@pytest.mark.parametrize("port", [8443, 5671])
+def test_strangers_get_tls_of_today_under_the_pools_name_and_nothing_older(pool: Pool, port: int) -> None:
+    def version(oldest: ssl.TLSVersion, newest: ssl.TLSVersion) -> str | None:
+        offered = ssl.create_default_context(cafile=str(pool.ca))
+        # Else the client refuses what is older by itself.
+        offered.set_ciphers("DEFAULT@SECLEVEL=0")
+        offered.minimum_version, offered.maximum_version = oldest, newest
+        with (
+            socket.create_connection(("127.0.0.1", pool.project.ports[port]), timeout=ample(5.0)) as reached,
+            offered.wrap_socket(reached, server_hostname="127.0.0.1") as secured,
+        ):
+            return secured.version()
+
+    for each, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
+        assert version(each, each) == name
+    with pytest.raises(ssl.SSLError):
+        version(ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
+
+
+def test_the_api_counts_by_the_address_that_the_proxy_sees_and_believes_nobody_else(pool: Pool, machine: str) -> None:
+    deal, most = f"/deals/0x{'ab' * 32}", int(Settings.model_fields["rate_logs"].default.partition("/")[0])
+    with pool.stranger() as stranger:
+
+        def refused() -> bool:
+            forged = ({"X-Forwarded-For": f"9.9.{each // 256}.{each % 256}"} for each in range(2 * most))
+            return any(stranger.get(deal, headers=headers).status_code == 429 for headers in forged)
+
+        # The minute that is counted may end in the middle.
+        wait_until(refused, 60, what="a stranger to be told that it asks too often")
+        asked = (
+            "import http.client, ssl; reached = http.client.HTTPSConnection("
+            "'proxy', 8443, context=ssl._create_unverified_context());"
+            f" reached.request('GET', '{deal}'); print(reached.getresponse().status)"
+        )
+        # Another address is not kept waiting for it.
+        assert pool.project.compose("exec", "-T", "scheduler", "python3", "-c", asked).stdout == "404\n"
+    wallet = pool.bench_pool.pool.on_chain.workers[0].key.wallet
+    told = pool.project.compose("exec", "-T", "scheduler", "sluice", "worker", "show", wallet, "--json").stdout
+    assert ip_address(json.loads(told)["address"]) not in pool.project.edge
+
+
+def test_a_result_that_a_browser_shows_has_no_rights_under_the_pools_name(pool: Pool, machine: str) -> None:
+    with pool.stranger() as stranger:
+        # Any answer of the gateway's.
+        answer = stranger.get("/ipfs/QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn/")
+        assert answer.headers["Content-Security-Policy"] == "sandbox"
+        assert stranger.post("/ipfs/x").status_code == 403
+        # kubo's own API, which could unpin everything.
+        assert stranger.post("/api/v0/id").status_code == 404
+
+
+def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(
+    pool: Pool, image: Image, machine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert not image.restarted(machine)
     mongodb = pool.project.container("mongodb")
     deal = pool.bench_pool.buy(trust=1, volume=4, args="sleep 2")
@@ -202,20 +262,30 @@ def test_a_deal_ends_although_mongodb_is_killed_in_the_middle(pool: Pool, image:
     views = pool.bench_pool.wait([deal])
     assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.project.log()[-8000:]
     assert docker(image.host, "inspect", "--format", "{{.RestartCount}}", mongodb).stdout == "1\n"
+    monkeypatch.setenv("SSL_CERT_FILE", str(pool.ca))
     for view in views.values():
-        fetched = fetch(pool.url(8080), view.results)
-        assert fetched
+        assert fetch(pool.url, view.results)
     wait_until(lambda: image.state(mongodb)["Health"]["Status"] == "healthy", 60, what="MongoDB's health")
-    assert "parts" in httpx.get(pool.url(18301, "/health"), timeout=ample(5.0)).text
+    assert "parts" in httpx.get(f"{pool.operations}/health", timeout=ample(5.0)).text
 
 
-def test_all_of_it_goes_down_in_time_and_leaves_nothing(pool: Pool, image: Image) -> None:
-    ids = {service: pool.project.container(service) for service in composed.SERVICES}
+def test_a_deal_ends_although_all_services_are_stopped_in_the_middle(pool: Pool, image: Image, machine: str) -> None:
+    deal = pool.bench_pool.buy(trust=1, volume=3, args="sleep 2")
+    pool.project.compose("stop")
+    pool.project.compose("up", "--detach", "--wait", "--wait-timeout", str(composed.UP_SECONDS))
+    views = pool.bench_pool.wait([deal])
+    assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.project.log()[-8000:]
+    assert not image.restarted(machine)
+
+
+def test_all_of_it_goes_down_in_time_and_leaves_nothing(pool: Pool, image: Image, machine: str) -> None:
+    ids = {service: pool.project.container(service) for service in (*composed.SERVICES, composed.MACHINE)}
+    pool.project.compose("--profile", "worker", "stop", composed.MACHINE)
     pool.project.compose("stop")
     ended = {service: image.state(container)["ExitCode"] for service, container in ids.items()}
     # 137 would be SIGKILL, after the grace period.
     assert ended == dict.fromkeys(ids, 0)
-    pool.project.compose("down", "--volumes")
+    pool.project.compose("--profile", "*", "down", "--volumes")
     label: dict[str, str | list[str] | bool] = {"label": f"com.docker.compose.project={pool.project.name}"}
     client = image.engine
     assert not [*client.containers.list(all=True, filters=label), *client.networks.list(filters=label)]

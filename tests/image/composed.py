@@ -13,10 +13,12 @@ import resource
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from docker.errors import ImageNotFound
 
 from ops.stack import tools
 from ops.stack.go_modules import GoProgram, go
-from ops.stack.servers import mongodb
+from ops.stack.servers import anvil, mongodb
 from ops.stack.servers.ipfs import KUBO, binary
 from tests.documents import ROOT
 from tests.image import base
@@ -47,11 +49,16 @@ FILE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 #: Services that `docker compose up` starts: those of no profile.
 SERVICES = [name for name, service in FILE["services"].items() if "profiles" not in service]
 #: Ports of a container that the file publishes, by service.
-PORTS = {"rabbitmq": (5671, 15672), "ipfs": (8080,), "scheduler": (18300, 18555, 18301)}
+PORTS = {"rabbitmq": (15672,), "proxy": (8443, 5671), "chain": (8545,), "scheduler": (18555, 18301)}
+#: Services whose images are built here in place of those that the file names.
+BUILT = ("mongodb", "rabbitmq", "ipfs", "proxy", "chain")
+#: Of the profile of a machine beside the pool.
+MACHINE = "machine"
 #: Seconds until all services are up and healthy: 40 on an idle machine.
 UP_SECONDS = 900
 
-DOWN = ("down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60")
+#: Ends whatever a project has.
+DOWN = ("--profile", "*", "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60")
 
 
 def program() -> list[str | Path]:
@@ -65,12 +72,26 @@ def program() -> list[str | Path]:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The file's services, in a folder of their own. `ports`: where a container's port is on this machine."""
+    """The file's services, in a folder of their own.
+
+    `ports`: where a container's port is on this machine; `edge`: the network of the proxy and the API.
+    """
 
     name: str
     folder: Path
     host: str
     ports: Mapping[int, int]
+    edge: IPv4Network
+
+    @property
+    def machine_settings(self) -> Path:
+        """In the place of /etc/sluice."""
+        return self.folder / "etc"
+
+    @property
+    def machine_home(self) -> Path:
+        """In the place of /var/lib/sluice."""
+        return self.folder / "var"
 
     def compose(
         self,
@@ -83,10 +104,10 @@ class Project:
         command = [*program(), "--project-name", self.name, "--project-directory", self.folder]
         for file in files:
             command += ["--file", self.folder / file]
-        env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0"}
+        env = os.environ | {"DOCKER_HOST": self.host, "DOCKER_BUILDKIT": "0", "EDGE_SUBNET": str(self.edge)}
         done = subprocess.run([*command, *words], env=env, capture_output=True, text=True, timeout=seconds, check=False)
         if check and done.returncode:
-            logs = "" if words[0] == "logs" else self.log()
+            logs = "" if "logs" in words else self.log()
             raise AssertionError(f"compose {words[0]}: {done.stdout[-4000:]}\n{done.stderr[-4000:]}\n{logs[-20000:]}")
         return done
 
@@ -96,7 +117,7 @@ class Project:
 
     def container(self, service: str) -> str:
         """Id of a service's container."""
-        return self.compose("ps", "--quiet", "--all", service).stdout.strip()
+        return self.compose("--profile", "*", "ps", "--quiet", "--all", service).stdout.strip()
 
 
 @contextmanager
@@ -113,28 +134,50 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         folder.chmod(0o755)
         shutil.copy(ROOT / "docker-compose.yml", folder)
         shutil.copytree(ROOT / "docker", folder / "docker", ignore=shutil.ignore_patterns("secrets"))
-        (folder / "local.yml").write_text(_on_this_machine(env, ports))
-        for service in ("mongodb", "rabbitmq", "ipfs"):
+        for service in BUILT:
             undo.enter_context(_image(host, engine, service))
-        made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports)
-        undo.callback(
-            made.compose, "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60", check=False
-        )
+        made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports, _edge())
+        (folder / "local.yml").write_text(_on_this_machine(made, env))
+        undo.callback(made.compose, *DOWN, check=False)
         yield made
 
 
-def _on_this_machine(env: Mapping[str, str], ports: Mapping[int, int]) -> str:
-    """What a second file says for a test: ports of its own, on loopback, and the image that `base.build` has made."""
+def init(folder: Path, *words: str) -> None:
+    """Run `sluice init` there, in a shell without settings."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLUICE_")}
+    command: list[str | Path] = [Path(sys.executable).with_name("sluice"), "init", *words]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def _edge() -> IPv4Network:
+    """A network that hardly any other project has: 16 addresses, as the file's own."""
+    return IPv4Network(f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.{16 * secrets.randbelow(16)}/28")
+
+
+def _on_this_machine(made: Project, env: Mapping[str, str]) -> str:
+    """What a second file says for a test: ports of its own, on loopback, the image that `base.build` has made, and
+    places of the machine's.
+    """
     lines = ["services:"]
     for service, inside in PORTS.items():
-        published = ", ".join(f'"127.0.0.1:{ports[port]}:{port}"' for port in inside)
+        published = ", ".join(f'"127.0.0.1:{made.ports[port]}:{port}"' for port in inside)
         lines += [f"  {service}:", f"    ports: !override [{published}]"]
         files = FILE["services"][service].get("ulimits", {}).get("nofile", 0)
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         # An engine without the right to raise this machine's own limit starts no container that asks for more.
         lines += [f"    ulimits: {{ nofile: {most} }}"] if 0 <= most < files else []
+    built = ["    build: !reset null", f"    image: {base.TAG}"]
     # The last of them is the scheduler.
-    lines += ["    build: !reset null", f"    image: {base.TAG}", f"    environment: {json.dumps(env)}"]
+    lines += [*built, f"    environment: {json.dumps(env)}"]
+    settings, home = made.machine_settings, made.machine_home
+    mounted = [
+        f"{made.host.removeprefix('unix://')}:/var/run/docker.sock",
+        f"{home}:{home}",
+        f"{settings}:{settings}:ro",
+    ]
+    lines += [f"  {MACHINE}:", *built, f"    env_file: !override [{settings}/worker.env]"]
+    lines += [f"    volumes: !override {json.dumps(mounted)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -170,7 +213,8 @@ def _of_mongodb() -> Sequence[Path]:
     return (mongodb.server()[0], sdk.node(), sdk.installed(FOLDER / "mongodb") / "node_modules")
 
 
-def _of_rabbitmq() -> Sequence[Path]:
+def _nothing() -> Sequence[Path]:
+    """Debian's packages are all."""
     return ()
 
 
@@ -182,5 +226,9 @@ def _of_kubo() -> Sequence[Path]:
     return (binary()[0], *scripts)
 
 
-_FILES = {"mongodb": _of_mongodb, "rabbitmq": _of_rabbitmq, "ipfs": _of_kubo}
-_FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo"}
+def _of_anvil() -> Sequence[Path]:
+    return (anvil.binary()[0],)
+
+
+_FILES = {"mongodb": _of_mongodb, "rabbitmq": _nothing, "ipfs": _of_kubo, "proxy": _nothing, "chain": _of_anvil}
+_FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo", "proxy": "haproxy", "chain": "anvil"}

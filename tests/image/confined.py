@@ -22,15 +22,27 @@ def command(tag: str, name: str, bench_pool: BenchPool, secrets: Path) -> list[s
     Raises AssertionError for a key of the service that is not known here.
     """
     assert SERVICE.keys() - ELSEWHERE == {
-        *("cap_drop", "security_opt", "read_only", "tmpfs", "init", "command", "stop_grace_period"),
+        *(
+            "cap_drop",
+            "security_opt",
+            "read_only",
+            "tmpfs",
+            "init",
+            "command",
+            "stop_grace_period",
+            "mem_limit",
+            "pids_limit",
+        ),
         *("environment", "secrets"),
     }
     words = ["run", "--detach", "--name", name, "--network", "host", "--stop-timeout", str(GRACE_SECONDS)]
+    words += [f"--memory={SERVICE['mem_limit']}", f"--pids-limit={SERVICE['pids_limit']}"]
     words += [f"--cap-drop={each}" for each in SERVICE["cap_drop"]]
     words += [f"--security-opt={each}" for each in SERVICE["security_opt"]]
     words += [f"--tmpfs={each}" for each in SERVICE["tmpfs"]]
     words += [*(["--read-only"] if SERVICE["read_only"] else []), *(["--init"] if SERVICE["init"] else [])]
-    words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in SERVICE["secrets"]]
+    mounted = [each for each in SERVICE["secrets"] if each.startswith("keystore")]
+    words += [f"--volume={secrets / each}:/run/secrets/{each}:ro" for each in mounted]
     said = {name: value for name, value in SERVICE["environment"].items() if name.startswith("SLUICE_KEYSTORE")}
     words += [f"--env={name}={value}" for name, value in {**bench_pool.pool.env, **said}.items()]
     return [*words, tag, *SERVICE["command"]]

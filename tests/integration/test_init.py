@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from ops.new_pool.files import PASSWORDS, SECRETS
 from ops.pool import on_chain
 from ops.pool.on_chain import PoolOnChain
 from ops.stack import private_file
@@ -132,8 +133,8 @@ def test_docker_compose_finds_every_variable_and_file_and_a_new_wallet_says_what
     assert all(place.variables().values())
     assert f"have {place.pool.scheduler.key.wallet} transfer it" in done.out
     assert "docker compose up --detach" in done.out
-    for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
-        assert place.variables()[name] not in done.out + done.err
+    for name in PASSWORDS:
+        assert (place.folder / SECRETS / name).read_text().strip() not in done.out + done.err
 
 
 def test_a_wallet_without_gas_and_a_node_with_a_key_are_said(place: Place) -> None:

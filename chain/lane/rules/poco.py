@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from operator import attrgetter
 
 import structlog
@@ -36,6 +37,7 @@ from chain.lane.signer import KeySigner
 from chain.lane.store.port import LaneStore
 from chain.rpc.answers import MISREAD, Reply
 from chain.rpc.client import JsonRpc
+from config.metrics import FAILURES, LANE_FAILED
 from config.settings import Settings
 from protocol.errors import BadSetting, RpcError
 from protocol.ethereum.signing import Key
@@ -313,6 +315,9 @@ def poco_lane(
     """
     if settings.hub is None:
         raise BadSetting(name="SLUICE_HUB", why="it is not set", fix="Set it to the address of the PoCo hub.")
+    for method, reason in product(METHODS, FAILURES):
+        # From the start, with 0 (`config.metrics`).
+        LANE_FAILED.labels(method, reason)
     hub = Contract(settings.hub.lower())
     readiness: Readiness = PocoReadiness(rpc, hub)
     policy = policy or LanePolicy.of(settings)

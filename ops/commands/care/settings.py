@@ -17,10 +17,10 @@ from ops.settings_table import markdown, shown
 
 def register(app: typer.Typer) -> None:
     """Add `sluice settings`."""
-    app.command("settings", epilog="Examples: `sluice settings`, `sluice settings --json`")(_settings)
+    app.command("settings", epilog="Examples: `sluice settings`, `sluice settings --json`")(show)
 
 
-def _settings(
+def show(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

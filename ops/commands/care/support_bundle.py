@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def _support_bundle(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="The new file. Default: sluice-support-<time>.zip here.")
+        Path | None, typer.Argument(metavar="[PATH]", help="The new file. Default: sluice-support-TIME.zip here.")
     ] = None,
     log: Annotated[
         list[str] | None,

@@ -49,7 +49,7 @@ def _show(as_json: Json = False) -> None:
 def _deposit(
     amount: Amount, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False, wait: Wait = WAIT_SECONDS
 ) -> None:
-    """Deposit RLC of the scheduler's wallet in the hub, as stake.
+    """Deposit RLC of the scheduler's wallet in the hub, as stake; shows what gas may cost, and asks.
 
     The scheduler's lane sends it. After a crash, run the same command again: it waits for what is under way, and pays
     nothing twice.

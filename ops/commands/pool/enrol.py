@@ -108,7 +108,7 @@ def _show(as_json: Json = False) -> None:
 def _policy(
     mode: Annotated[Mode | None, typer.Option("--mode", help="Who may sign in.")] = None,
     least_stake: Annotated[int | None, typer.Option("--least-stake", min=0, max=2**63 - 1, help="In nRLC.")] = None,
-    least_score: Annotated[int | None, typer.Option("--least-score", min=0, max=2**31 - 1)] = None,
+    least_score: Annotated[int | None, typer.Option("--least-score", min=0, max=2**31 - 1, help="On chain.")] = None,
     most_machines: Annotated[
         int | None, typer.Option("--most-machines", min=0, max=100_000, help="In the pool; 0: no limit.")
     ] = None,

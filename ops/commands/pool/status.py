@@ -68,6 +68,8 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     lag = found["behind_blocks"]
     facts: dict[str, object] = {
         "web page": page,
+        "Flower": found["flower"],
+        "RabbitMQ": found["rabbitmq"],
         "workerpool": f"{found['workerpool']} on chain {found['chain_id']}",
         "scheduler": found["scheduler"],
         "head": None if found["head"] is None else f"block {found['head']}, {lag or 0} still to be read",

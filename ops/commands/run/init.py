@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from ops.admin import screen
 from ops.admin.screen import DryRun, Json
+from protocol.errors import BadInput
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +20,8 @@ def register(app: typer.Typer) -> None:
     app.command(
         "init",
         epilog="Examples: `sluice init`, `sluice init --yes --rpc https://rpc.example --workerpool 0x… --host"
-        " pool.example --keystore owner.json --password-file owner.password`, `sluice init --dry-run --json …`",
+        " pool.example --keystore owner.json --password-file owner.password`, `sluice init --dry-run --json …`,"
+        " `sluice init --dev`",
     )(_init)
 
 
@@ -56,22 +59,27 @@ def _init(
     ] = None,
     ipfs_api: Annotated[str | None, typer.Option("--ipfs-api", help="Kubo's API, without docker compose.")] = None,
     folder: Annotated[Path, typer.Option("--folder", help="Where the files go; that of docker-compose.yml.")] = Path(),
+    dev: Annotated[
+        bool,
+        typer.Option("--dev", help="With docker compose: make a chain with PoCo and a workerpool on it, to try it."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Take defaults without asking.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Set a new pool up: ask, check each answer with the node, and write its settings and secrets. Nothing is started.
 
-    In the folder of docker-compose.yml it writes all that `docker compose up` needs: `.env` with new passwords, the
-    wallet, a certificate for RabbitMQ. Elsewhere it writes `.env` for `sluice scheduler run` on servers that are there.
-    All files are their owner's only, and none is overwritten. Exit code 2 if an answer is wrong or missing, 1 if the
-    node does not answer.
+    In the folder of docker-compose.yml it writes all that `docker compose up` needs: `.env`, new passwords, the
+    wallet, a certificate for the proxy and RabbitMQ. Elsewhere it writes `.env` for `sluice scheduler run` on servers
+    that are there. All files are their owner's only, and none is overwritten. With `--dev` it needs no node: `docker
+    compose up` then has a chain of its own, on which the pool's wallet has a workerpool, gas and stake. Exit code 2 if
+    an answer is wrong or missing, 1 if the node does not answer.
     """
     from ops.new_pool import files  # noqa: PLC0415
     from ops.new_pool.files import Places  # noqa: PLC0415
     from ops.new_pool.plan import Given, plan  # noqa: PLC0415
     from ops.new_pool.questions import Questions  # noqa: PLC0415
-    from ops.new_pool.write import next_commands, write  # noqa: PLC0415
+    from ops.new_pool.write import Written, next_commands, write  # noqa: PLC0415
 
     given = Given(
         rpc=rpc,
@@ -90,9 +98,21 @@ def _init(
         rabbitmq_api=rabbitmq_api,
         ipfs_api=ipfs_api,
     )
+    if dev and dry_run:
+        raise BadInput(what="--dev makes a chain to look at, so it has no --dry-run.")
     people = sys.stdin.isatty() and not as_json
-    made = plan(given, Places.of(folder), Questions(people=people, defaults=yes))
-    done = None if dry_run else write(made)
+    places, questions = Places.of(folder), Questions(people=people, defaults=yes or dev)
+    if dev:
+        from ops.new_pool.development import development_chain, in_containers  # noqa: PLC0415
+
+        with development_chain(places) as chain:
+            made = in_containers(plan(chain.given(given), places, questions))
+            saved = chain.save()
+        written = write(made)
+        done: Written | None = replace(written, files=(*saved, *written.files))
+    else:
+        made = plan(given, places, questions)
+        done = None if dry_run else write(made)
     wallet = made.wallet if done is None else done.wallet
     commands = next_commands(made.places, () if done is None else done.commands)
     if as_json:

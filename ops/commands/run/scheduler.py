@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     group.command(
         "run", epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`"
     )(_run)
-    group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(_doctor)
+    group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(doctor)
     group.command(
         "adopt", epilog="Examples: `sluice scheduler adopt --dry-run`, `sluice scheduler adopt --yes --json`"
     )(_adopt)
@@ -90,7 +90,7 @@ def _import_scheduler() -> None:
         import ops.scheduler  # noqa: F401, PLC0415
 
 
-def _doctor(as_json: Json = False) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say for each part of the pool whether it can do its share, and what to do if not. Exit code 1 if one cannot.
 
     Asks the scheduler that runs here, or where none does the servers it would need.

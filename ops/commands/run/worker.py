@@ -36,11 +36,12 @@ def register(app: typer.Typer) -> None:
     """Add `sluice worker …`."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="This worker machine, which runs apps in Docker for a pool; and, for a pool's operator, its machines.",
+        help="This worker machine, which runs apps in Docker for a pool; and, for a pool's operator, its machines."
+        " Who may sign in: `sluice enrol`.",
     )
-    group.command("run", epilog="Example: `SLUICE_API_URL=https://pool.example SLUICE_KEYSTORE=wallet.json … run`")(
-        _run
-    )
+    group.command(
+        "run", epilog="Example: `SLUICE_API_URL=https://pool.example SLUICE_KEYSTORE=wallet.json sluice worker run`"
+    )(_run)
     group.command("doctor", epilog="Examples: `sluice worker doctor`, `sluice worker doctor --json`")(_doctor)
     group.command("status", epilog="Examples: `sluice worker status`, `sluice worker status --watch`, `status --json`")(
         _status

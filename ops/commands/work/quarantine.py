@@ -10,6 +10,7 @@ import typer
 
 from config.settings import settings
 from ops.admin import screen
+from ops.admin.screen import DryRun
 from pipeline.store.client import Store, answering
 from protocol.errors import NotFound
 
@@ -60,32 +61,38 @@ def _ls(as_json: Json = False) -> None:
 def _retry(
     collection: Annotated[str | None, typer.Option("--collection", help="Only rows of this collection.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="Only this row.")] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Have rows read again by the next sweep, a few seconds from now, instead of at the time that `ls` shows."""
-    count = Store.open(settings()).quarantine.make_due(collection, key)
+    rows = Store.open(settings()).quarantine
+    count = rows.count(collection, key) if dry_run else rows.make_due(collection, key)
     _require(count, collection, key)
     if as_json:
-        print(json.dumps({"rows": count}))
-    else:
-        print(f"Rows that will be read again within seconds: {count}; `sluice quarantine ls` shows what stays.")
+        print(json.dumps({"rows": count, "dry_run": dry_run}))
+        return
+    would = "would" if dry_run else "will"
+    print(f"Rows that {would} be read again within seconds: {count}; `sluice quarantine ls` shows what stays.")
 
 
 def _accept(
     key: Annotated[str, typer.Option("--key", help="The row, as `ls` shows it.")],
     collection: Annotated[str | None, typer.Option("--collection", help="The collection that it is in.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Count it again.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Count a row no longer in `sluice status` and alerts: nothing can be done about it, as with a deal that cannot be
     decoded. It is still read again, and counted again if its reason changes.
     """
-    count = Store.open(settings()).quarantine.accept(collection, key, accepted=not undo)
+    rows = Store.open(settings()).quarantine
+    count = rows.count(collection, key) if dry_run else rows.accept(collection, key, accepted=not undo)
     _require(count, collection, key)
     if as_json:
-        print(json.dumps({"rows": count, "accepted": not undo}))
-    else:
-        print(f"{'Counted again' if undo else 'Accepted'}: {key}.")
+        print(json.dumps({"rows": count, "accepted": not undo, "dry_run": dry_run}))
+        return
+    done = "counted again" if undo else "accepted"
+    print(f"It would be {done}: {key}." if dry_run else f"{done.capitalize()}: {key}.")
 
 
 def _require(count: int, *words: str | None) -> None:

@@ -15,6 +15,11 @@ from ops.admin.client import OperatorApi
 from ops.admin.screen import Json, Limit, age
 
 COLUMNS = ("task", "stage", "trust", "age", "workers", "waits for")
+#: As `pipeline.domain.records.TaskStage` has them, which takes long to import.
+_STAGES = (
+    "RECEIVED, INITIALIZED, RUNNING, CONSENSUS_REACHED, AT_LEAST_ONE_REVEALED, RESULT_UPLOADED, FINALIZING, COMPLETED,"
+    " FAILED"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _ls(
-    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be given again.")] = None,
+    stage: Annotated[list[str] | None, typer.Option("--stage", help=f"Only this of {_STAGES}. Repeatable.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Also tasks that are over.")] = False,
     deal: Annotated[str | None, typer.Option("--deal", help="Only tasks of this deal, over or not.")] = None,
     worker: Annotated[

@@ -17,6 +17,8 @@ from starlette.responses import StreamingResponse
 
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
+from config.connections import broker_nodes
+from config.redaction import public_url
 from pipeline.api.admin.access import Operator, Reader
 from pipeline.api.admin.answers.pool import Alert, Changed, PauseModel, PoolState, QueueLine, StageLine, Status, Work
 from pipeline.api.admin.gas_days import GasDays, gas_days
@@ -154,8 +156,15 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         gas_for_tasks=None if node is None else _tasks_paid_for(node, settings.keep_balance_wei),
         gas_days=lasts.days,
         gas_says=lasts.says,
+        flower=f"http://{_here(settings.flower_host)}:{settings.flower_port}",
+        rabbitmq=public_url(broker_nodes.api_urls(settings)[0]),
         work=work,
     )
+
+
+def _here(host: str) -> str:
+    """Where what listens at this address is reached on its own host."""
+    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
 
 
 def _paused(services: Services) -> PauseModel | None:

@@ -13,9 +13,11 @@ from chain.lane.run import Lane
 from chain.watch.status import NodeStatus
 from config.settings import read_settings, settings
 from ops import cli
+from ops.command_table import commands, markdown
 from ops.commands.money import tx
 from ops.commands.pool import chain
 from ops.stack import stack
+from pipeline.domain.records import TaskStage
 from protocol.errors import NotReady
 
 
@@ -64,6 +66,46 @@ def test_the_completion_of_a_shell_is_shown_and_installed(
     assert "_SLUICE_COMPLETE" in capsys.readouterr().out
     assert cli.run(["--install-completion", shell]) == 0
     assert any("_SLUICE_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(("short", "long"), [("doctor", "scheduler doctor"), ("config show", "settings")])
+def test_what_other_programs_call_so_is_here_by_the_same_name(short: str, long: str) -> None:
+    told = []
+    for words in (short, long):
+        found = cli.every_command()
+        for word in words.split():
+            found = found.commands[word]
+        told.append((found.help, [parameter.opts for parameter in found.params]))
+    assert told[0] == told[1]
+
+
+def test_help_says_where_to_begin_and_what_exit_codes_mean(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for word in ("sluice init", "sluice status", "sluice explain", "sluice commands", "Exit codes: 0 done"):
+        assert word in told
+
+
+def test_help_names_every_stage_of_tasks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["task", "ls", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert ", ".join(TaskStage) in told
+
+
+def test_the_page_of_commands_is_what_there_is() -> None:
+    page = Path(__file__).parents[3] / "docs" / "commands.md"
+    every = cli.every_command()
+    assert page.read_text() == markdown(every), "run: sluice commands --markdown > docs/commands.md"
+    for row in commands(every):
+        assert row.about.endswith("."), row.name
+
+
+@pytest.mark.parametrize("words", [each.words for each in commands(cli.every_command())], ids=" ".join)
+def test_every_command_has_an_example_in_its_help(words: tuple[str, ...]) -> None:
+    found = cli.every_command()
+    for word in words:
+        found = found.commands[word]
+    assert f"sluice {' '.join(words)}" in (found.epilog or "")
 
 
 def test_settings_show_no_key_that_is_inside_of_an_address(

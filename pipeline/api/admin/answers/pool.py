@@ -85,6 +85,9 @@ class Status(_Model):
     gas_days: float | None
     #: The same in words, or why it cannot be told yet.
     gas_says: str | None
+    #: Where the scheduler's host has Flower, and RabbitMQ's management with its web page.
+    flower: str
+    rabbitmq: str
     #: None while MongoDB does not answer, or not in time, which an alert tells.
     work: Work | None
 

@@ -10,14 +10,17 @@ import pytest
 from tests import prometheus
 from tests.integration.pipeline.trouble.operated_pool import OperatedPool
 from tests.integration.pipeline.trouble.shell import Shell
-from tests.prometheus import Prometheus
+from tests.prometheus import SOON, Prometheus
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
 def seen(operated: OperatedPool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """The real Prometheus on the pool's operations port, with the alerts that are shipped."""
-    port = operated.pool.settings.operations_port
-    with prometheus.running(tmp_path_factory.mktemp("prometheus"), f"127.0.0.1:{port}") as server:
+    """The real Prometheus on the pool's operations port, with the alerts that are shipped, which wait for seconds."""
+    target, folder = f"127.0.0.1:{operated.pool.settings.operations_port}", tmp_path_factory.mktemp("prometheus")
+    with prometheus.running(folder, target, waits=SOON) as server:
+        # What grows is compared with before.
+        wait_until(lambda: server.value('up{job="sluice"}') == 1, 30, what="the first scrape")
         yield server
 
 

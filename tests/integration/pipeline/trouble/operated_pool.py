@@ -19,6 +19,7 @@ from chain.lane.rules.poco import poco_lane
 from config import topology
 from config.celery_apps import core_app
 from config.http_server.server import http_server
+from config.settings import Settings
 from ops.market import contracts
 from ops.market.match import Matched
 from ops.poco.sender import TxRequest
@@ -46,6 +47,29 @@ STEP = 1.0
 CATEGORY, XS = 300, 0
 #: Blocks after which a transaction is final.
 FINALITY = 2
+#: Seconds after which the parts are checked anew.
+ANEW = 3.0
+
+
+@dataclass
+class OperationsPort:
+    """Serves the operator's API on a port, as its process does, as long as it is told to."""
+
+    settings: Settings
+    application: FastAPI
+    port: int
+
+    def start(self) -> None:
+        """Serve, until `stop`."""
+        self._server = http_server(self.settings, self.application, "127.0.0.1", self.port)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self._server.started, 10.0, what="the operations port")
+
+    def stop(self) -> None:
+        """Serve no longer."""
+        self._server.should_exit = True
+        self._thread.join()
 
 
 @dataclass
@@ -56,7 +80,7 @@ class OperatedPool:
     """
 
     pool: OutagePool
-    application: FastAPI
+    operations: OperationsPort
     readers: Any
     wallets: list[Wallet]
     bulk: Matched = field(init=False)
@@ -65,7 +89,7 @@ class OperatedPool:
 
     @property
     def services(self) -> Services:
-        found: Services = self.application.state.services
+        found: Services = self.operations.application.state.services
         return found
 
     def step(self, times: int = 1, seconds: float = STEP) -> None:
@@ -74,8 +98,12 @@ class OperatedPool:
             self.pool.step(seconds)
             for wallet in self.wallets:
                 self.pool.store.workers.mark_seen(wallet, self.pool.now)
-            # As the API's own thread does every few seconds.
-            self.services.monitor.report().result()
+            self.look()
+
+    def look(self, seconds: float = 0.0) -> None:
+        """Have the parts checked after so many seconds, as the API's own thread does every few seconds."""
+        self.pool.now += seconds
+        self.services.monitor.report().result()
 
     def sign_in(self, number: int, tag: Hash32 | None = None) -> None:
         """Machine `number` signs in, and offers what `tag` names from now on."""
@@ -119,13 +147,13 @@ class OperatedPool:
         """The scheduler's processes have these settings in the block."""
         services, lane = self.services, self.pool.scheduler.lane
         settings = services.settings.model_copy(update=changed)
-        self.application.state.services = replace(services, settings=settings)
+        self.operations.application.state.services = replace(services, settings=settings)
         scheduler = self.pool.scheduler
         scheduler.lane = poco_lane(settings, scheduler.hub.rpc, scheduler.key, scheduler.lane_store)
         try:
             yield
         finally:
-            self.application.state.services, scheduler.lane = services, lane
+            self.operations.application.state.services, scheduler.lane = services, lane
 
     @contextmanager
     def nobody_reads(self, queue: str) -> Iterator[None]:
@@ -149,8 +177,8 @@ def open_operated_pool(
         chain = pool.chain
         chain.sender(0).send(contracts.deposits_of(chain.rpc, chain.at, dict.fromkeys(wallets, STAKE)))
         pool.now = _head_time(pool) + 1
-        with _serving(pool, port) as application:
-            operated = OperatedPool(pool, application, readers, wallets)
+        with _serving(pool, port) as operations:
+            operated = OperatedPool(pool, operations, readers, wallets)
             for number in range(machines):
                 operated.sign_in(number)
             operated.bulk = pool.buy(CATEGORY, volume=tasks)
@@ -184,7 +212,7 @@ def _readers(pool: OutagePool) -> Iterator[Any]:
 
 
 @contextmanager
-def _serving(pool: OutagePool, port: int) -> Iterator[FastAPI]:
+def _serving(pool: OutagePool, port: int) -> Iterator[OperationsPort]:
     """The operations port, whose clocks are the pool's, and which gives no answer twice."""
     opened = Services.open(pool.settings)
     probes: Any = opened.monitor._probes
@@ -193,14 +221,11 @@ def _serving(pool: OutagePool, port: int) -> Iterator[FastAPI]:
     application = create_operations_app(
         replace(opened, monitor=monitor, clock=pool.clock, slow_answers=RecentAnswers(0.0))
     )
-    server = http_server(pool.settings, application, "127.0.0.1", port)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, 10.0, what="the operations port")
+    operations = OperationsPort(pool.settings, application, port)
+    operations.start()
     try:
-        yield application
+        yield operations
     finally:
-        server.should_exit = True
-        thread.join()
+        operations.stop()
         monitor.close()
         opened.close()

@@ -15,7 +15,7 @@ from ops import cli
 from pipeline.api.admin.access import operator_token
 from tests.integration.pipeline.trouble.operated_pool import OperatedPool
 from tests.prometheus import Prometheus
-from tests.waiting import ample, until
+from tests.waiting import ample
 
 
 @dataclass
@@ -67,13 +67,8 @@ class Shell:
         return said
 
     def alarms(self, *names: str) -> None:
-        """Wait until these alerts have begun; they would fire if it stayed so for as long as each of them waits."""
-
-        def begun() -> bool:
-            rules = [rule for group in self.seen.ask("rules")["groups"] for rule in group["rules"]]
-            return set(names) <= {rule["name"] for rule in rules if rule["state"] != "inactive"}
-
-        until(f"the alerts {names}", begun)
+        """Wait until these alerts fire."""
+        self.seen.alarms(*names)
 
     def health(self) -> set[str]:
         """The parts that `/health` calls not well; its HTTP status agrees."""

@@ -59,6 +59,8 @@ def operated(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempP
 
 def test_a_pool_that_is_well_says_so(operated: OperatedPool, shell: Shell) -> None:
     shell.says("status", "The pool works.", "10 busy", "RECEIVED", "INITIALIZED", "RUNNING")
+    settings = operated.pool.settings
+    shell.says("status", f"Flower http://127.0.0.1:{settings.flower_port}", f"RabbitMQ {settings.rabbitmq_api}")
     assert shell.health() == set()
     shell.says("pool status", "The pool takes work.")
     shell.says("chain status", "0 blocks behind")
@@ -87,6 +89,9 @@ def test_deal_not_decodable(operated: OperatedPool, shell: Shell) -> None:
     shell.says(f"deal show {deal.deal_id}", "unreadable", why)
     shell.says("deal ls --limit 1", why)
     shell.says("chain status", "1 of deals are quarantined", "`sluice quarantine ls`", code=1)
+    shell.says(f"quarantine accept --key {deal.deal_id} --dry-run", "would be accepted")
+    shell.says("quarantine retry --dry-run", "would be read again within seconds: 1")
+    shell.says("quarantine ls", "deals", why, code=1)
     shell.says(f"quarantine accept --key {deal.deal_id}", "Accepted")
     shell.says("quarantine ls", "accepted: ", why)
     shell.says("chain status")

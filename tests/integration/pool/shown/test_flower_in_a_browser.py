@@ -1,19 +1,25 @@
-"""Flower in a browser, as an operator sees it: what became of a task, why one failed, what the scheduler runs."""
+"""Flower and RabbitMQ's page in a browser, as an operator sees them: what became of a task, why one failed, what the
+scheduler runs, which queues a task went through.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from selenium.webdriver.common.by import By
 
 from bench.rig.bench_pool import BenchPool
 from config import topology
+from config.settings import read_settings
 from ops.market.match import Matched
+from ops.stack.parts import credentials
 from protocol.results.error_result import Failure
 from protocol.types import TaskId
+from tests.integration.conftest import given
 from tests.integration.pool.conftest import PAGE_SECONDS, view
 from tests.waiting import wait_until
 
@@ -47,6 +53,9 @@ _READ_DETAILS = """
 return Object.fromEntries([...document.querySelectorAll('.detail-row')].map(row =>
     [row.querySelector('dt').innerText, row.querySelector('dd').innerText]));
 """
+
+#: All that a page of RabbitMQ's says now; its parts are drawn one after the other.
+_TEXT = "return document.body.innerText"
 
 
 def test_the_steps_of_a_task_are_there_with_who_did_them_and_how_long_it_took(
@@ -116,6 +125,37 @@ def test_the_page_of_a_worker_machine_tells_its_queues(shared_pool: BenchPool, b
     assert browser.find_element(By.ID, "workername").text == machine
     assert "no remote control" in _tab(browser, "pool")
     assert f"{machine}.tx" in _tab(browser, "queues")
+
+
+def test_the_queues_that_a_task_went_through_are_there_with_who_reads_them(
+    shared_pool: BenchPool, browser: Chrome, voted: TaskId
+) -> None:
+    api = shared_pool.servers.rabbitmq_api
+    user, password = credentials(read_settings(**given(shared_pool.pool.env)))
+    browser.get(api)
+    wait_until(lambda: browser.find_elements(By.NAME, "username"), PAGE_SECONDS, what="the form to sign in")
+    browser.find_element(By.NAME, "username").send_keys(user)
+    browser.find_element(By.NAME, "password").send_keys(password)
+    browser.find_element(By.CSS_SELECTOR, "input[type=submit]").click()
+    wait_until(lambda: "Overview" in browser.execute_script(_TEXT), PAGE_SECONDS, what="the overview")
+
+    names = shared_pool.names
+    machines = {vote.worker for vote in view(shared_pool, voted).revealed}
+    passed = {
+        names.core: {topology.PIPELINE_QUEUE, topology.lane_queue_name(shared_pool.pool.on_chain.scheduler.key.wallet)}
+    }
+    passed[names.pool] = {
+        name(each) for each in machines for name in (topology.compute_queue_name, topology.tx_queue_name)
+    }
+    for vhost, queues in passed.items():
+        for queue in sorted(queues):
+            browser.get(f"{api}/#/queues/{quote(vhost)}/{quote(queue)}")
+            read = re.compile(rf"Queue {re.escape(queue)}.*Consumers \([1-9]", re.DOTALL)
+            wait_until(
+                lambda read=read: bool(read.search(str(browser.execute_script(_TEXT)))),  # type: ignore[misc]
+                PAGE_SECONDS,
+                what=f"the page of {queue} with a consumer",
+            )
 
 
 def _steps(pool: BenchPool, browser: Chrome, task: TaskId, state: str = "") -> list[dict[str, str]]:

@@ -17,7 +17,6 @@ from tests.waiting import wait_until
 
 #: What begins to exist with the first trouble of its kind: a pool that is well has none of it.
 ONLY_IN_TROUBLE = {
-    "sluice_lane_failed_total",
     "sluice_lane_replaced_total",
     "sluice_quarantined_total",
     "sluice_background_failures_total",
@@ -26,8 +25,6 @@ ONLY_IN_TROUBLE = {
     "sluice_oldest_task_age_seconds",
     "sluice_oldest_task_window_used",
     "sluice_assignments_refused_total",
-    # As long as no market is asked: this pool has no policy of orders.
-    "sluice_market_answers_total",
 }
 
 

@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from config.settings import VARIABLES
+from ops.new_pool.files import CHAIN, OWNERS
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
-from tests.image import composed
+from tests.image import composed, printed
+from tests.image.conftest import IMAGE_USER
 
 ROOT = Path(__file__).parents[4]
 PAGES = (
@@ -70,14 +72,14 @@ def test_no_secret_is_sent_to_the_engine_that_builds_the_image() -> None:
 COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
-#: What may be reached from everywhere: the API and the gateway behind a proxy with TLS, and RabbitMQ with TLS; and the
-#: same of the other members of clusters.
-PUBLIC = {"18300:18300", "5671:5671", "8080:8080"}
-CLUSTER_PUBLIC = {"18310:18300", "5673:5671", "5674:5671"}
+#: What may be reached from everywhere, all of the proxy: API and gateway, RabbitMQ.
+PUBLIC = {"443:8443", "5671:5671"}
 SCHEDULERS = {"scheduler", "scheduler-2"}
+#: Runs other people's apps on this host's engine, as machines elsewhere do.
+MACHINE = "machine"
 
 
-@pytest.mark.parametrize("name", SERVICES)
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - {MACHINE}))
 def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) -> None:
     service = SERVICES[name]
     assert service["cap_drop"] == ["ALL"]
@@ -88,23 +90,77 @@ def test_a_container_of_the_compose_file_can_do_nothing_but_its_work(name: str) 
     assert "build" in service or not service["user"].startswith(("0", "root"))
 
 
-def test_the_compose_file_publishes_nothing_but_the_api_the_gateway_and_rabbitmq_with_tls() -> None:
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_of_the_compose_file_has_an_image_of_one_version_and_limits(name: str) -> None:
+    service = SERVICES[name]
+    assert "build" in service or re.fullmatch(r"\S+:v?\d+\.\d+\.\d+(-management)?", service["image"])
+    assert {"mem_limit", "pids_limit"} <= service.keys()
+    assert service["restart"] == "unless-stopped"
+    assert {"healthcheck"} <= service.keys() or name in {MACHINE, "ipfs"}
+
+
+def test_strangers_reach_the_proxy_of_the_compose_file_and_nothing_else() -> None:
     published = {port for service in SERVICES.values() for port in service.get("ports", ())}
-    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC | CLUSTER_PUBLIC
+    assert {port for port in published if not port.startswith("127.0.0.1:")} == PUBLIC == {*SERVICES["proxy"]["ports"]}
     assert not any("ports" in service for name, service in SERVICES.items() if name.startswith("mongodb"))
-    alone = {port for service in SERVICES.values() if "profiles" not in service for port in service.get("ports", ())}
-    assert not alone & CLUSTER_PUBLIC
-    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672"))]
+    assert not [port for port in published if port.endswith((":27017", ":5001", ":5672", ":18300"))]
+
+
+def test_the_proxy_has_tls_of_today_and_passes_on_no_word_of_strangers_about_their_address() -> None:
+    said = _read("docker/haproxy.cfg")
+    assert "ssl-min-ver TLSv1.2" in said
+    sections = dict(re.findall(r"^(?:frontend|backend) (\w+)\n(.*?)(?=^\S|\Z)", said, re.MULTILINE | re.DOTALL))
+    assert "http-request set-header X-Forwarded-For %[src]" in sections["strangers"]
+    assert "http-request del-header Forwarded" in sections["strangers"]
+    # Each leads to one port of a service, by a name that it has on one of the proxy's networks.
+    led = {
+        name: re.findall(r"^    server-template \S+ \d (\S+)$", text, re.MULTILINE) for name, text in sections.items()
+    }
+    assert {name: to for name, to in led.items() if to} == {
+        "api": ["schedulers:18300"],
+        "gateway": ["ipfs:8080"],
+        "nodes": ["brokers:5671"],
+    }
+    proxy = SERVICES["proxy"]
+    named = {each["target"]: each["source"] for each in proxy["secrets"]}
+    assert named == {"cert.pem": "broker_certificate", "cert.pem.key": "broker_key"}
+    assert proxy["user"] == SERVICES["rabbitmq"]["user"]
+    binds = re.findall(r"^    bind (\S*?):(\d+)", said, re.MULTILINE)
+    assert {port for host, port in binds if not host} == {port.rpartition(":")[2] for port in proxy["ports"]}
+
+
+def test_the_api_believes_addresses_of_the_network_of_the_proxy_alone() -> None:
+    edge = COMPOSE["networks"]["edge"]
+    assert edge["internal"] is True
+    (subnet,) = edge["ipam"]["config"]
+    for name in SCHEDULERS:
+        assert SERVICES[name]["environment"]["SLUICE_TRUSTED_PROXIES"] == subnet["subnet"]
+        assert SERVICES[name]["networks"]["edge"] == {"aliases": ["schedulers"]}
+    assert {name for name in SERVICES if "edge" in SERVICES[name].get("networks", ())} == SCHEDULERS | {"proxy"}
+
+
+def test_a_machine_of_the_compose_file_is_what_the_page_for_machines_runs() -> None:
+    machine = SERVICES[MACHINE]
+    (env_file,) = machine["env_file"]
+    words = ["run", "--detach", "--name", "sluice-worker", *(["--init"] if machine["init"] else [])]
+    words += ["--restart", machine["restart"], "--stop-timeout", machine["stop_grace_period"].removesuffix("s")]
+    words += ["--user", machine["user"], "--env-file", env_file["path"], "--network", machine["network_mode"]]
+    words += [word for each in machine["cap_add"] for word in ("--cap-add", each)]
+    words += [word for each in machine["volumes"] for word in ("--volume", each)]
+    assert [*words, "sluice", *machine["command"]] == printed.docker_run({})
+    assert _of_profile("worker") == {MACHINE}
 
 
 def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:
-    count = Counter(network for name in SERVICES.keys() - SCHEDULERS for network in SERVICES[name]["networks"])
+    others = SERVICES.keys() - SCHEDULERS - {"proxy", MACHINE}
+    count = Counter(network for name in others for network in SERVICES[name]["networks"])
     # Members of a cluster reach each other; Grafana asks Prometheus, and does not reach the scheduler.
-    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2})
+    assert count == Counter({"database": 3, "broker": 3, "storage": 1, "metrics": 1, "dashboards": 2, "chain": 1})
     assert SERVICES["grafana"]["networks"] == ["dashboards"]
     assert COMPOSE["networks"]["database"]["internal"] is True
     assert COMPOSE["networks"]["metrics"]["internal"] is True
-    assert all(set(SERVICES[name]["networks"]) == {*count} - {"dashboards"} for name in SCHEDULERS)
+    assert all(set(SERVICES[name]["networks"]) == {*count, "edge"} - {"dashboards"} for name in SCHEDULERS)
+    assert SERVICES["proxy"]["networks"] == ["edge", "broker", "storage"]
 
 
 def test_monitoring_is_started_on_demand_within_limits_and_only_the_operator_reaches_it() -> None:
@@ -174,17 +230,34 @@ def test_grafana_finds_prometheus_and_the_dashboards_where_the_compose_file_puts
         assert inside[f"/etc/grafana/provisioning/{kind}"] == f"./monitoring/grafana/provisioning/{kind}"
 
 
-def test_the_compose_file_has_no_password_and_does_not_start_without() -> None:
-    for name in ("RABBITMQ_PASSWORD", "MONGODB_PASSWORD"):
-        assert EXAMPLE[name] == ""
-        used = re.findall(rf"\$\{{?{name}[^}}]*\}}?", _read("docker-compose.yml"))
-        assert len(used) == 2
-        assert all(":?" in each for each in used)
-    assert "change-me" not in _read("docker-compose.yml") + _read("docker/pool.env.example")
-    # One with a user and a password, which MongoDB asks for.
-    assert SERVICES["scheduler"]["environment"]["SLUICE_MONGODB_URI"].startswith("mongodb://sluice:${MONGODB_PASSWORD")
+def test_the_compose_file_has_no_password_in_any_variable_and_does_not_start_without_one() -> None:
+    given = {
+        name: value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if re.search("PASS|SECRET|KEYSTORE", name)
+    }
+    assert given
+    assert all(str(value).startswith(("/run/secrets/", "/var/lib/")) for value in given.values()), given
+    assert not [name for name in EXAMPLE if "PASS" in name]
+    for kind, uri in (("MONGODB", "MONGODB_URI"), ("AMQP", "AMQP_URL")):
+        found = SERVICES["scheduler"]["environment"]
+        # A user without a password: it is in the file.
+        assert "://sluice@" in found[f"SLUICE_{uri}"]
+        assert found[f"SLUICE_{kind}_PASSWORD_FILE"].removeprefix("/run/secrets/") in SERVICES["scheduler"]["secrets"]
     assert "--keyFile" in SERVICES["mongodb"]["command"][0]
     assert SERVICES["mongodb"]["environment"]["MONGO_INITDB_ROOT_USERNAME"] == "sluice"
+
+
+def test_each_secret_of_the_compose_file_is_one_that_its_readers_may_read() -> None:
+    users = {name: int(service["user"].partition(":")[0]) for name, service in SERVICES.items() if "image" in service}
+    users |= dict.fromkeys(SCHEDULERS, IMAGE_USER)
+    files = {name: Path(secret["file"]).name for name, secret in COMPOSE["secrets"].items()}
+    for name, service in SERVICES.items():
+        for each in service.get("secrets", ()):
+            file = files[each if isinstance(each, str) else each["source"]]
+            if file in OWNERS:
+                assert users[name] in {OWNERS[file].user, OWNERS[file].group}, (name, file)
 
 
 def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
@@ -193,7 +266,7 @@ def test_workers_of_the_compose_files_pool_are_told_to_use_tls() -> None:
     said = dict(line.split(" = ", 1) for line in _read("docker/rabbitmq.conf").splitlines() if " = " in line)
     assert said["listeners.ssl.default"] == "5671"
     files = {said["ssl_options.certfile"], said["ssl_options.keyfile"]}
-    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"]}
+    assert files == {f"/run/secrets/{name}" for name in SERVICES["rabbitmq"]["secrets"] if name.startswith("broker")}
     assert set(SERVICES["rabbitmq"]["secrets"]) <= COMPOSE["secrets"].keys()
     # The settings that the stack's RabbitMQ is tested with.
     alone = members.single(Path("/f"))
@@ -216,7 +289,9 @@ def test_the_public_gateway_fetches_nothing_for_whoever_asks() -> None:
 
 def test_every_file_that_the_compose_file_mounts_is_there() -> None:
     mounted = [volume.split(":")[0] for service in SERVICES.values() for volume in service["volumes"]]
-    assert all((ROOT / path).exists() for path in mounted if path.startswith("./"))
+    # The development chain is made by `sluice init --dev`.
+    made = {f"./{CHAIN.parent}"}
+    assert not [path for path in mounted if path.startswith("./") and path not in made and not (ROOT / path).exists()]
 
 
 def test_compose_takes_the_file(tmp_path: Path) -> None:
@@ -227,12 +302,7 @@ def test_compose_takes_the_file(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     for folder in ("docker", "monitoring"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    given = EXAMPLE | {"RABBITMQ_PASSWORD": "a", "MONGODB_PASSWORD": "b"}
     command = [*compose, "--project-directory", tmp_path, "--profile", "*", "config", "--quiet"]
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in EXAMPLE.items()))
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert refused.returncode
-    assert "set it in .env" in refused.stderr
-    (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in given.items()))
     taken = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (taken.returncode, taken.stderr) == (0, "")

@@ -90,8 +90,14 @@ def test_docker_compose_gets_every_file_it_mounts_and_only_owners_can_read_secre
         if "file: ./docker/secrets/" in line
     }
     assert mounted <= {path.name for path in places.secrets.iterdir()}
-    secret = {"keystore.json", "keystore-password", "key.pem", "ca-key.pem", "grafana-password"}
+    secret = {"keystore.json", "keystore-password", "key.pem", "ca-key.pem", *files.PASSWORDS}
     for path in [places.env, *(path for path in places.secrets.iterdir() if path.name in secret)]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     assert files.write_compose_secrets(places, "pool.example") == []
-    assert len(made) == 5
+    assert len(made) == 7
+    assert len({(places.secrets / name).read_text() for name in files.PASSWORDS}) == len(files.PASSWORDS)
+
+
+def test_who_may_read_a_secret_of_the_containers_is_said_as_chown_takes_it() -> None:
+    assert (files.OWNERS["key.pem"].words, files.OWNERS["key.pem"].mode) == ("999", 0o400)
+    assert (files.OWNERS["mongodb-password"].words, files.OWNERS["mongodb-password"].mode) == ("999:10001", 0o440)

@@ -69,6 +69,12 @@ def test_what_is_shown_of_an_address_holds_no_password() -> None:
     assert "secret" not in repr(choice)
 
 
+def test_what_is_shown_of_a_node_holds_no_key_of_the_operators() -> None:
+    nodes = "https://node.example/v2/s3cret,https://me:s3cret@other.example?key=s3cret"
+    choice = parts.choose(StackPart.CHAIN, read_settings(rpc_url=nodes), PORTS)
+    assert choice.endpoint == "https://node.example/***"
+
+
 def test_parts_come_in_the_stacks_order_and_all_of_them_when_none_is_named() -> None:
     assert parts.wanted(()) == tuple(StackPart)
     assert parts.wanted([StackPart.IPFS, StackPart.MONGODB]) == (StackPart.MONGODB, StackPart.IPFS)

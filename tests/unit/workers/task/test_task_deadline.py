@@ -102,8 +102,8 @@ def test_a_pause_is_as_long_as_it_was_meant_and_an_abort_is_seen_though_the_cloc
         clock.now -= 60.0
 
     deadline = TaskDeadline(task_id(1), 2000.0, clock, lambda: bool(aborted), sleep=sleep)
-    deadline.wait(2.5)
+    deadline.wait_before_retry(2.5, "HTTP 503")
     assert sum(slept) == 2.5
     aborted.append(True)
     with pytest.raises(TaskDeclined, match="ABORTED"):
-        deadline.wait(30.0)
+        deadline.wait_before_retry(30.0, "HTTP 503")

@@ -1,0 +1,38 @@
+"""Passwords of MongoDB and RabbitMQ from files, put into the addresses that name their users: no variable holds one.
+
+SLUICE_MONGODB_URI=mongodb://sluice@host/…   SLUICE_MONGODB_PASSWORD_FILE ─► mongodb://sluice:…@host/…
+SLUICE_AMQP_URL=amqp://sluice@host           SLUICE_AMQP_PASSWORD_FILE    ─► amqp://sluice:…@host
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+from config.values.variables import PREFIX
+from protocol.errors import BadSetting
+
+#: Settings of addresses, each with that of the file.
+FILES = {"mongodb_uri": "mongodb_password_file", "amqp_url": "amqp_password_file"}
+#: A user without a password, in each address of several.
+_USER = re.compile(r"(?<=://)([^:/@\s]+)@")
+
+
+def with_password(address: str, setting: str, file: Path) -> str:
+    """The address with the file's password for each user that has none. `setting`: the address's, as in FILES.
+
+    Raises BadSetting if the file cannot be read or is empty, or the address names no user.
+    """
+    name = f"{PREFIX}{FILES[setting].upper()}"
+    try:
+        password = file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{file} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise BadSetting(name=name, why=why, fix="Name a file that this user may read.") from error
+    if not password:
+        raise BadSetting(name=name, why=f"{file} is empty", fix="Write the password into it.")
+    if "@" not in address:
+        fix = f"Name the user in {PREFIX}{setting.upper()}, as in ://sluice@host."
+        raise BadSetting(name=name, why="there is no user whose password it could be", fix=fix)
+    return _USER.sub(lambda user: f"{user[1]}:{quote(password, safe='')}@", address)

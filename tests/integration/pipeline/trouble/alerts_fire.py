@@ -1,0 +1,226 @@
+"""Faults that no operator asks about in `test_operators_questions` and `test_rarer_troubles`: the alert of each fires.
+
+`make test-alerts`. The pool is that of `test_rarer_troubles`, and Prometheus is the real one.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.rig.reorg import replace_blocks
+from config import topology
+from config.celery_apps import core_app
+from ops.poco.state import PocoState
+from ops.stack.stack import Stack
+from pipeline.domain.condition.facts import Facts
+from pipeline.flow.audit.run import audit_when_due
+from pipeline.flow.orders.keep import keep_orders
+from pipeline.probes import Probes
+from protocol.ethereum.signing import Key
+from tests.faulty import Answer, answers
+from tests.faulty.market import market_api
+from tests.integration.conftest import _database
+from tests.integration.pipeline.conftest import PRICE
+from tests.integration.pipeline.trouble.operated_pool import (
+    ANEW,
+    CATEGORY,
+    FINALITY,
+    XS,
+    OperatedPool,
+    open_operated_pool,
+)
+from tests.integration.pipeline.trouble.outage_pool import SHORT
+from tests.integration.pipeline.trouble.test_rarer_troubles import POLICY
+from tests.prometheus import Prometheus
+from tests.waiting import until
+
+#: Tasks of a deal that nobody does, and of one whose actions come too late: more than the alerts take.
+FAILED, LATE = 4, 8
+#: Machines that orders could be for; how often the market refuses, and seconds after which it is asked again, or more.
+MORE_MACHINES, TRIES, MARKET_SECONDS = 4, 5, 200.0
+#: Seconds of votes for a task of the category SHORT, and until it is over.
+VOTES, OVER = 7 * SHORT, 10 * SHORT
+#: Messages in a queue that nobody reads; blocks that the watcher has not read; both more than the alerts take.
+MESSAGES, BEHIND = 1001, 70
+#: Seconds: more than a transaction may wait, more than the parts may be unchecked, and more than two readings of an
+#: audit are apart.
+STUCK, UNCHECKED, READING = 301.0, 61.0, 90.0
+
+
+@pytest.fixture(scope="module")
+def operated(poco_state: PocoState, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OperatedPool]:
+    home = tmp_path_factory.mktemp("operated")
+    with (
+        _database(stack) as (database, _),
+        open_operated_pool(poco_state, stack, database, home, machines=3, tasks=8) as opened,
+    ):
+        yield opened
+
+
+@contextmanager
+def begin(seen: Prometheus, *names: str) -> Iterator[None]:
+    """What is done in the block makes these alerts fire."""
+    until(f"the end of {names}", lambda: {seen.states()[name] for name in names} == {"inactive"})
+    yield
+    seen.alarms(*names)
+
+
+def test_a_node_hides_logs(operated: OperatedPool, seen: Prometheus) -> None:
+    pool = operated.pool
+    with begin(seen, "SluiceEventsMissed"):
+        pool.node.fault = answers.results([], frozenset({"eth_getLogs"}))
+        deal = pool.buy(CATEGORY)
+        operated.step(2)
+    pool.node.fault = answers.honest
+    operated.step(2)
+    assert operated.task(deal).initialized_block is not None
+
+
+def test_blocks_that_counted_as_final_are_replaced(operated: OperatedPool, seen: Prometheus) -> None:
+    operated.step(2 * FINALITY)
+    with begin(seen, "SluiceReorgBeyondFinality"):
+        replace_blocks(operated.pool.chain.rpc, FINALITY + 1)
+        operated.step(2)
+
+
+def test_the_watcher_stands_still(operated: OperatedPool, seen: Prometheus) -> None:
+    with begin(seen, "SluiceWatcherBehind"):
+        operated.pool.chain.rpc.call("anvil_mine", hex(BEHIND), "0x1")
+        operated.pool.now = operated.head_time()
+        operated.look(ANEW)
+    operated.step(2)
+
+
+def test_a_queue_has_lost_its_process(operated: OperatedPool, seen: Prometheus) -> None:
+    app, queue = core_app(operated.pool.settings), topology.PIPELINE_QUEUE
+
+    def grown() -> bool:
+        # RabbitMQ counts every few seconds.
+        operated.look(ANEW)
+        return seen.states()["SluiceQueueGrows"] == "firing"
+
+    with operated.nobody_reads(queue), app.connection_for_write() as connection:
+        with begin(seen, "SluiceQueueGrows"), connection.Producer() as producer:
+            for number in range(MESSAGES):
+                producer.publish({"number": number}, routing_key=queue)
+            until("the alert SluiceQueueGrows", grown)
+        channel: Any = connection.channel()
+        channel.queue_purge(queue)
+
+
+def test_the_database_has_lost_a_task(operated: OperatedPool, seen: Prometheus) -> None:
+    """As after a failover to a member that was behind."""
+    pool = operated.pool
+    tasks, started = pool.store._db["tasks"], pool.now
+    lost = tasks.find_one_and_delete({"_id": operated.bulk.tasks[0]})
+    assert lost is not None
+    with begin(seen, "SluiceAuditDiffers"):
+        for _ in range(2):
+            audit_when_due(pool.scheduler, started)
+            operated.look(READING)
+    tasks.insert_one(lost)
+
+
+def test_tasks_that_nobody_does_are_late_and_fail(operated: OperatedPool, seen: Prometheus) -> None:
+    with begin(seen, "SluiceTaskLate"):
+        operated.pool.buy(SHORT, volume=FAILED)
+        operated.step(2)
+        operated.step(1, 0.5 * VOTES)
+    with begin(seen, "SluiceTaskAlmostExpired"):
+        operated.step(1, 0.4 * VOTES)
+    with begin(seen, "SluiceTasksFail"):
+        operated.step(6, 0.5 * OVER)
+
+
+def test_actions_come_too_late(operated: OperatedPool, seen: Prometheus) -> None:
+    """The wallet has gas again once the time of what waited for it is over."""
+    chain, wallet = operated.pool.chain, operated.pool.scheduler.key.wallet
+    held = chain.rpc.call("eth_getBalance", wallet, "latest")
+    chain.rpc.call("anvil_setBalance", wallet, hex(1000))
+    with begin(seen, "SluiceActionsFail"):
+        operated.pool.buy(SHORT, volume=LATE)
+        operated.step(2)
+        operated.step(1, VOTES)
+        chain.rpc.call("anvil_setBalance", wallet, held)
+        operated.step(2)
+
+
+def test_mongodb_is_away(operated: OperatedPool, seen: Prometheus) -> None:
+    with begin(seen, "SluiceCountsMissing"):
+        operated.pool.mongodb.away = True
+        operated.look(ANEW)
+    operated.pool.mongodb.away = False
+    operated.step(2)
+
+
+def test_the_checks_hang(operated: OperatedPool, seen: Prometheus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server takes their connections and never answers."""
+    ask, begun, over = Probes.ask, threading.Event(), threading.Event()
+
+    def hang(probes: Probes, *, running: bool) -> Facts:
+        begun.set()
+        over.wait()
+        return ask(probes, running=running)
+
+    monkeypatch.setattr(Probes, "ask", hang)
+    operated.pool.now += ANEW
+    operated.services.monitor.report()
+    until("a check", begun.is_set)
+    with begin(seen, "SluiceChecksHang"):
+        operated.pool.now += UNCHECKED
+    over.set()
+
+
+def test_the_process_of_the_api_is_gone(operated: OperatedPool, seen: Prometheus) -> None:
+    with begin(seen, "SluiceDown"):
+        operated.operations.stop()
+    operated.operations.start()
+    until("the end of the alert", lambda: seen.states()["SluiceDown"] == "inactive")
+
+
+def test_the_market_refuses_the_pools_orders(operated: OperatedPool, seen: Prometheus, tmp_path: Path) -> None:
+    pool, file = operated.pool, tmp_path / "orders.toml"
+    # More than the tasks that wait.
+    for _ in range(MORE_MACHINES):
+        operated.wallets.append(Key(secrets.token_bytes(32)).wallet)
+        operated.sign_in(len(operated.wallets) - 1)
+    operated.step(2)
+    with market_api(pool.chain.rpc, pool.chain.at.hub, pool.settings.chain_id) as market:
+        file.write_text(POLICY.format(url=market.url, category=XS, price=PRICE))
+        scheduler = replace(pool.scheduler, settings=pool.settings.model_copy(update={"orders_file": file}))
+        market.down = Answer(403, b'{"ok":false,"error":"the workerpool is not allowed here"}')
+        with begin(seen, "SluiceMarketSilent"):
+            for _ in range(TRIES):
+                keep_orders(scheduler)
+                operated.step(1, MARKET_SECONDS)
+    operated.step(4)
+
+
+def test_no_block_takes_a_transaction_and_a_backup_without_it_is_put_back(
+    operated: OperatedPool, seen: Prometheus
+) -> None:
+    """The last one, since nobody knows of that transaction then."""
+    pool = operated.pool
+    wallet = pool.scheduler.key.wallet
+    with operated.restarted_with(initialize_batch=1):
+        for _ in range(2):
+            pool.buy(CATEGORY)
+        with begin(seen, "SluiceTransactionStuck"):
+            pool.mining = False
+            operated.step(2)
+            operated.step(1, STUCK)
+        pending = pool.chain.rpc.call("txpool_content")["pending"]
+        held = next(sent for owner, sent in pending.items() if owner.lower() == wallet)
+        first, *others = sorted(int(nonce) for nonce in held)
+        assert others
+        with begin(seen, "SluiceNonceGap"):
+            assert pool.store._db["nonces"].delete_one({"nonce": first}).deleted_count == 1
+            operated.step()
