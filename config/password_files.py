@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from config.values.variables import PREFIX
 from protocol.errors import BadSetting
 
@@ -17,6 +19,15 @@ from protocol.errors import BadSetting
 FILES = {"mongodb_uri": "mongodb_password_file", "amqp_url": "amqp_password_file"}
 #: A user without a password, in each address of several.
 _USER = re.compile(r"(?<=://)([^:/@\s]+)@")
+
+
+def addresses_with_passwords(settings: object) -> dict[str, SecretStr]:
+    """The addresses among these settings whose passwords come from files, by name. Raises BadSetting."""
+    return {
+        setting: SecretStr(with_password(getattr(settings, setting).get_secret_value(), setting, file))
+        for setting, name in FILES.items()
+        if (file := getattr(settings, name)) is not None
+    }
 
 
 def with_password(address: str, setting: str, file: Path) -> str:

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from config.password_files import FILES, with_password
+from config.password_files import addresses_with_passwords
 from config.values.numbers import Bytes, Days, DaysOrEver, Gwei, Port, Seconds
 from config.values.sms_settings import SmsSettings
+from config.values.sources import GivenOrEnvironment
 from config.values.stack_settings import StackSettings
 from config.values.types import GPU, Address, ContractName, MachineName, Slots
 from config.values.variables import PREFIX, refuse_unknown, wrong_variable
 from protocol import wire
 
 
-class Settings(BaseSettings):
+class Settings(GivenOrEnvironment):
     """Settings of every Sluice process; each process uses the part that concerns it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
@@ -47,9 +48,7 @@ class Settings(BaseSettings):
     )
     ws_url: str | None = Field(None, repr=False, description="JSON-RPC over WebSocket, for new heads. Empty: poll.")
     hub: ContractName | None = Field(None, description="PoCo hub (diamond): its address or ENS name.")
-    workerpool: ContractName | None = Field(
-        None, description="The workerpool contract this scheduler serves: its address or ENS name."
-    )
+    workerpool: ContractName | None = Field(None, description="The workerpool served: its address or ENS name.")
     ens_registry: Address | None = Field(
         None, description="ENS registry for names. Unset: the chain's own, on Ethereum, Sepolia and Bellecour."
     )
@@ -110,31 +109,23 @@ class Settings(BaseSettings):
     mongodb_uri: SecretStr = Field(
         SecretStr("mongodb://127.0.0.1:18017/?replicaSet=rs0"), description="MongoDB replica set, with all its members."
     )
-    mongodb_password_file: Path | None = Field(
-        None, description="File with the password of the user that `SLUICE_MONGODB_URI` names without one."
-    )
+    mongodb_password_file: Path | None = Field(None, description="File with the password for SLUICE_MONGODB_URI.")
     mongodb_database: str = Field("sluice", description="Database name.")
     amqp_url: SecretStr = Field(
         SecretStr("amqp://sluice:sluice@127.0.0.1:18672"), description="RabbitMQ, no virtual host; nodes split by `;`."
     )
-    amqp_password_file: Path | None = Field(
-        None, description="File with the password of the user that `SLUICE_AMQP_URL` names without one."
-    )
+    amqp_password_file: Path | None = Field(None, description="File with the password for SLUICE_AMQP_URL.")
     amqp_core_vhost: str = Field("core", description="Virtual host of the scheduler's own queues.")
     amqp_pool_vhost: str = Field("pool", description="Virtual host of the worker queues.")
     amqp_public_host: str = Field("127.0.0.1", description="RabbitMQ host for workers; nodes split by `;`: `a;b:5673`.")
     amqp_public_port: Port = Field(18672, description="RabbitMQ port for workers.")
     amqp_public_tls: bool = Field(False, description="Whether workers must use TLS to RabbitMQ.")
-    amqp_ca_file: Path | None = Field(
-        None, description="PEM file of the CAs that may sign RabbitMQ's certificate. Unset: the system's."
-    )
+    amqp_ca_file: Path | None = Field(None, description="PEM file of the CAs of RabbitMQ. Unset: the system's.")
     rabbitmq_api: str = Field("http://127.0.0.1:18673", description="RabbitMQ management API; nodes split by `;`.")
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field(
-        "http://127.0.0.1:18580", description="IPFS gateway for workers, requesters and the secret service."
-    )
+    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway, for requesters too.")
     worker_ipfs_api: str | None = Field(
         None,
         description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",
@@ -170,9 +161,7 @@ class Settings(BaseSettings):
         description="File with the token of the operator's API, mode 600; made if absent. Unset: `admin.token` in"
         " SLUICE_HOME.",
     )
-    admin_token: SecretStr | None = Field(
-        None, description="The token itself, in place of the file: for `sluice` on a laptop."
-    )
+    admin_token: SecretStr | None = Field(None, description="The token, not its file: for a laptop.")
     admin_sign_in: Literal["elsewhere", "always"] = Field(
         "elsewhere",
         description="Whether reading on the scheduler's own machine, as the web page does, needs the operator's token"
@@ -382,19 +371,6 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = Field("json", description="Log lines as JSON or for people.")
     metrics_dir: Path | None = Field(None, description="Where processes share metrics; `metrics` in the home if unset.")
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 # pydantic-settings gives all five by name
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment. Each further source would be asked for each field: 2 ms for nothing."""
-        given = any(name.upper().startswith(PREFIX) for name in os.environ)
-        return (init_settings, env_settings) if given else (init_settings,)
-
 
 #: Every variable that some process of Sluice reads.
 VARIABLES = frozenset(
@@ -417,9 +393,5 @@ def read_settings(**overrides: object) -> Settings:
         found = Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise wrong_variable(PREFIX, error) from error
-    filled = {
-        setting: SecretStr(with_password(getattr(found, setting).get_secret_value(), setting, file))
-        for setting, name in FILES.items()
-        if (file := getattr(found, name)) is not None
-    }
+    filled = addresses_with_passwords(found)
     return found.model_copy(update=filled) if filled else found

@@ -151,10 +151,7 @@ class Tasks:
     # -- deciding and its results ---------------------------------------------------------------------------------
 
     def insert_new(self, records: Sequence[TaskRecord]) -> int:
-        """Insert the tasks that are new and return how many were; those that exist stay as they are.
-
-        Raises PyMongoError, also where what was inserted may be undone.
-        """
+        """Insert the tasks that are new; how many were. Raises PyMongoError, also if that may be undone."""
         if not records:
             return 0
         try:
