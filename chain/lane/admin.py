@@ -356,5 +356,5 @@ def _send_now(run: LeasedRun, seen: ChainSnapshot, records: Sequence[NonceRecord
     """Send the newest attempt of each record; for each, `accepted` or the node's words of refusal."""
     memory = LaneMemory()
     broadcast(run, seen, records, memory)
-    refused = memory.refused | memory.maybe_sent
-    return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]
+    refusals = [memory.refusal_of(record.nonce) for record in records]
+    return ["accepted" if refusal is None else refusal.words for refusal in refusals]
