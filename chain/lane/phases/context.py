@@ -25,7 +25,7 @@ _NO_COUNT, _NO_BLOCK = Nonce(-1), BlockNumber(0)
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A nonce that is spent although no node shows a receipt of one of its attempts."""
+    """An answer that no node gives: a receipt of a nonce that is spent, or what the contract allows."""
 
     #: Head when that was first seen.
     since: BlockNumber
@@ -85,6 +85,8 @@ class LaneMemory:
     surcharge: Surcharge = field(default_factory=Surcharge)
     #: What became of early steps.
     early: EarlyGuard = field(default_factory=EarlyGuard)
+    #: What the node does not tell of intents that therefore wait in the queue.
+    unanswered: Missing | None = None
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
     #: What was last logged as the reason why the lane waits.

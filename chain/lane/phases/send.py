@@ -16,13 +16,13 @@ import structlog
 from chain.lane.model.intent import READY_MADE, Intent, IntentState, method_of
 from chain.lane.model.nonce import Fees, NonceRecord, Sent
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
+from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
 from chain.lane.phases.early import find_early
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.order import ordered_fees
-from chain.lane.rules.readiness import Judgement
+from chain.lane.rules.readiness import Judgement, ReadinessVerdict
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
 from chain.lane.signer import Unsigned
 from chain.lane.store.port import IntentMove
@@ -79,6 +79,7 @@ def choose(
     Intents that can never become READY are ended.
     """
     chosen = Chosen()
+    silent, memory.unanswered = memory.unanswered, None
     capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
     capacity = min(capacity, context.policy.burst - len(memory.missing))
     holds = memory.holds()
@@ -98,6 +99,7 @@ def choose(
         seen += len(queued)
         fresh = _in_time(context, chosen, [intent for intent in queued if intent.key not in held])
         verdicts = context.readiness.check(fresh, snapshot.moment) if fresh else []
+        memory.unanswered = memory.unanswered or _find_unanswered(snapshot, verdicts, silent)
         chosen.early |= find_early(context, snapshot, memory, fresh, verdicts)
         for intent, verdict in zip(fresh, verdicts, strict=True):
             if verdict.judgement is Judgement.READY or intent.key in chosen.early:
@@ -118,6 +120,17 @@ def choose(
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
+
+
+def _find_unanswered(
+    snapshot: ChainSnapshot, verdicts: Sequence[ReadinessVerdict], before: Missing | None
+) -> Missing | None:
+    """What the node does not tell of these intents, in the words of the run `before`; None if it tells all."""
+    why = next((verdict.reason for verdict in verdicts if verdict.unanswered), None)
+    if why is None:
+        return None
+    # A lower head than before means a reorg.
+    return before if before is not None and before.since <= snapshot.head else Missing(snapshot.head, why)
 
 
 def _in_time(context: RunContext, chosen: Chosen, queued: Sequence[Intent]) -> list[Intent]:

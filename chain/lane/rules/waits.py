@@ -27,6 +27,9 @@ def reason(memory: LaneMemory, snapshot: ChainSnapshot, blocks: int) -> str | No
     refusal = memory.refusal_of(snapshot.count)
     if refusal is not None and snapshot.head - refusal.since >= blocks:
         return f"nonce {snapshot.count} is refused since block {refusal.since}: {refusal.words}"
+    asked = memory.unanswered
+    if memory.short is None and asked is not None and snapshot.head - asked.since >= blocks:
+        return f"what the contract allows is not known since block {asked.since}: {asked.why}"
     return memory.short
 
 
