@@ -10,10 +10,11 @@ Pre- and post-compute also get the task's challenge key, with which they sign. A
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from chain.contracts.hub import Dataset
 from protocol.enclave.secrets import (
@@ -63,6 +64,7 @@ class Wanted:
         """Raises NoSession for what no enclave of this service can do."""
         try:
             params = read_params(execution.deal.params)
+            _require_text(params)
         except BadMessage as error:
             raise NoSession(error=SessionError.FAILED, why=str(error)) from error
         return cls(execution, params, worker)
@@ -209,3 +211,11 @@ def _service(name: str, properties: ComputeProperties, environment: dict[str, st
 def _word(value: bool) -> str:
     """A truth value as containers read it."""
     return "true" if value else "false"
+
+
+def _require_text(params: DealParams) -> None:
+    """Raise BadMessage for params with half of a surrogate pair, which JSON can hold and no environment can."""
+    try:
+        json.dumps(asdict(params), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BadMessage(why="its params hold what is no character") from error

@@ -49,6 +49,8 @@ log = structlog.get_logger(__name__)
 
 #: What a pool may name anew, also in the operator's settings: votes are where they were sent.
 _CONTRACTS = ("chain_id", "hub", "workerpool")
+#: Stages from which a vote goes to the lane before the journal knows of it.
+_UNSURE = (ReplicateStage.COMPUTED, ReplicateStage.ABORTED)
 
 
 def voted(replicates: Sequence[Replicate]) -> list[TaskId]:
@@ -73,7 +75,7 @@ def replicates_left(layout: Layout, lane: LaneId) -> list[Replicate]:
     if not layout.journal.exists():
         return []
     with closing(Journal(layout.journal)) as journal:
-        unsure = [item for item in journal.all_replicates() if item.stage is ReplicateStage.COMPUTED and not item.solo]
+        unsure = [item for item in journal.all_replicates() if item.stage in _UNSURE and not item.solo]
         for vote in _votes_in_lane(layout, lane, unsure):
             journal.mark_committed(TaskId(vote.subject), vote.created_at)
         return journal.all_replicates()

@@ -6,11 +6,14 @@ web3.py's HTTPProvider posts through it (`chain.rpc.transport`).
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 import requests
 from requests.adapters import BaseAdapter, HTTPAdapter
+from urllib3.exceptions import ReadTimeoutError
 
 from config.connections.http_client import proxy_for
 from protocol.errors import BadSetting
@@ -25,6 +28,17 @@ _CHUNK = 2**16
 
 class TooLong(requests.Timeout):
     """The answer began and did not end within its bounds. Caught by `chain.rpc.client`."""
+
+
+@contextmanager
+def _told_as_slow() -> Iterator[None]:
+    """Raise TooLong for a body that stops coming, which `requests` calls a cut connection: it would be asked again."""
+    try:
+        yield
+    except requests.ConnectionError as error:
+        if error.args and isinstance(error.args[0], ReadTimeoutError):
+            raise TooLong("its answer stopped in the middle") from error
+        raise
 
 
 class NodeSession(requests.Session):
@@ -60,7 +74,7 @@ class NodeSession(requests.Session):
             stream=True,
         )
         content = bytearray()
-        with response:
+        with response, _told_as_slow():
             for chunk in response.iter_content(_CHUNK):
                 content += chunk
                 if time.monotonic() > until or len(content) > MOST_BYTES:

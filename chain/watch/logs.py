@@ -98,13 +98,14 @@ class LogReader:
     def _read_logs(self, headers: Sequence[Header], answer: Reply) -> list[Mapping[str, Any]]:
         """The raw logs in an answer of eth_getLogs for these blocks. Raises RpcError, RpcUnavailable.
 
-        Some nodes write null for "none": it counts as an empty list where the blocks' bloom filters can prove it.
+        Some nodes write null for "none": it counts as an empty list where each block's bloom filter would show what is
+        missing. A filter of zeros shows nothing, since some nodes fill in none.
         """
         if isinstance(answer, RpcError):
             raise answer
         if isinstance(answer, list):
             return answer
-        if answer is None and all(header.bloom is not None for header in headers):
+        if answer is None and all(header.bloom or header.empty for header in headers):
             return []
         why = f"it answered eth_getLogs of block {headers[0].ref.number} with {type(answer).__name__} in place of logs"
         raise RpcUnavailable(what=self.rpc.name, why=why)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pymongo import MongoClient, WriteConcern, timeout
 from pymongo.database import Database
-from pymongo.errors import ConfigurationError
+from pymongo.errors import BulkWriteError, ConfigurationError
 
 from config.processes.per_process import PerProcess
 from config.settings import Settings
@@ -81,6 +81,13 @@ def drop_database(uri: str, name: str) -> None:
     """Drop a database, also if a killed process left a transaction there. Raises BadSetting, PyMongoError."""
     with exclusively():
         client(uri).drop_database(name)
+
+
+def may_be_undone(error: BulkWriteError) -> bool:
+    """Whether what a bulk write did may be lost again: MongoDB could not say that a majority has it, as where the
+    primary steps down meanwhile.
+    """
+    return bool((error.details or {}).get("writeConcernErrors"))
 
 
 def durable_database(settings: Settings, name: str) -> Database[dict[str, Any]]:

@@ -13,6 +13,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 from pymongo.errors import BulkWriteError, PyMongoError, WriteError
 
+from config.connections.mongodb import may_be_undone
 from protocol.errors import LaneFull, RpcError, Unavailable, WrongChain
 
 log = structlog.get_logger(__name__)
@@ -25,7 +26,9 @@ TRANSIENT_ERRORS = (Unavailable, RpcError, WrongChain, LaneFull, PyMongoError, S
 
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later: broker, database or node failed, other than by refusing its content."""
-    return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError | BulkWriteError)
+    if isinstance(error, BulkWriteError):
+        return may_be_undone(error)
+    return isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, WriteError)
 
 
 def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Callable[[T, Exception], None]) -> None:

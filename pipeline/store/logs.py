@@ -21,6 +21,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from config.connections.mongodb import may_be_undone
 from pipeline.store.documents import Document, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.errors import InQuarantine, Unfit
@@ -172,7 +173,7 @@ class Logs:
             self._rows.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
             details = error.details or {}
-            if {each["code"] for each in details["writeErrors"]} != {_DUPLICATE} or details.get("writeConcernErrors"):
+            if {each["code"] for each in details["writeErrors"]} != {_DUPLICATE} or may_be_undone(error):
                 raise
             # Another process was faster, or a row with that key is damaged and does not tell its task any more.
             damaged = [{**place, "event.task_id": {"$ne": place["event.task_id"]}} for place in places]

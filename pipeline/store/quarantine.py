@@ -24,6 +24,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError
 
+from config.connections.mongodb import may_be_undone
 from config.metrics import QUARANTINED
 from pipeline.store.documents import Documents, Row, newer
 from protocol.errors import InQuarantine, Unfit
@@ -229,7 +230,7 @@ class Reader(Generic[T]):
         except BulkWriteError as error:
             details = error.details or {}
             refused = [(problem.get("op", {}).get("q", {}).get("_id"), problem) for problem in details["writeErrors"]]
-            if details.get("writeConcernErrors") or any(key is None for key, _ in refused):
+            if may_be_undone(error) or any(key is None for key, _ in refused):
                 raise
             self._quarantine_rows(
                 [(key, f"it cannot be updated ({problem.get('errmsg')})") for key, problem in refused]

@@ -44,7 +44,7 @@ class UnaskedReveals:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_SECONDS
-        at_stake = [item for item in self._context.journal.all_replicates() if is_at_stake(item)]
+        at_stake = [item for item in self._context.journal.all_replicates() if is_at_stake(item) or self._failed(item)]
         self._asked = {item.task_id: self._asked.get(item.task_id, 0.0) for item in at_stake}
         due = [
             item.task_id
@@ -62,6 +62,12 @@ class UnaskedReveals:
                         "The pool has not asked for the reveal; revealing.", action="reveal_unasked", task=task_id
                     )
                     self._attempts.run(f"reveal {task_id}", partial(steps.reveal, self._context, task_id))
+
+    def _failed(self, replicate: Replicate) -> bool:
+        """Whether the lane has given the reveal up, and may be asked for another."""
+        if replicate.stage is not ReplicateStage.REVEALED or replicate.solo:
+            return False
+        return 0 < steps.failed_reveals(self._context, replicate) < steps.MOST_REVEALS
 
 
 def is_at_stake(replicate: Replicate) -> bool:

@@ -6,9 +6,9 @@ The password is read from the session file at each connection, so a new sign-in 
 from __future__ import annotations
 
 import structlog
-from amqp.exceptions import AccessRefused
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
 
 from config.celery_apps import ConfirmTimeoutCelery, connect_machine, machine_app
 from config.connections.broker_tls import tls_trouble
@@ -43,10 +43,14 @@ def sign_in_if_refused(app: Celery, machine: Machine) -> None:
     try:
         with app.connection_for_write() as connection:
             connection.connect()
-    except AccessRefused as error:
+    except (AccessRefused, NotAllowed) as error:
+        if "limit" in str(error):
+            # Of connections, by the virtual host or the user: the machine is known, and others come and go.
+            log.warning("The broker takes no more connections.", action="broker_away", why=str(error))
+            return
         log.warning("The broker refuses us, signing in again.", action="broker_refused", why=str(error))
         machine.session.renew(token)
-    except (OSError, OperationalError) as error:
+    except (OSError, AMQPError, KombuError) as error:
         trouble = tls_trouble(error, machine.session.current().broker.host)
         if trouble is not None:
             # The machine stays up: votes that it has sent must be revealed, and the cause may be mended at the pool.

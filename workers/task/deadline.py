@@ -65,7 +65,8 @@ class TaskDeadline:
                 cause=CONTRIBUTION_TIMEOUT,
                 why="its contribution deadline has passed by this machine's clock",
             )
-        if now < self._looked_at + ABORT_CHECK_SECONDS:
+        # Also where the clock was set back.
+        if self._looked_at <= now < self._looked_at + ABORT_CHECK_SECONDS:
             return
         self._looked_at = now
         if self._aborted():
@@ -81,7 +82,9 @@ class TaskDeadline:
 
     def wait(self, seconds: float) -> None:
         """Wait `seconds`. Raises TaskDeclined if the deadline passes or the task is aborted meanwhile."""
-        ends_at = self._clock() + seconds
-        while (left := ends_at - self._clock()) > 0:
+        # Counted, not read from the clock, which may be set back meanwhile.
+        left = seconds
+        while left > 0:
             self._sleep(min(left, ABORT_CHECK_SECONDS))
+            left -= ABORT_CHECK_SECONDS
             self.check()

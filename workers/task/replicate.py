@@ -5,7 +5,8 @@
       ▼          ▼            ▼               ▼
       ABORTED (the scheduler stopped it), FAILED (nothing was contributed, nothing will be)
 
-From COMMITTED on the result is kept until the task is over: a vote that is not revealed costs the stake.
+ABORTED becomes COMMITTED if the vote was with the lane already. From COMMITTED on the result is kept until the task is
+over: a vote that is not revealed costs the stake.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ ALLOWED_BEFORE: dict[ReplicateStage, frozenset[ReplicateStage]] = {
     ReplicateStage.TAKEN: frozenset(),
     ReplicateStage.RUNNING: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING}),
     ReplicateStage.COMPUTED: frozenset({ReplicateStage.RUNNING, ReplicateStage.TAKEN}),
-    ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED}),
+    # An abort may come while the vote is handed to the lane, which sends it all the same.
+    ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED, ReplicateStage.ABORTED}),
     ReplicateStage.REVEALED: frozenset({ReplicateStage.COMMITTED}),
     ReplicateStage.FAILED: frozenset(
         {ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED, ReplicateStage.COMMITTED}

@@ -38,6 +38,8 @@ UPLOAD_TIMEOUT = 60.0
 UPLOAD_TRIES = 4
 #: A run that asks to be repeated at once is repeated this often; then the next head does.
 RUNS_IN_A_ROW = 5
+#: Reveals of one vote that may be given up: each may have cost gas, and the stake is lost without one.
+MOST_REVEALS = 5
 #: Length of a cause in a report.
 CAUSE_CHARACTERS = 200
 
@@ -82,11 +84,19 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
-    worth = context.ledger.worth(replicate.assignment.deal_id)
-    context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth)])
+    worth, failed = context.ledger.worth(replicate.assignment.deal_id), failed_reveals(context, replicate)
+    context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth, occasion=failed)])
     context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
     return True
+
+
+def failed_reveals(context: WorkerContext, replicate: Replicate) -> int:
+    """How many reveals of this vote the lane has given up, as by the word of a node on a branch that is gone; at most
+    MOST_REVEALS, the last of which is not repeated.
+    """
+    tries = [votes.reveal(replicate, context.chain_id, 0.0, occasion=number).key for number in range(MOST_REVEALS)]
+    return sum(intent.state is IntentState.FAILED for intent in context.lane.intents(tries))
 
 
 def run_lane(context: WorkerContext, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:

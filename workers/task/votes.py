@@ -33,11 +33,13 @@ def contribute(replicate: Replicate, chain_id: int, now: float, behind: Wallet |
     return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
 
 
-def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0) -> Intent:
-    """The intent that reveals the vote. `worth`: wei that the stake is worth, which is lost without the reveal."""
+def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0, *, occasion: int = 0) -> Intent:
+    """The intent that reveals the vote. `worth`: wei that the stake is worth, which is lost without the reveal.
+    `occasion`: how many were given up before.
+    """
     wallet = Wallet(replicate.assignment.wallet)
     args = {"digest": _digest(replicate)} | ({"worth": str(worth)} if worth else {})
-    return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, args, now)
+    return Intent.new(chain_id, wallet, REVEAL, replicate.task_id, args, now, occasion=occasion)
 
 
 def contribute_and_finalize(replicate: Replicate, chain_id: int, now: float, behind: Wallet | None = None) -> Intent:

@@ -16,6 +16,7 @@ from pymongo.database import Database
 from pymongo.errors import AutoReconnect, BulkWriteError
 from pymongo.read_concern import ReadConcern
 
+from config.connections.mongodb import may_be_undone
 from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
 from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
@@ -146,14 +147,18 @@ class Tasks:
     # -- deciding and its results ---------------------------------------------------------------------------------
 
     def insert_new(self, records: Sequence[TaskRecord]) -> int:
-        """Insert the tasks that are new and return how many were; those that exist stay as they are."""
+        """Insert the tasks that are new and return how many were; those that exist stay as they are.
+
+        Raises PyMongoError, also where what was inserted may be undone.
+        """
         if not records:
             return 0
         try:
             result = self._rows.bulk_write([InsertOne(to_document(task)) for task in records], ordered=False)
         except BulkWriteError as error:
             details = error.details or {}
-            if any(problem["code"] != DUPLICATE_KEY for problem in details.get("writeErrors", [])):
+            others = any(problem["code"] != DUPLICATE_KEY for problem in details.get("writeErrors", []))
+            if others or may_be_undone(error):
                 raise
             return int(details["nInserted"])
         return result.inserted_count
@@ -180,7 +185,9 @@ class Tasks:
         tasks = [task.task_id for task in records]
         try:
             matched = self._rows.bulk_write(updates(changes), ordered=False).matched_count
-        except AutoReconnect as error:
+        except (AutoReconnect, BulkWriteError) as error:
+            if isinstance(error, BulkWriteError) and not may_be_undone(error):
+                raise
             # The driver repeats no update of several rows: some may be stored, and what follows from them must be done.
             why = type(error).__name__
             log.info("It is asked which tasks were stored.", action="save_unsure", tasks=len(tasks), why=why)

@@ -22,6 +22,7 @@ from protocol.poco.orders import DatasetOrder
 from protocol.types import Contract, Hash32
 from sms.bulk import LEAST_VOLUME, MOST_DATASETS, read_orders
 from sms.ipfs import IpfsGateway
+from sms.session import Wanted
 from tests.unit.sms.test_service import fetch, services
 from tests.unit.sms.world import CHECKSUM, OWNER, TASK, World, execution, with_deal
 
@@ -274,3 +275,12 @@ def test_a_refusal_names_the_dataset_and_the_contracts_words_in_the_log_alone(wo
     with pytest.raises(NoSession, match="App restriction") as refused:
         world.service.open_session(request, signature)
     assert "key-1" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["https://files.example/\\ud800", "\\udc00"])
+def test_params_that_no_environment_can_hold_are_refused_and_not_asked_for_again(world: World, text: str) -> None:
+    found = execution()
+    params = f'{{"iexec_input_files": ["{text}"]}}'
+    with pytest.raises(NoSession, match="no character") as refused:
+        Wanted.of(with_deal(found, params=params), OWNER.wallet)
+    assert refused.value.fields["error"] == SessionError.FAILED

@@ -21,6 +21,7 @@ from workers.care import upkeep_process
 from workers.care.reveals import REVEAL_CHECK_SECONDS
 from workers.care.upkeep import RESUME_SECONDS
 from workers.task.replicate import ReplicateStage, Todo
+from workers.task.steps import MOST_REVEALS
 
 
 def test_what_its_own_message_may_still_move_is_left_alone(world: World) -> None:
@@ -304,3 +305,18 @@ def test_old_results_are_a_line_of_log_only_when_there_were_some(world: World, m
             upkeep._tidied_at = 0.0
             upkeep._tidy()
     assert [line["results"] for line in said if line["action"] == "own_copies_unpinned"] == [2]
+
+
+def test_a_reveal_that_the_lane_gave_up_is_tried_again_while_the_task_waits_for_it(world: World) -> None:
+    task = world.put(ReplicateStage.REVEALED)
+    world.views = {task: view(task, TaskStatus.REVEALING)}
+    world.clock += REVEAL_CHECK_SECONDS
+    world.reveals.run_if_due()
+    assert world.sent == []
+    world.given_up = 1
+    world.reveals.run_if_due()
+    assert world.sent == [("reveal", task)]
+    world.given_up = MOST_REVEALS
+    world.clock += REVEAL_CHECK_SECONDS
+    world.reveals.run_if_due()
+    assert len(world.sent) == 1

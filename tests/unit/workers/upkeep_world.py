@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from chain.lane.model.intent import Intent
+from chain.lane.model.intent import Intent, IntentState
 from protocol.errors import PoolUnavailable, RpcUnavailable
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
@@ -48,6 +48,8 @@ class World:
     unmined: int = 0
     #: What Docker says when one of these is to be removed.
     stuck: dict[str, Exception] = field(default_factory=dict)
+    #: Intents asked for that the lane has given up.
+    given_up: int = 0
 
     def now(self) -> float:
         return self.clock
@@ -73,7 +75,7 @@ class World:
             pool=SimpleNamespace(ping=self._ping, leave=self.left.append),
             ledger=SimpleNamespace(note_stakes=lambda: None, worth=lambda _: 0, why_no_work=lambda _: self.limit),
             chain_id=1,
-            lane=SimpleNamespace(submit=self._submit, id="lane"),
+            lane=SimpleNamespace(submit=self._submit, intents=self._given_up, id="lane"),
             lane_store=SimpleNamespace(count=lambda *_: self.unmined),
             lane_wakeup=SimpleNamespace(notify=lambda: None),
             reports=SimpleNamespace(send=lambda *_: None),
@@ -100,6 +102,9 @@ class World:
             return False
         self.sent.append((todo(replicate) or "nothing", replicate.task_id))
         return True
+
+    def _given_up(self, keys: Sequence[str]) -> list[Any]:
+        return [SimpleNamespace(key=key, state=IntentState.FAILED) for key in keys[: self.given_up]]
 
     def _submit(self, intents: Sequence[Intent]) -> None:
         self.sent += [(intent.method, TaskId(intent.subject)) for intent in intents]

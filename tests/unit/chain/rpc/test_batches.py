@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from requests.adapters import BaseAdapter
+from urllib3 import HTTPConnectionPool
+from urllib3.exceptions import ReadTimeoutError
 
 from chain.rpc.batches import CALM, FIRST, SLOW_LEAST, BatchSize
 from chain.rpc.client import Rpc
@@ -171,3 +176,30 @@ def test_time_outs_do_not_make_batches_tiny() -> None:
     for _ in range(20):
         size = size.timed_out(size.requests)
     assert size.requests == SLOW_LEAST
+
+
+class StopsInTheMiddle(BaseAdapter):
+    """A node that begins its answers and never ends them."""
+
+    asked = 0
+
+    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        def stream(*_: object, **__: object) -> Iterator[bytes]:
+            yield b"[{"
+            raise ReadTimeoutError(HTTPConnectionPool("node"), "/", "Read timed out.")
+
+        self.asked += 1
+        response = requests.Response()
+        response.status_code, response.request, response.url = 200, request, str(request.url)
+        response.raw = SimpleNamespace(stream=stream, close=lambda: None, release_conn=lambda: None)
+        return response
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_a_node_that_stops_in_the_middle_of_an_answer_is_slow_and_not_asked_the_same_again_at_once() -> None:
+    node = StopsInTheMiddle()
+    with Rpc("http://node", timeout=5.0, adapter=node) as rpc, pytest.raises(RpcUnavailable):
+        rpc.batch([("eth_call", ({"to": "0x"}, "latest"))] * 10)
+    assert node.asked == 1

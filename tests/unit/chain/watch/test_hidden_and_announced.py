@@ -6,8 +6,11 @@ import pytest
 
 from chain.rpc.announced import Announced
 from chain.testing import FakeChain, MemoryWatchStore
+from chain.watch.logs import LogReader
 from protocol.errors import RpcUnavailable
+from protocol.types import BlockNumber
 from tests.unit.chain.following import (
+    HUB,
     catch_up,
     initialized,
     task,
@@ -117,3 +120,16 @@ def test_a_node_whose_headers_have_neither_filter_nor_root_hides_no_event(
         chain.announce(announced.begin(), chain.head)
     catch_up(watching, chain)
     assert store.events == [initialized(1)]
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["by block", "by range"])
+def test_null_for_the_logs_of_blocks_without_blooms_is_no_answer(many: bool) -> None:
+    chain = FakeChain(HUB, fills_blooms=False)
+    chain.mine(initialized(1))
+    reader = LogReader(chain, HUB)
+    headers = reader.headers(BlockNumber(1), BlockNumber(1))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FakeChain, "_get_logs", lambda *_: None)
+        with pytest.raises(RpcUnavailable, match="in place of logs"):
+            (reader.events_of_range if many else reader.events_of_blocks)(headers)
+    assert len((reader.events_of_range if many else reader.events_of_blocks)(headers)) == 1

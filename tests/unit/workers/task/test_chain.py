@@ -15,6 +15,7 @@ from celery.exceptions import Ignore
 from chain.lane.model.intent import IntentState
 from chain.lane.rules.poco import poco_lane
 from chain.lane.run import RunReport
+from chain.lane.store.port import IntentMove
 from chain.lane.store.sqlite import SqliteStore
 from config.settings import read_settings
 from protocol.errors import PoolUnavailable
@@ -83,7 +84,7 @@ class Machine:
             now=lambda: 1000.0,
             chain_id=self.lane.id.chain_id,
             initializer=SCHEDULER_KEY.wallet,
-            lane=SimpleNamespace(submit=self.act("lane", self.lane.submit)),
+            lane=SimpleNamespace(submit=self.act("lane", self.lane.submit), intents=self.lane.intents),
             lane_wakeup=SimpleNamespace(notify=self.act("wake", lambda: None)),
             pool=SimpleNamespace(put_result=self.act("upload", self._put)),
             reports=SimpleNamespace(send=self.act("report", lambda *_: None)),
@@ -237,3 +238,47 @@ def test_a_message_says_whether_the_broker_had_delivered_it_before(
     with pytest.raises(Ignore):
         tasks.run_compute.run(assignment(1).model_dump(mode="json"))
     assert heard == [redelivered]
+
+
+def revealing(machine: Machine) -> Any:
+    """The context of a process that reveals."""
+    context = machine.context
+    context.journal.mark_revealed = machine.journal.mark_revealed
+    context.ledger = SimpleNamespace(worth=lambda _: 0)
+    return context
+
+
+def test_a_vote_that_is_in_the_lane_when_the_task_is_aborted_counts_as_sent_and_is_revealed(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both may happen at once, in two processes: the lane sends it all the same."""
+    submit = machine.lane.submit
+
+    def aborted_meanwhile(intents: Any) -> Any:
+        taken = submit(intents)
+        assert machine.journal.mark_aborted(TASK, 1001.0)
+        return taken
+
+    with monkeypatch.context() as patched:
+        patched.setattr(machine.lane, "submit", aborted_meanwhile)
+        machine.deliver(Mode.VOTE)
+    found = machine.journal.find(TASK)
+    assert found is not None
+    assert found.stage is ReplicateStage.COMMITTED
+    assert steps.reveal(revealing(machine), TASK)
+    assert machine.submitted() == ["contribute", "reveal"]
+
+
+def test_a_reveal_that_the_lane_has_given_up_is_submitted_anew_a_few_times(machine: Machine) -> None:
+    machine.deliver(Mode.VOTE)
+    context, lane = revealing(machine), machine.lane.id
+    lease = machine.store.take_lease(lane, "here", 60.0)
+    assert lease is not None
+    submitted = 0
+    for _ in range(steps.MOST_REVEALS + 2):
+        assert steps.reveal(context, TASK)
+        queued = [intent.key for intent in machine.store.queued(lane, 10) if intent.method == "reveal"]
+        submitted += len(queued)
+        machine.store.move(lease, [IntentMove(tuple(queued), IntentState.FAILED, reason="a branch that is gone")], ())
+    # The first, and one more for each that was given up.
+    assert submitted == 1 + steps.MOST_REVEALS

@@ -89,3 +89,21 @@ def test_pauses_grow_up_to_a_limit() -> None:
 )
 def test_retry_after_is_read_as_a_number_or_a_date(header: str | None, seconds: float) -> None:
     assert read_retry_after(header, datetime(2025, 1, 1, tzinfo=UTC)) == seconds
+
+
+def test_a_pause_is_as_long_as_it_was_meant_and_an_abort_is_seen_though_the_clock_is_set_back() -> None:
+    clock = Clock()
+    slept: list[float] = []
+    aborted: list[bool] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        # A minute back with every second.
+        clock.now -= 60.0
+
+    deadline = TaskDeadline(task_id(1), 2000.0, clock, lambda: bool(aborted), sleep=sleep)
+    deadline.wait(2.5)
+    assert sum(slept) == 2.5
+    aborted.append(True)
+    with pytest.raises(TaskDeclined, match="ABORTED"):
+        deadline.wait(30.0)

@@ -149,10 +149,10 @@ class Silent(FakeChain):
 
     def __init__(self, hub: Contract, answer: object = None) -> None:
         super().__init__(hub)
-        self._answer = answer or RpcError(method="eth_call", code=-32000, message="header not found")
+        self._said = answer or RpcError(method="eth_call", code=-32000, message="header not found")
 
     def batch(self, requests: Sequence[Request]) -> list[Any]:
-        return [self._answer for _ in requests]
+        return [self._said for _ in requests]
 
 
 NO_ANSWERS = (
