@@ -53,8 +53,9 @@ What it does not guarantee:
     log, but FINAL was said too early.
 
 Modules: `model` (`intent`, `nonce`: values and their states; `policy`), `store` (`port`, `mongo`, `sqlite`), `run` (one
-run), `phases` (`snapshot`, `confirm`, `repair`, `send`; `proof`: which transaction spent a nonce; `early`: steps that
-share a block), `rules` (pure decisions: `gas`, `fees`, `refusals`, `send_errors`, `waits`; `poco`: what PoCo allows,
-`poco_lane` makes a lane; `depth`: send only on what is settled; `order`: who comes first in a block; `early`: whether
-steps may still share one), `admin` and `audit` (for operators).
+run), `phases` (`snapshot`, `confirm`, `repair`, `send`; `proof`: which transaction spent a nonce; `release`: what
+becomes of intents that leave theirs; `early`: steps that share a block), `rules` (pure decisions: `gas`, `fees`,
+`refusals`, `send_errors`, `waits`; `poco`: what PoCo allows, `poco_lane` makes a lane; `depth`: send only on what is
+settled; `order`: who comes first in a block; `early`: whether steps may still share one), `admin` and `audit` (for
+operators).
 """

@@ -14,9 +14,9 @@ import structlog
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.model.nonce import Disowned, Fees, NonceRecord, NonceState, Purpose, Repriced, apply
-from chain.lane.phases.confirm import after_release
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.proof import find_spender, receipts
+from chain.lane.phases.release import after_release
 from chain.lane.phases.repair import fill_nonces, same_call
 from chain.lane.phases.send import broadcast, left_today, offer_for, why_held
 from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
@@ -253,7 +253,7 @@ def disown(lane: Lane, nonce: Nonce, *, dry_run: bool = False) -> list[IntentMov
         verdicts = context.readiness.check(intents, seen.moment)
         why = f"nonce {nonce} was taken by a foreign transaction"
         moves = [
-            after_release(context.policy.max_generations, intent, verdict, why)
+            after_release(context.policy.max_generations, intent, verdict, why, explained=True)
             for intent, verdict in zip(intents, verdicts, strict=True)
         ]
         if not dry_run:
@@ -356,5 +356,5 @@ def _send_now(run: LeasedRun, seen: ChainSnapshot, records: Sequence[NonceRecord
     """Send the newest attempt of each record; for each, `accepted` or the node's words of refusal."""
     memory = LaneMemory()
     broadcast(run, seen, records, memory)
-    refused = memory.refused | memory.maybe_sent
-    return [refused[record.nonce].words if record.nonce in refused else "accepted" for record in records]
+    refusals = [memory.refusal_of(record.nonce) for record in records]
+    return ["accepted" if refusal is None else refusal.words for refusal in refusals]

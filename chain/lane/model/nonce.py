@@ -50,6 +50,11 @@ class Purpose(StrEnum):
     CANCEL = "cancel"
 
 
+#: Note of a YIELD that makes room for a later nonce, whose stake does not pay for this call too: its intents were not
+#: refused.
+GIVES_WAY = "what waits behind it saves a stake"
+
+
 @dataclass(frozen=True, slots=True)
 class Fees:
     """Price per gas in wei. On a chain without EIP-1559 both fields are the gas price."""

@@ -13,12 +13,12 @@ newest block of ours ─┬─ its hash stands: MINED records deep enough are FI
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from chain.lane.model.intent import Intent, IntentState, method_of
+from chain.lane.model.intent import IntentState, method_of
 from chain.lane.model.nonce import (
     UNSETTLED,
     Consumed,
@@ -36,13 +36,14 @@ from chain.lane.model.nonce import (
 from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
 from chain.lane.phases.early import EarlyRevert, note_ended
 from chain.lane.phases.proof import find_spender, receipts
+from chain.lane.phases.release import after_release, judge_released, read_block_times, reason_label
 from chain.lane.phases.snapshot import ChainSnapshot
-from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
+from chain.lane.rules.readiness import Judgement
 from chain.lane.store.port import IntentMove
-from chain.rpc.answers import Known, Unknown, decode_replies, decode_reply
+from chain.rpc.answers import Known, Unknown, decode_reply
 from config.metrics import LANE_FAILED, LANE_GAS_SPENT, LANE_MINED
 from protocol.errors import ForeignNonce
-from protocol.types import BlockNumber, Nonce, Timestamp, TxHash
+from protocol.types import BlockNumber, Nonce, TxHash
 
 log = structlog.get_logger(__name__)
 
@@ -123,7 +124,8 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
     if not reorged:
         depth = BlockNumber(snapshot.head - context.policy.finality)
         deep = context.store.records(context.lane, (NonceState.MINED,), up_to=depth)
-    _release_intents(context, [*reverted, *(record for record in deep if _replaced_by_noop(record))], moves, result)
+    released = [*reverted, *(record for record in deep if _replaced_by_noop(record))]
+    _release_intents(context, snapshot, released, moves, result)
     moves.nonces.sort(key=lambda move: nonces_of(move)[0])
     _finalise(deep, moves, result)
     context.store.move(run.lease, [*moves.intents, *moves.mined_intents()], moves.nonces)
@@ -185,37 +187,35 @@ def _replaced_by_noop(record: NonceRecord) -> bool:
     return bool(record.intents) and record.attempt(record.mined.tx_hash).purpose is not Purpose.CALL
 
 
-def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
+def _release_intents(
+    context: RunContext, snapshot: ChainSnapshot, records: Sequence[NonceRecord], moves: _Moves, result: Confirmed
+) -> None:
     """Detach intents from nonces that were spent without carrying them out.
 
     Each of the intents ends, or goes back to the queue to get a transaction of its own.
     """
     if not records:
         return
-    moments = _read_block_times(context, {record.mined.block for record in records if record.mined is not None})
+    moments = read_block_times(context, {record.mined.block for record in records if record.mined is not None})
     for record in records:
         mined = record.mined
         assert mined is not None
         attempt = record.attempt(mined.tx_hash)
+        early = record.early and attempt.purpose is Purpose.CALL
         intents = context.store.intents(record.intents)
-        if attempt.purpose is Purpose.CANCEL:
-            verdicts = [ReadinessVerdict(Judgement.DEAD, "cancelled")] * len(intents)
-        elif attempt.purpose is Purpose.YIELD:
-            verdicts = [READY] * len(intents)
-        else:
-            verdicts = context.readiness.check(intents, moments[mined.block])
+        verdicts = judge_released(context, snapshot, attempt.purpose, intents, moments.get(mined.block))
         why = (
             attempt.note
             or f"reverted in block {mined.block} with gas used {mined.gas_used} of {record.gas_of(attempt)}"
         )
         explained = any(verdict.judgement in (Judgement.DONE, Judgement.DEAD) for verdict in verdicts)
         for intent, verdict in zip(intents, verdicts, strict=True):
-            move = after_release(context.policy.max_generations, intent, verdict, why, explained=explained)
+            move = after_release(context.policy.max_generations, intent, verdict, why, explained=explained, early=early)
             moves.intents.append(move)
             if move.state is not IntentState.QUEUED:
                 result.ended.append(intent.key)
             if move.state is IntentState.FAILED:
-                result.failed[method_of(move.keys), _reason_label(attempt.purpose, verdict.judgement)] += 1
+                result.failed[method_of(move.keys), reason_label(attempt.purpose, verdict.judgement)] += 1
             log.warning(
                 "Intent left its nonce.",
                 action="lane_released",
@@ -226,40 +226,11 @@ def _release_intents(context: RunContext, records: Sequence[NonceRecord], moves:
                 now=move.state.value,
                 why=move.reason,
             )
-        if record.early and attempt.purpose is Purpose.CALL and not explained:
+        if early and not explained:
             result.early_reverts.append(EarlyRevert(method_of(record.intents), mined.gas_used, mined.tx_hash))
         moves.nonces.append(Released(record.nonce, mined))
         outcome = "reverted" if attempt.purpose is Purpose.CALL else attempt.purpose.value
         result.outcomes[method_of(record.intents), outcome] += 1
-
-
-def _reason_label(purpose: Purpose, judgement: Judgement) -> str:
-    """Why an intent FAILED when it left its nonce, as a metric label."""
-    if purpose is Purpose.CANCEL:
-        return "cancelled"
-    return "impossible" if judgement is Judgement.DEAD else "reverted"
-
-
-def after_release(
-    most: int, intent: Intent, verdict: ReadinessVerdict, why: str, *, explained: bool = False
-) -> IntentMove:
-    """The move of an intent that left its nonce: DONE or FAILED by its `verdict`, else QUEUED again. Pure.
-
-    `most`: times that it may leave a nonce before it is FAILED. `why`: what spent the nonce. `explained`: whether
-    another call of the same transaction is known to have failed it, e.g. an `initialize` that a stranger sent first.
-    Then the rest go together again: fifty transactions in place of one would be that stranger's to have.
-    """
-    if verdict.judgement is Judgement.DONE:
-        return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
-    if verdict.judgement is Judgement.DEAD:
-        return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
-    if explained:
-        return IntentMove((intent.key,), IntentState.QUEUED, reason=why)
-    generation = intent.generation + 1
-    if generation >= most:
-        reason = f"{why}, {generation} times, although every known precondition held"
-        return IntentMove((intent.key,), IntentState.FAILED, reason=reason, generation=generation)
-    return IntentMove((intent.key,), IntentState.QUEUED, reason=why, generation=generation)
 
 
 def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> None:
@@ -385,14 +356,3 @@ def _filter_replaced(context: RunContext, records: Sequence[NonceRecord]) -> lis
         for record in records
         if record.mined is not None and now.get(record.mined.block, record.mined.block_hash) != record.mined.block_hash
     ]
-
-
-def _read_block_times(context: RunContext, blocks: Iterable[BlockNumber]) -> dict[BlockNumber, Moment]:
-    """Times of these blocks, for `Readiness.check`; 0 where the node no longer knows the block."""
-    numbers = sorted(blocks)
-    headers = context.rpc.batch([("eth_getBlockByNumber", (hex(number), False)) for number in numbers])
-    times = decode_replies(headers, lambda body: int(body["timestamp"], 16))
-    return {
-        number: Moment(number, Timestamp(shown.value if isinstance(shown, Known) else 0))
-        for number, shown in zip(numbers, times, strict=True)
-    }

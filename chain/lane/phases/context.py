@@ -13,7 +13,7 @@ from chain.lane.phases.snapshot import ChainSnapshot, Standing
 from chain.lane.rules.early import EarlyGuard
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.readiness import Readiness
-from chain.lane.rules.send_errors import REACTIONS, Kind
+from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction
 from chain.lane.signer import Signer
 from chain.lane.store.lease import LaneLease
 from chain.lane.store.port import LaneStore
@@ -25,7 +25,7 @@ _NO_COUNT, _NO_BLOCK = Nonce(-1), BlockNumber(0)
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A nonce that is spent although no node shows a receipt of one of its attempts."""
+    """An answer that no node gives: a receipt of a nonce that is spent, or what the contract allows."""
 
     #: Head when that was first seen.
     since: BlockNumber
@@ -62,7 +62,8 @@ class Surcharge:
 class LaneMemory:
     """What a lane keeps in memory between two runs. A crash loses it, which only restarts the timeouts."""
 
-    #: Account nonce (`latest`) last seen, and the head at which it last moved.
+    #: Account nonce (`latest`) last seen, and the head at which it last moved, or since which there is something for a
+    #: block to take: the patience with what waits begins there.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
     #: What the last run saw of the chain, for a run at the same head; None if it failed.
@@ -79,11 +80,13 @@ class LaneMemory:
     gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
     #: Refusals after which the node certainly does not hold the transaction.
     refused: dict[Nonce, Refusal] = field(default_factory=dict)
-    #: Refusals in unknown words: the node may have accepted the transaction all the same.
+    #: Refusals in unknown words or by a busy node: it may have accepted the transaction all the same.
     maybe_sent: dict[Nonce, Refusal] = field(default_factory=dict)
     surcharge: Surcharge = field(default_factory=Surcharge)
     #: What became of early steps.
     early: EarlyGuard = field(default_factory=EarlyGuard)
+    #: What the node does not tell of intents that therefore wait in the queue.
+    unanswered: Missing | None = None
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
     #: What was last logged as the reason why the lane waits.
@@ -115,6 +118,15 @@ class LaneMemory:
             at=head,
         )
         (self.maybe_sent if REACTIONS[kind].maybe_sent else self.refused)[nonce] = refusal
+
+    def refusal_of(self, nonce: Nonce) -> Refusal | None:
+        """What the node last answered to this nonce's transaction, if it did not accept it."""
+        return self.refused.get(nonce) or self.maybe_sent.get(nonce)
+
+    def holds(self) -> list[Reaction]:
+        """Reactions to the refusals after which no further nonce is claimed."""
+        reactions = [REACTIONS[item.kind] for item in (*self.refused.values(), *self.maybe_sent.values())]
+        return [reaction for reaction in reactions if reaction.hold]
 
     def clear_refusals(self, nonce: Nonce) -> None:
         """Forget the refusals of this nonce: the node accepted its transaction."""

@@ -5,6 +5,7 @@
     not mined for 4 blocks, price below market ─► fee bump of the lowest nonce
     … and what waits behind it saves a stake   ─► fee bump above the ceiling, or 0-value transfer to self
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
+    not taken by a busy node                   ─► the same bytes at the next head, at the same price
     refused for its gas limit                  ─► the same call with more gas
     nonce below the highest without a record   ─► at the next head, 0-value transfer to self
 
@@ -19,13 +20,13 @@ from dataclasses import dataclass, field
 import structlog
 
 from chain.lane.model.intent import IntentState, method_of
-from chain.lane.model.nonce import Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
+from chain.lane.model.nonce import GIVES_WAY, Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import bump, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import raise_gas_limits, transfer_gas
 from chain.lane.rules.refusals import Remedy, remedies
-from chain.lane.rules.send_errors import REACTIONS
+from chain.lane.rules.send_errors import REACTIONS, Kind
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
 from chain.rpc.answers import Known, decode_reply
@@ -70,7 +71,7 @@ def repair(
 
 def _needs_sending(record: NonceRecord, snapshot: ChainSnapshot, memory: LaneMemory) -> bool:
     """Whether no node has accepted the newest attempt: it is not sent yet, or was refused at an earlier head."""
-    refusal = memory.refused.get(record.nonce)
+    refusal = memory.refusal_of(record.nonce)
     return record.sent_block is None if refusal is None else refusal.at != snapshot.head
 
 
@@ -180,8 +181,8 @@ def _replace_attempts(
 ) -> list[NonceRecord]:
     """The outbox, with a new signed and stored attempt for each transaction whose present one cannot succeed."""
     lowest = repairs.open.get(snapshot.count)
-    if lowest is None:
-        # Nothing waits: the timeout of what is sent next begins now.
+    if lowest is None or lowest.sent_block is None:
+        # Nothing waits for a block: the timeout of what is sent next begins now.
         memory.since = snapshot.head
     wanted = _replacements(run.context, snapshot, memory, repairs, lowest)
     # Once a head: the base fee that makes the next price right is only known with the next block.
@@ -250,7 +251,10 @@ def _bump_if_due(
 ) -> Unsigned | None:
     """A fee bump of the lowest open nonce, if its fee is too low or it has been stuck for too long; else None."""
     paid = lowest.newest.fees
-    refusal = memory.refused.get(lowest.nonce)
+    refusal = memory.refusal_of(lowest.nonce)
+    if refusal is not None and refusal.kind is Kind.BUSY:
+        # It would not take a better price either.
+        return None
     refused = refusal is not None and REACTIONS[refusal.kind].reprice
     cheap = too_low(paid, snapshot.base_fee) and lowest.sent_block is not None and lowest.sent_block < snapshot.head
     if not refused and not cheap:
@@ -305,8 +309,7 @@ def _raise_for_line(
     if fees is None:
         return None
     wallet, chain_id = context.lane.wallet, context.lane.chain_id
-    why = "what waits behind it saves a stake"
-    return to_self(wallet, chain_id, lowest.nonce, fees, Purpose.YIELD, why, gas=least)
+    return to_self(wallet, chain_id, lowest.nonce, fees, Purpose.YIELD, GIVES_WAY, gas=least)
 
 
 def _included(

@@ -16,13 +16,13 @@ import structlog
 from chain.lane.model.intent import READY_MADE, Intent, IntentState, method_of
 from chain.lane.model.nonce import Fees, NonceRecord, Sent
 from chain.lane.model.policy import LanePolicy
-from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
+from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
 from chain.lane.phases.early import find_early
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.order import ordered_fees
-from chain.lane.rules.readiness import Judgement
+from chain.lane.rules.readiness import Judgement, ReadinessVerdict
 from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
 from chain.lane.signer import Unsigned
 from chain.lane.store.port import IntentMove
@@ -43,6 +43,10 @@ _POOR = "there is not enough money to send: fund the wallet"
 _CAPPED = "the wallet has spent what it may in 24 hours: wait, or raise its daily cap (SLUICE_DAILY_SPEND_CAP_WEI)"
 _OVERDUE = "the time in which it was to be sent is over. Ask again if you still want it"
 _COSTLY = "the base fee is above what the wallet may pay: wait, or raise SLUICE_MAX_FEE_GWEI"
+#: Answers after which the nonce needs nothing more of the sender; after any other the transaction goes out again.
+_SETTLED = frozenset({Kind.KNOWN, Kind.NONCE_TOO_LOW})
+#: What stands for the words of a node that has none.
+_NULL = "the node answered null"
 
 
 @dataclass(slots=True)
@@ -75,9 +79,10 @@ def choose(
     Intents that can never become READY are ended.
     """
     chosen = Chosen()
+    silent, memory.unanswered = memory.unanswered, None
     capacity = min(context.policy.burst, context.policy.max_in_flight - len(open_records))
     capacity = min(capacity, context.policy.burst - len(memory.missing))
-    holds = [REACTIONS[refusal.kind] for refusal in memory.refused.values() if REACTIONS[refusal.kind].hold]
+    holds = memory.holds()
     # A price that is too low for others does not keep what saves a stake from a nonce: with it, theirs are raised.
     if capacity <= 0 or any(not (hold.reprice and context.policy.uncapped) for hold in holds):
         return chosen
@@ -94,6 +99,7 @@ def choose(
         seen += len(queued)
         fresh = _in_time(context, chosen, [intent for intent in queued if intent.key not in held])
         verdicts = context.readiness.check(fresh, snapshot.moment) if fresh else []
+        memory.unanswered = memory.unanswered or _find_unanswered(snapshot, verdicts, silent)
         chosen.early |= find_early(context, snapshot, memory, fresh, verdicts)
         for intent, verdict in zip(fresh, verdicts, strict=True):
             if verdict.judgement is Judgement.READY or intent.key in chosen.early:
@@ -114,6 +120,17 @@ def choose(
             # Those who only shared the transaction go in the next run.
             chosen.more = True
     return chosen
+
+
+def _find_unanswered(
+    snapshot: ChainSnapshot, verdicts: Sequence[ReadinessVerdict], before: Missing | None
+) -> Missing | None:
+    """What the node does not tell of these intents, in the words of the run `before`; None if it tells all."""
+    why = next((verdict.reason for verdict in verdicts if verdict.unanswered), None)
+    if why is None:
+        return None
+    # A lower head than before means a reorg.
+    return before if before is not None and before.since <= snapshot.head else Missing(snapshot.head, why)
 
 
 def _in_time(context: RunContext, chosen: Chosen, queued: Sequence[Intent]) -> list[Intent]:
@@ -296,16 +313,19 @@ def broadcast(run: LeasedRun, snapshot: ChainSnapshot, outbox: Sequence[NonceRec
     look_again = False
     for record, answer in zip(ordered, answers, strict=True):
         if not isinstance(answer, RpcError):
-            if answer is not None:
+            if answer is None:
+                # What became of it is unknown: it counts as sent.
+                memory.add_refusal(record.nonce, Kind.UNKNOWN, _NULL, record.newest.tx_hash, snapshot.head)
+            else:
                 memory.clear_refusals(record.nonce)
-            # After null it is unknown: it counts as sent, and its refusals stay.
             sent.append(record.nonce)
             continue
         reaction = _record_refusal(context, record, answer, snapshot, memory)
         # A fatal refusal has its remedy at once, unless these bytes were tried before.
         first = record.nonce in memory.refused and memory.refused[record.nonce].tries == 1
         look_again = look_again or reaction.look_again or (reaction.replace_with_noop and first)
-        if reaction.maybe_sent:
+        # A busy node has most likely not taken it: a price is not to blame for what no block can have seen.
+        if reaction.maybe_sent and not reaction.hold:
             sent.append(record.nonce)
     carried = tuple(key for record in ordered for key in record.intents)
     intents = [IntentMove(carried, IntentState.SENT)] if carried else []
@@ -319,10 +339,10 @@ def _record_refusal(
     """Classify the node's error about one transaction, record it in `memory`, and log it; how the lane reacts."""
     kind = classify(answer.message, context.policy.phrases)
     reaction = REACTIONS[kind]
-    if kind is Kind.UNKNOWN or not reaction.maybe_sent:
-        memory.add_refusal(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
-    else:
+    if kind in _SETTLED:
         memory.clear_refusals(record.nonce)
+    else:
+        memory.add_refusal(record.nonce, kind, answer.message, record.newest.tx_hash, snapshot.head)
     # "Already known" is the normal answer to a rebroadcast: debug level.
     tell = log.debug if kind is Kind.KNOWN else log.info
     tell(

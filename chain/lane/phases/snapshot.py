@@ -22,8 +22,10 @@ from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
 
-#: JSON-RPC's code for a method that a node does not have.
+#: JSON-RPC's code for a method that a node does not have. Nodes with another code say it in words: one of these names,
+#: and one of these phrases. Each alone is also said of other trouble ("rate limit for method …").
 _NO_SUCH_METHOD = -32601
+_METHOD_NAMES, _LACKS = ("method", "eth_gasprice"), ("not found", "does not exist", "not supported")
 #: Blocks that a reorg may take away and not bring back at once; a node that lacks more is behind.
 _MOST_BEHIND = 64
 
@@ -219,10 +221,20 @@ def _decode_hash(answer: Reply) -> BlockHash | None:
 
 
 def _decode_price(answer: Reply, node: str) -> Wei:
-    """The gas price that the node suggests, in wei; 0 on old or zero-gas chains, which lack the method."""
-    if isinstance(answer, RpcError) and (answer.code == _NO_SUCH_METHOD or "method" in answer.message.lower()):
+    """The gas price that the node suggests, in wei; 0 on old or zero-gas chains, which lack the method.
+
+    Raises RpcUnavailable for any other error: a price that is not known is not 0.
+    """
+    if isinstance(answer, RpcError) and _lacks_method(answer):
         return Wei(0)
     return Wei(value_of(decode_reply(answer, _parse_quantity), node))
+
+
+def _lacks_method(error: RpcError) -> bool:
+    """Whether the node says that it does not have the method that it was asked for."""
+    words = error.message.lower()
+    named = any(name in words for name in _METHOD_NAMES)
+    return error.code == _NO_SUCH_METHOD or (named and any(phrase in words for phrase in _LACKS))
 
 
 def _parse_quantity(text: Any) -> int:

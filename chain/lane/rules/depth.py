@@ -46,5 +46,5 @@ class AtDepth:
         if deep.judgement is Judgement.READY:
             return deep
         return ReadinessVerdict(
-            Judgement.WAIT, f"the reason for it is not {self._depth} blocks deep yet: {deep.reason}"
+            Judgement.WAIT, f"the reason for it is not {self._depth} blocks deep yet: {deep.reason}", deep.unanswered
         )

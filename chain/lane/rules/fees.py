@@ -102,10 +102,13 @@ def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
 
 
 def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
-    """Fees of a replacement that nodes accept in place of `paid`; None above the ceiling, or where gas is free."""
-    if paid.max_fee == 0 and not market.base_fee:
-        return None
+    """Fees of a replacement that nodes accept in place of `paid`; None above the ceiling, or where gas is free.
+
+    What was offered for nothing is raised once the chain asks a price: a node may have told none for a while.
+    """
     wanted, most_tip = quote(policy, market), _most_tip(policy, market)
+    if paid.max_fee == 0 and wanted.max_fee == 0 and not market.base_fee:
+        return None
     max_fee = max(_raise_price(policy, paid.max_fee), wanted.max_fee)
     tip = max(_raise_price(policy, paid.tip), wanted.tip)
     if too_low(paid, market.base_fee):

@@ -30,7 +30,7 @@ from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.behind import BehindPending
 from chain.lane.rules.depth import AtDepth
 from chain.lane.rules.encoding import METHODS, PocoEncoder
-from chain.lane.rules.poco_facts import NO_VOTE, TaskFacts, facts, may_name, view_task, view_vote
+from chain.lane.rules.poco_facts import NO_VOTE, NOT_ASKED, TaskFacts, facts, may_name, view_task, view_vote
 from chain.lane.rules.readiness import READY, Judgement, Moment, Readiness, ReadinessVerdict
 from chain.lane.run import Lane
 from chain.lane.signer import KeySigner
@@ -192,8 +192,8 @@ def _late(which: str, deadline: Timestamp, now: Timestamp) -> ReadinessVerdict:
 class PocoReadiness:
     """`Readiness` by the hub's views, all at one block, in one batch.
 
-    `strict` is for blocks below the head: deals are asked for too, and what a node cannot answer waits. `pending` asks,
-    as strictly, for the state behind the transactions that wait for the next block, whatever block is named.
+    `strict` is for blocks below the head: deals are asked for too, and reveals wait for an answer as well. `pending`
+    asks, as strictly, for the state behind the transactions that wait for the next block, whatever block is named.
     """
 
     def __init__(self, rpc: JsonRpc, hub: Contract, *, strict: bool = False, pending: bool = False) -> None:
@@ -205,9 +205,10 @@ class PocoReadiness:
         self._warned = -math.inf
 
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
-        """A verdict for each intent, in order; where the node cannot answer a view, READY or, if `strict`, WAIT.
+        """A verdict for each intent, in order; WAIT where the node cannot answer a view.
 
-        A wallet's own vote is asked for only where the task names the wallet among its contributors.
+        Only a reveal is READY then, once and not if `strict`: a vote that is not revealed loses its stake. A wallet's
+        own vote is asked for only where the task names the wallet among its contributors.
         """
         asked, voting, deals = self._asked(intents)
         answers = self._call([*map(view_task, asked), *map(calls.VIEW_DEAL.encode, deals)], at)
@@ -250,8 +251,8 @@ class PocoReadiness:
             self._judge_answers(
                 intent,
                 tasks[intent.key],
-                votes.get(intent.key),
-                deals.get(str(intent.args.get("deal_id"))),
+                votes.get(intent.key, NOT_ASKED),
+                deals.get(str(intent.args.get("deal_id")), NOT_ASKED),
                 at,
             )
             if intent.key in tasks
@@ -267,17 +268,19 @@ class PocoReadiness:
         return asked, voting, sorted(deals)
 
     def _judge_answers(self, intent: Intent, task: Reply, vote: Reply, deal: Reply, at: Moment) -> ReadinessVerdict:
-        """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal (None: not asked)."""
+        """The verdict on one intent from the answers of viewTask, viewContribution and viewDeal."""
         try:
             seen = facts(task, vote, deal)
         except (RpcError, *MISREAD) as error:
-            if self._strict:
-                self._warn_rarely(at, error)
-                return _wait(f"the hub cannot be asked at block {at.block}: {error}")
-            log.warning(
-                "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
-            )
-            return READY
+            # One that reverted was too early, or never right: sent blindly again, it would burn gas in every block.
+            if intent.method == "reveal" and not intent.generation and not self._strict:
+                log.warning(
+                    "Cannot ask the hub; sending unasked.", action="lane_unchecked", intent=intent.key, why=str(error)
+                )
+                return READY
+            self._warn_rarely(at, error)
+            why = f"the hub cannot be asked at block {at.block}: {error}"
+            return ReadinessVerdict(Judgement.WAIT, why, unanswered=True)
         return judge(intent, seen, at.timestamp)
 
     def _warn_rarely(self, at: Moment, error: Exception) -> None:
@@ -289,6 +292,14 @@ class PocoReadiness:
             log.warning(
                 "The node cannot tell its pending state: nothing is sent early until one can.",
                 action="lane_pending_unknown",
+                why=str(error),
+            )
+            return
+        if not self._strict:
+            log.warning(
+                "The node cannot tell what the contract allows: only reveals are sent until one can.",
+                action="lane_unanswered",
+                block=at.block,
                 why=str(error),
             )
             return

@@ -39,6 +39,8 @@ _DEAL_START = 17
 _TASK_WORDS, _VOTE_WORDS, _DEAL_WORDS = 16, 5, 22
 
 
+#: Stands for the answer of a view that was not asked; null is an answer, which tells nothing.
+NOT_ASKED = object()
 #: viewContribution's answer for a wallet that has not voted.
 NO_VOTE = "0x" + "0" * 64 * _VOTE_WORDS
 
@@ -58,15 +60,15 @@ def may_name(task: Reply, wallet: Wallet) -> bool:
     return not isinstance(task, str) or wallet[2:].lower() in task.lower()
 
 
-def facts(task: Reply, vote: Reply, deal: Reply = None) -> TaskFacts:
+def facts(task: Reply, vote: Reply = NOT_ASKED, deal: Reply = NOT_ASKED) -> TaskFacts:
     """The facts that the rules need, from the answers of the views.
 
     Read word by word: a full decode takes 0.4 ms, and this runs for every queued intent. Raises RpcError, or BadMessage
     if an answer is too short.
     """
     words = _split_words(task, _TASK_WORDS)
-    votes = None if vote is None else _split_words(vote, _VOTE_WORDS)
-    deals = None if deal is None else _split_words(deal, _DEAL_WORDS)
+    votes = None if vote is NOT_ASKED else _split_words(vote, _VOTE_WORDS)
+    deals = None if deal is NOT_ASKED else _split_words(deal, _DEAL_WORDS)
     # The offset counts from the start of the tuple, one word in.
     contributors = words[1 + int(words[_CONTRIBUTORS], 16) // 32]
     return TaskFacts(

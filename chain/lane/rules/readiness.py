@@ -29,6 +29,8 @@ class ReadinessVerdict:
 
     judgement: Judgement
     reason: str = ""
+    #: Whether it is WAIT only because the node does not answer: nothing follows from it.
+    unanswered: bool = False
 
 
 READY = ReadinessVerdict(Judgement.READY)
@@ -49,7 +51,8 @@ class Readiness(Protocol):
     def check(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:
         """A verdict for each intent, in order.
 
-        Raises RpcUnavailable; where a view answers an RpcError, the intent is READY.
+        Where the node answers a view by an error, by nothing or by what cannot be read, the verdict is an `unanswered`
+        WAIT; only a reveal, which saves a stake, is READY then, unless it has reverted before. Raises RpcUnavailable.
         """
 
 

@@ -47,7 +47,7 @@ def remedies(
     """What to do about each refused nonce, with the reason for the log. Raises RpcUnavailable."""
     found: dict[Nonce, tuple[Remedy, str]] = {}
     for record in records:
-        refusal = memory.refused.get(record.nonce) or memory.maybe_sent.get(record.nonce)
+        refusal = memory.refusal_of(record.nonce)
         if refusal is None or refusal.tx_hash != record.newest.tx_hash:
             continue
         remedy = _remedy_from_words(context, memory, record, refusal)

@@ -57,7 +57,7 @@ class Reaction:
     reprice: bool = False
     #: The nonce must be spent by something else.
     replace_with_noop: bool = False
-    #: Claim no further nonce in this run.
+    #: Claim no further nonce until the node takes this one; it does not count as sent.
     hold: bool = False
 
 
@@ -255,6 +255,8 @@ PHRASES: Phrases = (
     ("execution reverted", Kind.FATAL),  # arbitrum: it runs the call before it takes it
     ("too many requests", Kind.BUSY),  # providers
     ("rate limit", Kind.BUSY),
+    ("compute units", Kind.BUSY),  # providers that count by the weight of a method
+    ("request count exceeded", Kind.BUSY),  # providers: "daily request count exceeded"
     ("request limit", Kind.BUSY),
     ("syncing", Kind.BUSY),  # nethermind, erigon
     ("initial sync is still in progress", Kind.BUSY),  # besu

@@ -24,9 +24,12 @@ def reason(memory: LaneMemory, snapshot: ChainSnapshot, blocks: int) -> str | No
         nonce, item = min(missing, key=lambda each: each[0])
         return f"nonce {nonce} is spent, but it cannot be told by what: {item.why}"
     # Only the lowest nonce holds the others up; those above may be refused for its sake.
-    refusal = (memory.refused | memory.maybe_sent).get(snapshot.count)
+    refusal = memory.refusal_of(snapshot.count)
     if refusal is not None and snapshot.head - refusal.since >= blocks:
         return f"nonce {snapshot.count} is refused since block {refusal.since}: {refusal.words}"
+    asked = memory.unanswered
+    if memory.short is None and asked is not None and snapshot.head - asked.since >= blocks:
+        return f"what the contract allows is not known since block {asked.since}: {asked.why}"
     return memory.short
 
 

@@ -65,6 +65,8 @@ from protocol.errors import BadSetting
         ("arbitrum", "intrinsic gas too low: have 20000, want 21000", Kind.FATAL),
         ("arbitrum", "insufficient funds for gas * price + value: address 0x1 have 0 want 1", Kind.INSUFFICIENT_FUNDS),
         ("provider", "Too Many Requests", Kind.BUSY),
+        ("provider", "Your app has exceeded its compute units per second capacity", Kind.BUSY),
+        ("provider", "daily request count exceeded, request rate limited", Kind.BUSY),
         ("nobody", "the hamster is asleep", Kind.UNKNOWN),
     ],
 )

@@ -58,6 +58,16 @@ def test_whatever_else_was_so_below_makes_it_wait_and_says_why(then: Judgement) 
     assert verdict.reason == f"the reason for it is not 3 blocks deep yet: said {then}"
 
 
+def test_a_lower_block_that_the_node_does_not_tell_is_no_answer() -> None:
+    class Mute(Said):
+        @staticmethod
+        def _say(judgement: Judgement) -> ReadinessVerdict:
+            return ReadinessVerdict(Judgement.WAIT, "missing trie node", unanswered=True)
+
+    (verdict,) = AtDepth(Said(), Mute(), 3).check(intents("a"), NOW)
+    assert (verdict.judgement, verdict.unanswered) == (Judgement.WAIT, True)
+
+
 def test_what_the_head_says_about_all_others_stands_and_the_lower_block_is_not_asked_about_them() -> None:
     head, below = Said(a=Judgement.DONE, c=Judgement.DEAD, d=Judgement.WAIT), Said(b=Judgement.WAIT)
     verdicts = AtDepth(head, below, 3).check(intents("a", "b", "c", "d"), NOW)
@@ -103,7 +113,7 @@ def test_a_deal_is_there_if_it_has_a_start_time(start: int) -> None:
         to_hex(encode(list(view.outputs), [values]))
         for view, values in ((calls.VIEW_TASK, task), (calls.VIEW_DEAL, deal))
     ]
-    assert facts(answers[0], None, answers[1]).deal is bool(start)
+    assert facts(answers[0], deal=answers[1]).deal is bool(start)
 
 
 def test_a_node_without_that_state_is_complained_of_once_and_not_for_every_intent() -> None:

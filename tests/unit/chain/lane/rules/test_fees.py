@@ -45,6 +45,15 @@ def test_where_gas_is_free_nothing_is_offered_and_nothing_is_raised() -> None:
         assert bump(FeePolicy(), market, free) is None
 
 
+@pytest.mark.parametrize("asked", [1, 5 * GWEI, 50 * GWEI])
+def test_what_was_offered_for_nothing_is_raised_to_the_quote_once_the_chain_asks_a_price(asked: int) -> None:
+    free = quote(FeePolicy("normal"), FeeMarket(None, Wei(0)))
+    raised = bump(FeePolicy("normal"), FeeMarket(None, Wei(asked)), free)
+    assert raised is not None
+    assert raised.max_fee >= asked
+    assert (raised.tip, raised.legacy) == (raised.max_fee, True)
+
+
 def test_a_fixed_price_below_the_base_fee_can_still_be_raised() -> None:
     policy = FeePolicy("fixed", fixed=Wei(GWEI))
     raised = bump(policy, MARKET, quote(policy, MARKET))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from eth_abi.abi import encode
+from structlog.testing import capture_logs
 
 from chain.contracts import calls
 from chain.lane.model.intent import Intent
@@ -140,20 +141,59 @@ def test_views_are_read_as_the_abi_says(contributors: list[str]) -> None:
 @pytest.mark.parametrize("answer", ["0x", None, {}, 7])
 def test_an_answer_that_is_too_short_or_no_bytes_is_no_answer(answer: object) -> None:
     with pytest.raises(BadMessage):
-        facts(answer, None)
+        facts(answer)
 
 
 class Silent(FakeChain):
-    """Answers every view with an error."""
+    """Answers every view alike: with an error, or with what tells nothing."""
+
+    def __init__(self, hub: Contract, answer: object = None) -> None:
+        super().__init__(hub)
+        self._said = answer or RpcError(method="eth_call", code=-32000, message="header not found")
 
     def batch(self, requests: Sequence[Request]) -> list[Any]:
-        return [RpcError(method="eth_call", code=-32000, message="header not found") for _ in requests]
+        return [self._said for _ in requests]
 
 
-def test_where_the_node_cannot_answer_intents_pass_unasked() -> None:
-    readiness = PocoReadiness(Silent(Contract("0x" + "11" * 20)), Contract("0x" + "11" * 20))
+NO_ANSWERS = (
+    RpcError(method="eth_call", code=-32000, message="header not found"),
+    RpcError(method="eth_call", code=-32005, message="429 Too Many Requests"),
+    "0x",
+    {"unexpected": 1},
+)
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
+@pytest.mark.parametrize("method", ["initialize", "contribute", "contributeAndFinalize", "finalize", "reopen", "claim"])
+def test_what_the_node_cannot_tell_is_not_sent(method: str, answer: object) -> None:
+    hub = Contract("0x" + "11" * 20)
+    (verdict,) = PocoReadiness(Silent(hub, answer), hub).check([intent(method)], Moment(BlockNumber(1), Timestamp(1)))
+    assert (verdict.judgement, verdict.unanswered) == (Judgement.WAIT, True)
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
+def test_only_a_reveal_and_what_has_no_precondition_go_unasked(answer: object) -> None:
+    hub = Contract("0x" + "11" * 20)
+    readiness = PocoReadiness(Silent(hub, answer), hub)
     verdicts = readiness.check([intent("reveal"), intent("call")], Moment(BlockNumber(1), Timestamp(1)))
     assert verdicts == [READY, READY]
+
+
+def test_a_reveal_that_has_reverted_is_not_sent_blindly_again() -> None:
+    hub = Contract("0x" + "11" * 20)
+    (verdict,) = PocoReadiness(Silent(hub), hub).check(
+        [replace(intent("reveal"), generation=1)], Moment(BlockNumber(1), Timestamp(1))
+    )
+    assert (verdict.judgement, verdict.unanswered) == (Judgement.WAIT, True)
+
+
+def test_a_node_that_cannot_tell_is_complained_of_once_and_not_for_every_intent() -> None:
+    hub = Contract("0x" + "11" * 20)
+    readiness = PocoReadiness(Silent(hub), hub)
+    with capture_logs() as logs:
+        for _ in range(2):
+            readiness.check([intent("initialize"), intent("finalize")], Moment(BlockNumber(1), Timestamp(1)))
+    assert [entry["action"] for entry in logs] == ["lane_unanswered"]
 
 
 def test_an_intent_of_a_later_release_waits_for_a_process_that_knows_it() -> None:
@@ -186,6 +226,18 @@ def test_null_in_place_of_a_view_is_no_word_about_it() -> None:
         [intent("reveal")], Moment(BlockNumber(1), Timestamp(1))
     )
     assert reveal.judgement is Judgement.WAIT
+
+
+@pytest.mark.parametrize("method", ["contribute", "contributeAndFinalize", "reveal"])
+def test_null_in_place_of_an_own_vote_is_not_the_word_that_there_is_none(method: str) -> None:
+    class Hub(FakeChain):
+        def batch(self, requests: Sequence[Request]) -> list[Any]:
+            views = [str(params[0]["data"]) for _, params in requests]  # type: ignore[index]
+            return [task_answer([WALLET]) if view == calls.VIEW_TASK.encode(TASK) else None for view in views]
+
+    hub = Contract("0x" + "11" * 20)
+    (verdict,) = PocoReadiness(Hub(hub), hub).check([intent(method)], Moment(BlockNumber(1), Timestamp(1)))
+    assert (verdict == READY) if method == "reveal" else verdict.unanswered
 
 
 @pytest.mark.parametrize(

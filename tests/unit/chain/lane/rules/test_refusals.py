@@ -14,6 +14,7 @@ from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
 
 STRANGE = "the hamster is asleep"
+BUSY = ["429 too many requests", "the node is syncing"]
 
 
 def test_r16_a_call_that_can_never_work_ends_failed_with_the_nodes_words() -> None:
@@ -96,3 +97,76 @@ def test_an_empty_wallet_is_reported_as_what_the_lane_waits_for() -> None:
     rig.chain.balance = 10**9 * GWEI
     rig.step()
     assert admin.status(rig.lane).waiting is None
+
+
+@pytest.mark.parametrize("words", BUSY)
+def test_what_a_busy_node_does_not_take_keeps_its_price_is_reported_and_goes_when_the_node_does(words: str) -> None:
+    rig = Rig()
+    rig.chain.refuses["a"] = words
+    (key,) = rig.submit("any", "a")
+    rig.step(40)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert len(record.attempts) == 1
+    assert words in (rig.store.waiting(rig.id) or "")
+    # The patience with it begins when a node has it.
+    rig.chain.refuses.clear()
+    rig.chain.per_block = 0
+    rig.step(rig.policy.bump_after)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert len(record.attempts) == 1
+    rig.chain.per_block = 8
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+    assert rig.store.waiting(rig.id) is None
+
+
+@pytest.mark.parametrize("words", BUSY)
+def test_what_a_busy_node_does_not_take_again_keeps_its_price(words: str) -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.run()
+    rig.chain.drop()
+    rig.chain.refuses["a"] = words
+    rig.step(40)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert len(record.attempts) == 1
+
+
+@pytest.mark.parametrize("words", BUSY)
+def test_no_further_nonce_is_claimed_until_a_busy_node_takes_what_it_was_given(words: str) -> None:
+    rig = Rig()
+    rig.chain.refuses["a"] = words
+    rig.submit("any", "a")
+    rig.run()
+    (later,) = rig.submit("any", "b")
+    rig.step(3)
+    assert rig.state(later) is IntentState.QUEUED
+    rig.chain.refuses.clear()
+    rig.step(3)
+    assert rig.state(later) is IntentState.MINED
+    assert rig.chain.executed() == {"a": 1, "b": 1}
+
+
+@pytest.mark.parametrize("words", BUSY)
+def test_an_operator_who_sends_again_is_told_that_the_node_is_busy(words: str) -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.run()
+    rig.chain.drop()
+    rig.chain.refuses["a"] = words
+    assert admin.rebroadcast(rig.lane) == [words]
+
+
+def test_a_node_that_answers_null_to_what_it_is_given_is_reported() -> None:
+    rig = Rig()
+    rig.chain.fog["eth_sendRawTransaction"] = "null"
+    (key,) = rig.submit("any", "a")
+    rig.step(rig.policy.alarm_after + 1)
+    assert "answered null" in (rig.store.waiting(rig.id) or "")
+    rig.chain.fog.clear()
+    rig.step(4)
+    assert rig.state(key) is IntentState.MINED
+    assert rig.store.waiting(rig.id) is None

@@ -17,7 +17,7 @@ from chain.lane.model.nonce import NonceRecord, NonceState
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.proof import Spender, find_spender, receipts
 from chain.rpc.answers import Known, Unknown
-from protocol.errors import BadInput
+from protocol.errors import BadInput, RpcError
 from protocol.types import BlockNumber, Nonce, TxHash
 from tests.unit.chain.lane.model import FOG, WALLET
 from tests.unit.chain.lane.rig import Rig
@@ -255,3 +255,46 @@ def test_a_head_that_cannot_be_read_costs_a_run_and_no_more(method: str, fog: st
     rig.chain.fog.clear()
     rig.step()
     assert rig.state(key) is IntentState.MINED
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "method handler crashed",
+        "rate limit for method eth_gasPrice exceeded",
+        "429: too many requests for this method",
+        "this method is temporarily unavailable",
+        "header does not exist",
+    ],
+)
+def test_a_gas_price_that_an_error_hides_is_asked_again_and_is_not_0(words: str) -> None:
+    rig = Rig()
+    (key,) = rig.submit("any", "a")
+    rig.chain.lies["eth_gasPrice"] = lambda _: RpcError(method="eth_gasPrice", code=-32005, message=words)
+    assert words in (rig.run().trouble or "")
+    assert rig.store.highest_nonce(rig.id) is None
+    rig.chain.lies.clear()
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-32601, "no"),
+        (-32000, "the method eth_gasPrice does not exist/is not available"),
+        (-32004, "Method not supported"),
+        (-32000, "Method not found"),
+        (-32000, "eth_gasPrice is not supported"),
+    ],
+)
+def test_a_node_without_the_method_asks_no_gas_price(code: int, words: str) -> None:
+    rig = Rig()
+    rig.chain.base_fee = 0
+    rig.chain.mine()
+    rig.chain.lies["eth_gasPrice"] = lambda _: RpcError(method="eth_gasPrice", code=code, message=words)
+    (key,) = rig.submit("any", "a")
+    rig.step()
+    assert rig.state(key) is IntentState.MINED
+    (record,) = rig.store.records(rig.id, list(NonceState))
+    assert record.newest.fees.max_fee == 0
