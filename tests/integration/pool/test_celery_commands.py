@@ -52,10 +52,10 @@ def _celery(bench_pool: BenchPool, *words: str) -> str:
 
 
 #: Has a question wait longer for answers than Celery's second.
-PATIENT = f"--timeout={ample(0.5):g}"
+TIMEOUT = f"--timeout={ample(0.5):g}"
 
 
-@pytest.mark.parametrize("words", [("status", PATIENT), ("inspect", PATIENT, "active")])
+@pytest.mark.parametrize("words", [("status", TIMEOUT), ("inspect", TIMEOUT, "active")])
 def test_status_and_inspect_see_the_schedulers_processes(shared_pool: BenchPool, words: tuple[str, ...]) -> None:
     def all_answer() -> bool:
         said = _celery(shared_pool, *words)
@@ -73,7 +73,7 @@ def test_a_second_pipeline_worker_takes_part_and_ends_at_sigterm(shared_pool: Be
     with _running(shared_pool, tmp_path, "-A", "pipeline", "worker", "-c", "1", "-n", node):
 
         def consumed() -> set[str]:
-            said = _celery(shared_pool, "inspect", "--json", PATIENT, "-d", node, "active_queues")
+            said = _celery(shared_pool, "inspect", "--json", TIMEOUT, "-d", node, "active_queues")
             return {queue["name"] for queue in json.loads(said)[node]} if said else set()
 
         assert wait_until(consumed, SECONDS, what="its answer") == set(topology.PIPELINE_QUEUES)
