@@ -52,7 +52,7 @@ class Purpose(StrEnum):
 
 #: Note of a YIELD that makes room for a later nonce, whose stake does not pay for this call too: its intents were not
 #: refused.
-GIVES_WAY = "what waits behind it saves a stake"
+MAKES_ROOM = "what waits behind it saves a stake"
 
 
 @dataclass(frozen=True, slots=True)

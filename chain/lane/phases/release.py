@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chain.lane.model.intent import Intent, IntentState
-from chain.lane.model.nonce import GIVES_WAY, Purpose
+from chain.lane.model.nonce import MAKES_ROOM, Purpose
 from chain.lane.phases.context import RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
@@ -77,7 +77,7 @@ def after_release(
         return IntentMove((intent.key,), IntentState.DONE, reason=verdict.reason)
     if verdict.judgement is Judgement.DEAD:
         return IntentMove((intent.key,), IntentState.FAILED, reason=f"{verdict.reason} ({why})")
-    if explained or why == GIVES_WAY or (verdict.unanswered and not early):
+    if explained or why == MAKES_ROOM or (verdict.unanswered and not early):
         return IntentMove((intent.key,), IntentState.QUEUED, reason=why)
     generation = intent.generation + 1
     if generation >= most:

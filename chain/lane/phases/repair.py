@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from chain.lane.model.intent import IntentState, method_of
-from chain.lane.model.nonce import GIVES_WAY, Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
+from chain.lane.model.nonce import MAKES_ROOM, Fees, NonceMove, NonceRecord, Purpose, Repriced, Unmined, apply
 from chain.lane.phases.context import LaneMemory, LeasedRun, RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import bump, ceiling_worth, quote, too_low
@@ -309,7 +309,7 @@ def _raise_for_line(
     if fees is None:
         return None
     wallet, chain_id = context.lane.wallet, context.lane.chain_id
-    return to_self(wallet, chain_id, lowest.nonce, fees, Purpose.YIELD, GIVES_WAY, gas=least)
+    return to_self(wallet, chain_id, lowest.nonce, fees, Purpose.YIELD, MAKES_ROOM, gas=least)
 
 
 def _included(
