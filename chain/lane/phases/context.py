@@ -63,7 +63,7 @@ class LaneMemory:
     """What a lane keeps in memory between two runs. A crash loses it, which only restarts the timeouts."""
 
     #: Account nonce (`latest`) last seen, and the head at which it last moved, or since which there is something for a
-    #: block to take: the blocks that what waits is given begin there.
+    #: block to take: timeouts of what waits begin there.
     count: Nonce = _NO_COUNT
     since: BlockNumber = _NO_BLOCK
     #: What the last run saw of the chain, for a run at the same head; None if it failed.

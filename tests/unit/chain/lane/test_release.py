@@ -109,7 +109,7 @@ def test_a_known_rule_that_says_wait_and_a_revert_that_nothing_explains_are_coun
         assert after_release(3, intent, verdict, "reverted").generation == 1
 
 
-def test_a_vote_that_gives_way_any_number_of_times_waits_and_is_mined_in_the_end() -> None:
+def test_a_vote_that_makes_room_for_reveals_any_number_of_times_waits_and_is_mined_in_the_end() -> None:
     policy = LanePolicy(finality=1, fees=FeePolicy(ceiling=Wei(5 * GWEI)), uncapped=frozenset({"once"}))
     rig = Rig(policy)
     (vote,) = rig.submit("any", "v")

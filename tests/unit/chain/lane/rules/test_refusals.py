@@ -109,7 +109,7 @@ def test_what_a_busy_node_does_not_take_keeps_its_price_is_reported_and_goes_whe
     assert record is not None
     assert len(record.attempts) == 1
     assert words in (rig.store.waiting(rig.id) or "")
-    # The blocks that it is given begin when a node has it.
+    # Its timeout begins when a node has it.
     rig.chain.refuses.clear()
     rig.chain.per_block = 0
     rig.step(rig.policy.bump_after)
