@@ -59,5 +59,5 @@ def refuse_banned(*, banned: bool) -> None:
 
 
 SignedIn = Annotated[Wallet, Depends(_signed_in)]
-#: For what a machine says of a task that it has, and the result that it brings.
+#: For what a machine says of a task that it has.
 SignedInLately = Annotated[Wallet, Depends(_signed_in_lately)]

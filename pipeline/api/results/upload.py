@@ -26,7 +26,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from config.metrics import RESULT_SECONDS, RESULTS_NOT_STORED
-from pipeline.api.auth.access import Access, SignedInLately
+from pipeline.api.auth.access import Access, SignedIn, SignedInLately
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
 from pipeline.api.results.enclaves import attestation_of, check_attested, is_encrypted
@@ -67,7 +67,7 @@ def result_held(
 
 
 @router.put("/tasks/{task_id}/result", summary="Store a result")
-async def put_result(task_id: HexId, request: Request, wallet: SignedInLately, services: Access) -> Stored:
+async def put_result(task_id: HexId, request: Request, wallet: SignedIn, services: Access) -> Stored:
     """Body: the zip of `/iexec_out`. Its digest is recomputed and must be the one this wallet voted for; for a task
     without a vote (trust 1) the wallet must hold the task. Once a result is stored, that one is the answer to whatever
     is sent. With Content-Range and Repr-Digest the body is the rest of a zip of which HEAD says how much is here.

@@ -1,7 +1,7 @@
 """Whether a machine's token is still good, as its row in `workers` says; remembered for a moment.
 
-A machine makes several requests for each task that it has. What it says of such a task, and the result that it brings,
-may go by terms that are some seconds old: that decides nothing that a ban is meant to prevent. All else asks anew.
+A machine makes several requests for each task that it has. What it says of such a task may go by terms that are some
+seconds old: it decides nothing that a ban is meant to prevent. All else asks anew.
 """
 
 from __future__ import annotations
