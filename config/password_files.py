@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from pydantic import SecretStr
 
@@ -17,8 +17,8 @@ from protocol.errors import BadSetting
 
 #: Settings of addresses, each with that of the file.
 FILES = {"mongodb_uri": "mongodb_password_file", "amqp_url": "amqp_password_file"}
-#: A user without a password, in each address of several.
-_USER = re.compile(r"(?<=://)([^:/@\s]+)@")
+#: A user and its password, if there is one, in each address of several.
+_USER = re.compile(r"(?<=://)([^:/@\s]+)(?::([^/@\s]*))?@")
 
 
 def addresses_with_passwords(settings: object) -> dict[str, SecretStr]:
@@ -31,9 +31,9 @@ def addresses_with_passwords(settings: object) -> dict[str, SecretStr]:
 
 
 def with_password(address: str, setting: str, file: Path) -> str:
-    """The address with the file's password for each user that has none. `setting`: the address's, as in FILES.
+    """The address with the file's password for each user. `setting`: the address's, as in FILES.
 
-    Raises BadSetting if the file cannot be read or is empty, or the address names no user.
+    Raises BadSetting if the file cannot be read or is empty, or the address names no user or has another password.
     """
     name = f"{PREFIX}{FILES[setting].upper()}"
     try:
@@ -43,7 +43,11 @@ def with_password(address: str, setting: str, file: Path) -> str:
         raise BadSetting(name=name, why=why, fix="Name a file that this user may read.") from error
     if not password:
         raise BadSetting(name=name, why=f"{file} is empty", fix="Write the password into it.")
-    if "@" not in address:
-        fix = f"Name the user in {PREFIX}{setting.upper()}, as in ://sluice@host."
+    users = _USER.findall(address)
+    fix = f"Name the user alone in {PREFIX}{setting.upper()}, as in ://sluice@host."
+    if not users:
         raise BadSetting(name=name, why="there is no user whose password it could be", fix=fix)
+    # The file's own password is there where settings are read anew from what was read.
+    if any(given and unquote(given) != password for _, given in users):
+        raise BadSetting(name=name, why=f"{PREFIX}{setting.upper()} has another password as well", fix=fix)
     return _USER.sub(lambda user: f"{user[1]}:{quote(password, safe='')}@", address)

@@ -24,7 +24,7 @@ from typing import NoReturn
 import structlog
 
 from chain.contracts.hub import Hub
-from chain.lane.model.intent import Intent, IntentState, LaneId
+from chain.lane.model.intent import LaneId
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.processes.supervisor import Supervisor
@@ -40,17 +40,15 @@ from workers.money import pins
 from workers.pool.api import PoolApi, UnaskedApi
 from workers.pool.saved_config import load_pool_config
 from workers.pool.settings import complete_settings
-from workers.task import votes
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
 from workers.task.unfinished import Unfinished, sentence
+from workers.task.votes_in_lane import note_votes
 
 log = structlog.get_logger(__name__)
 
 #: What a pool may name anew, also in the operator's settings: votes are where they were sent.
 _CONTRACTS = ("chain_id", "hub", "workerpool")
-#: Stages from which a vote goes to the lane before the journal knows of it.
-_UNSURE = (ReplicateStage.COMPUTED, ReplicateStage.ABORTED)
 
 
 def voted(replicates: Sequence[Replicate]) -> list[TaskId]:
@@ -75,19 +73,10 @@ def replicates_left(layout: Layout, lane: LaneId) -> list[Replicate]:
     if not layout.journal.exists():
         return []
     with closing(Journal(layout.journal)) as journal:
-        unsure = [item for item in journal.all_replicates() if item.stage in _UNSURE and not item.solo]
-        for vote in _votes_in_lane(layout, lane, unsure):
-            journal.mark_committed(TaskId(vote.subject), vote.created_at)
+        if layout.lane.exists():
+            with closing(SqliteStore(layout.lane)) as store:
+                note_votes(journal, store, lane.chain_id, journal.all_replicates())
         return journal.all_replicates()
-
-
-def _votes_in_lane(layout: Layout, lane: LaneId, replicates: Sequence[Replicate]) -> list[Intent]:
-    """The votes on these tasks that the lane has sent or will send."""
-    if not replicates or not layout.lane.exists():
-        return []
-    keys = [votes.contribute(item, lane.chain_id, item.updated_at).key for item in replicates]
-    with closing(SqliteStore(layout.lane)) as store:
-        return [intent for intent in store.intents(keys) if intent.state is not IntentState.FAILED]
 
 
 def former_machine(settings: Settings, key: Key, refusal: SluiceError) -> Machine | None:

@@ -19,6 +19,7 @@ from workers.attempt import Attempts
 from workers.context import WorkerContext
 from workers.task import steps
 from workers.task.replicate import Replicate, ReplicateStage
+from workers.task.votes_in_lane import note_votes
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class UnaskedReveals:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_SECONDS
-        at_stake = [item for item in self._context.journal.all_replicates() if is_at_stake(item) or self._failed(item)]
+        at_stake = self._at_stake()
         self._asked = {item.task_id: self._asked.get(item.task_id, 0.0) for item in at_stake}
         due = [
             item.task_id
@@ -63,11 +64,18 @@ class UnaskedReveals:
                     )
                     self._attempts.run(f"reveal {task_id}", partial(steps.reveal, self._context, task_id))
 
-    def _failed(self, replicate: Replicate) -> bool:
-        """Whether the lane has given the reveal up, and may be asked for another."""
-        if replicate.stage is not ReplicateStage.REVEALED or replicate.solo:
-            return False
-        return 0 < steps.failed_reveals(self._context, replicate) < steps.MOST_REVEALS
+    def _at_stake(self) -> list[Replicate]:
+        """Replicates whose vote is or may be on chain, and whose reveal is not in the lane or was given up there."""
+        context = self._context
+        replicates = context.journal.all_replicates()
+        if noted := note_votes(context.journal, context.lane_store, context.chain_id, replicates):
+            log.warning("The lane had votes that the journal lacked.", action="votes_noted", tasks=noted)
+            replicates = context.journal.all_replicates()
+        revealed = [item for item in replicates if item.stage is ReplicateStage.REVEALED and not item.solo]
+        failed = steps.failed_reveals(context, revealed)
+        return [
+            item for item in replicates if is_at_stake(item) or 0 < failed.get(item.task_id, 0) < steps.MOST_REVEALS
+        ]
 
 
 def is_at_stake(replicate: Replicate) -> bool:

@@ -7,6 +7,8 @@ nothing: the pool sees what became of it on chain.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 from tenacity import (
     Retrying,
@@ -84,19 +86,29 @@ def reveal(context: WorkerContext, task_id: TaskId) -> bool:
     replicate = _with_result(context, task_id)
     if replicate is None or replicate.solo:
         return False
-    worth, failed = context.ledger.worth(replicate.assignment.deal_id), failed_reveals(context, replicate)
+    worth, failed = context.ledger.worth(replicate.assignment.deal_id), failed_reveals(context, [replicate])[task_id]
     context.lane.submit([votes.reveal(replicate, context.chain_id, context.now(), worth, occasion=failed)])
     context.journal.mark_revealed(task_id, context.now())
     context.lane_wakeup.notify()
     return True
 
 
-def failed_reveals(context: WorkerContext, replicate: Replicate) -> int:
-    """How many reveals of this vote the lane has given up, as by the word of a node on a branch that is gone; at most
+def failed_reveals(context: WorkerContext, replicates: Sequence[Replicate]) -> dict[TaskId, int]:
+    """How many reveals of each vote the lane has given up, as by the word of a node on a branch that is gone; at most
     MOST_REVEALS, the last of which is not repeated.
     """
-    tries = [votes.reveal(replicate, context.chain_id, 0.0, occasion=number).key for number in range(MOST_REVEALS)]
-    return sum(intent.state is IntentState.FAILED for intent in context.lane.intents(tries))
+    failed = {replicate.task_id: 0 for replicate in replicates}
+    # Each is submitted after the one before was given up: one query for all votes, and one more where some were.
+    asked = list(replicates)
+    for occasion in range(MOST_REVEALS):
+        tries = {votes.reveal(item, context.chain_id, 0.0, occasion=occasion).key: item for item in asked}
+        given_up = [intent for intent in context.lane.intents(list(tries)) if intent.state is IntentState.FAILED]
+        asked = [tries[intent.key] for intent in given_up]
+        for replicate in asked:
+            failed[replicate.task_id] += 1
+        if not asked:
+            break
+    return failed
 
 
 def run_lane(context: WorkerContext, *, same_head: bool = False, announced: AnnouncedHead | None = None) -> RunReport:

@@ -81,9 +81,8 @@ class SqliteStore:
 
     def intents(self, keys: Sequence[str]) -> list[Intent]:
         """The intents of these keys that exist, in any order."""
-        db = self._connection()
-        rows = [db.execute(sql.INTENT, (key,)).fetchone() for key in keys]
-        return [_intent_from_json(row[0]) for row in rows if row is not None]
+        rows = self._connection().execute(sql.INTENTS, (_to_json(list(keys)),))
+        return [_intent_from_json(row[0]) for row in rows]
 
     def queued(self, lane: LaneId, limit: int, skip: int = 0) -> list[Intent]:
         """The lane's QUEUED intents, oldest first."""

@@ -29,6 +29,8 @@ ADDED_COLUMNS = (("leases", "waiting", "TEXT"),)
 
 # -- intents -----------------------------------------------------------------------------------------------------------
 INTENT = "SELECT document FROM intents WHERE key = ?"
+#: The parameter is a JSON list: any number of keys in one statement.
+INTENTS = "SELECT document FROM intents WHERE key IN (SELECT value FROM json_each(?))"
 INTENTS_IN_STATE = (
     "SELECT document FROM intents INDEXED BY intents_by_state WHERE lane = ? AND state = ?"
     " ORDER BY created_at, key LIMIT ? OFFSET ?"

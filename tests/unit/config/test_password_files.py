@@ -30,13 +30,22 @@ def test_each_address_gets_the_password_of_its_user(file: Path) -> None:
     assert "s3c" not in repr(found)
 
 
-def test_a_password_that_an_address_has_stays(file: Path) -> None:
-    given = "amqp://sluice:other@a"
-    found = read_settings(amqp_url=given, amqp_password_file=file)
-    assert found.amqp_url.get_secret_value() == given
-    # As often as settings are read anew from what was read.
+def test_settings_that_are_read_anew_from_what_was_read_are_the_same(file: Path) -> None:
+    found = read_settings(amqp_url="amqp://sluice@a", amqp_password_file=file)
     again = read_settings(**{name: getattr(found, name) for name in found.model_fields_set})
     assert again.amqp_url == found.amqp_url
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"amqp_url": "amqp://sluice@a;amqp://sluice:0th3r@b"}], ids=["the address of the local stack", "one"]
+)
+def test_a_file_beside_an_address_with_another_password_is_refused_and_neither_is_shown(
+    given: dict[str, str], file: Path
+) -> None:
+    with pytest.raises(BadSetting, match="SLUICE_AMQP_URL has another password as well") as refused:
+        read_settings(**given, amqp_password_file=file)
+    assert "Name the user alone in SLUICE_AMQP_URL" in str(refused.value)
+    assert not [secret for secret in ("0th3r", "sluice:sluice", "s3c") if secret in str(refused.value)]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from workers.care.reveals import UnaskedReveals
 from workers.care.upkeep import Upkeep
 from workers.data.layout import Layout
+from workers.task import votes
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage, todo
 
@@ -48,8 +49,11 @@ class World:
     unmined: int = 0
     #: What Docker says when one of these is to be removed.
     stuck: dict[str, Exception] = field(default_factory=dict)
-    #: Intents asked for that the lane has given up.
+    #: Times that the lane has given each reveal up.
     given_up: int = 0
+    #: Tasks whose vote the lane has, and how often it was asked for any.
+    voted: list[TaskId] = field(default_factory=list)
+    lane_asked: int = 0
 
     def now(self) -> float:
         return self.clock
@@ -76,7 +80,7 @@ class World:
             ledger=SimpleNamespace(note_stakes=lambda: None, worth=lambda _: 0, why_no_work=lambda _: self.limit),
             chain_id=1,
             lane=SimpleNamespace(submit=self._submit, intents=self._given_up, id="lane"),
-            lane_store=SimpleNamespace(count=lambda *_: self.unmined),
+            lane_store=SimpleNamespace(count=lambda *_: self.unmined, intents=self._sent_by_lane),
             lane_wakeup=SimpleNamespace(notify=lambda: None),
             reports=SimpleNamespace(send=lambda *_: None),
             engine=SimpleNamespace(
@@ -104,7 +108,19 @@ class World:
         return True
 
     def _given_up(self, keys: Sequence[str]) -> list[Any]:
-        return [SimpleNamespace(key=key, state=IntentState.FAILED) for key in keys[: self.given_up]]
+        self.lane_asked += 1
+        tries = [
+            votes.reveal(item, 1, 0.0, occasion=number).key
+            for item in self.journal.all_replicates()
+            if item.digest is not None
+            for number in range(self.given_up)
+        ]
+        return [SimpleNamespace(key=key, state=IntentState.FAILED) for key in keys if key in tries]
+
+    def _sent_by_lane(self, keys: Sequence[str]) -> list[Intent]:
+        self.lane_asked += 1
+        found = [votes.contribute(item, 1, item.updated_at) for item in self.journal.all_replicates() if item.digest]
+        return [vote for vote in found if vote.key in keys and vote.subject in self.voted]
 
     def _submit(self, intents: Sequence[Intent]) -> None:
         self.sent += [(intent.method, TaskId(intent.subject)) for intent in intents]

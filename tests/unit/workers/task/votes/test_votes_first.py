@@ -249,6 +249,16 @@ def test_a_result_whose_vote_the_lane_has_not_or_gave_up_is_no_vote(place: Place
     assert place.revealed == []
 
 
+def test_a_task_that_was_aborted_before_it_had_a_result_hinders_nothing(place: Place) -> None:
+    another_owner(place)
+    place.stop_while_voting(IntentState.SENT)
+    with closing(Journal(place.layout.journal)) as journal:
+        journal.add(assignment(2), 1.0)
+        journal.mark_aborted(task_id(2), 2.0)
+    with pytest.raises(Revealed):
+        place.start()
+
+
 @pytest.mark.parametrize(
     ("changed", "answer", "words"),
     [
