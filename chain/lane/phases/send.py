@@ -23,7 +23,7 @@ from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.order import ordered_fees
 from chain.lane.rules.readiness import Judgement, ReadinessVerdict
-from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
+from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, deciding
 from chain.lane.signer import Unsigned
 from chain.lane.store.port import IntentMove
 from config.metrics import EARLY_SENT, LANE_SENT
@@ -337,7 +337,7 @@ def _record_refusal(
     context: RunContext, record: NonceRecord, answer: RpcError, snapshot: ChainSnapshot, memory: LaneMemory
 ) -> Reaction:
     """Classify the node's error about one transaction, record it in `memory`, and log it; how the lane reacts."""
-    kind = classify(answer.message, context.policy.phrases)
+    kind, answer = deciding(answer, context.policy.phrases)
     reaction = REACTIONS[kind]
     if kind in _SETTLED:
         memory.clear_refusals(record.nonce)
