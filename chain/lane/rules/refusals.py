@@ -48,8 +48,8 @@ def remedies(
     """What to do about each refused nonce, with the reason for the log. Raises RpcUnavailable."""
     found: dict[Nonce, tuple[Remedy, str]] = {}
     for record in records:
-        refusal = memory.refusal_of(record.nonce)
-        if refusal is None or refusal.tx_hash != record.newest.tx_hash:
+        refusal = memory.refusal_of_newest(record)
+        if refusal is None:
             continue
         remedy = _remedy_from_words(context, memory, record, refusal)
         if remedy is None and record is lowest and _proves_nothing(refusal) and refusal.tries >= _TRIES:
