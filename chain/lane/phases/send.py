@@ -72,11 +72,15 @@ class Chosen:
 
 
 def choose(
-    context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: LaneMemory
+    context: RunContext,
+    snapshot: ChainSnapshot,
+    open_records: Sequence[NonceRecord],
+    spent: Sequence[NonceRecord],
+    memory: LaneMemory,
 ) -> Chosen:
     """Take READY intents from the queue, grouped and encoded, as many as may be in flight.
 
-    Intents that can never become READY are ended.
+    Intents that can never become READY are ended. `spent`: records whose nonce is spent, nobody knows yet by what.
     """
     chosen = Chosen()
     silent, memory.unanswered = memory.unanswered, None
@@ -86,7 +90,8 @@ def choose(
     # A price that is too low for others does not keep what saves a stake from a nonce: with it, theirs are raised.
     if capacity <= 0 or any(not (hold.reprice and context.policy.uncapped) for hold in holds):
         return chosen
-    held = {key for record in open_records for key in record.intents}
+    # A run that broke off has left some of them in the queue, although they have a nonce.
+    held = {key for record in (*open_records, *spent) for key in record.intents}
     ready: list[Intent] = []
     groups: list[tuple[Intent, ...]] = []
     seen = 0
