@@ -268,6 +268,12 @@ class RpcError(SluiceError):
         """Revert data or other detail, if any."""
         return self.fields.get("data")
 
+    @property
+    def others(self) -> tuple[RpcError, ...]:
+        """What other nodes answered to the same transaction, if several were asked and none took it."""
+        others = self.fields.get("others")
+        return others if isinstance(others, tuple) else ()
+
 
 class TransactionReverted(SluiceError):
     """Transaction {tx} was mined but the contract refused it: {why}."""

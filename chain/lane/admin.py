@@ -268,8 +268,14 @@ def _prove_foreign(context: RunContext, seen: ChainSnapshot, record: NonceRecord
     match find_spender(context.rpc, context.lane.wallet, record, seen.head):
         case Known(found) if found.ours:
             what = f"is ours: {found.tx_hash} is in block {found.block}; the node only has no receipt of it yet."
+        case Known(found) if found.block > seen.head - context.policy.finality:
+            # The one that stopped the lane was final, but a reorg deeper than that may have moved it.
+            final = found.block + context.policy.finality
+            what = (
+                f"was taken by {found.tx_hash} from outside, but block {found.block} is not final yet: a reorg could"
+                f" still put the lane's own in its place. Try again from block {final} on."
+            )
         case Known(_):
-            # In a final block: only such a one has stopped the lane.
             return
         case Unknown(why):
             what = (

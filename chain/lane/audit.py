@@ -22,7 +22,8 @@ _MOST = 100_000
 class LaneFinding:
     """One thing that is not as it should be."""
 
-    #: Stable name: `gap`, `lost_receipt`, `no_answer`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`.
+    #: Stable name: `gap`, `lost_receipt`, `no_answer`, `other_block`, `unconfirmed`, `no_nonce`, `two_nonces`,
+    #: `queued_again`.
     kind: str
     nonce: Nonce | None
     intent: str | None
@@ -92,6 +93,12 @@ def _audit_intents(lane: Lane, records: list[NonceRecord]) -> list[LaneFinding]:
         LaneFinding("two_nonces", None, key, f"is carried by {times} nonces")
         for key, times in carried.items()
         if times > 1
+    ]
+    settled = {key for record in records if record.state is not NonceState.OPEN for key in record.intents}
+    findings += [
+        LaneFinding("queued_again", None, intent.key, "is in the queue, although a nonce that is settled carries it")
+        for intent in lane.context.store.queued(lane.id, _MOST)
+        if intent.key in settled
     ]
     holding = lane.context.store.in_state(lane.id, (IntentState.SENT, IntentState.MINED), _MOST)
     return findings + [

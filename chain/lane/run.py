@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -27,7 +28,7 @@ from chain.lane.phases.snapshot import ChainSnapshot, take_snapshot
 from chain.lane.rules.encoding import Encoder
 from chain.lane.rules.gas import allow
 from chain.lane.rules.readiness import Readiness
-from chain.lane.rules.waits import report_waiting
+from chain.lane.rules.waits import CONTRADICTION, report_contradiction, report_silence, report_waiting
 from chain.lane.signer import Signer
 from chain.lane.store.lease import new_holder
 from chain.lane.store.port import LaneStore
@@ -57,7 +58,7 @@ class RunReport:
     busy: bool = False
     #: Why the lane stands still until an operator decides.
     halted: str | None = None
-    #: What did not answer; the next wake-up tries again.
+    #: What did not answer, or why the records do not allow a run; the next wake-up tries again.
     trouble: str | None = None
 
 
@@ -157,15 +158,31 @@ class Lane:
             return self._run_phases(run, before, announced)
         except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
+            if lease.halted is None:
+                with suppress(LeaseLost):
+                    report_silence(run, self._memory, str(error))
             return RunReport(self._ended(run), halted=lease.halted, trouble=str(error))
         except LeaseLost as error:
-            self._warn("Another run took over.", "lane_lease_lost", error)
-            return RunReport(self._ended(run), busy=True, wake_again=True)
+            return self._break_off(run, error)
         except ForeignNonce as error:
             LANE_HALTED.labels(context.lane.wallet).set(1)
             return RunReport(self._ended(run), halted=str(error))
         finally:
             context.store.give_back(lease)
+
+    def _break_off(self, run: LeasedRun, error: LeaseLost) -> RunReport:
+        """Report a write that conflicted with what is stored: another run's, unless the lease still is this run's.
+
+        Then the records contradict each other, say after a restore: to run again at once would not help.
+        """
+        context = self._context
+        try:
+            context.store.renew_lease(run.lease, context.policy.lease)
+            report_contradiction(run, self._memory)
+        except LeaseLost:
+            self._warn("Another run took over.", "lane_lease_lost", error)
+            return RunReport(self._ended(run), busy=True, wake_again=True)
+        return RunReport(self._ended(run), trouble=CONTRADICTION)
 
     def _ended(self, run: LeasedRun) -> tuple[Intent, ...]:
         """The intents that ended in this run so far."""
@@ -227,7 +244,7 @@ class Lane:
         repairs = repair(run, seen, confirmed.open, highest, memory)
         open_records = list(repairs.open.values())
         # While a gap waits to be filled, every further nonce would queue up behind it.
-        chosen = choose(context, seen, open_records, memory) if not memory.gaps else None
+        chosen = choose(context, seen, open_records, confirmed.spent, memory) if not memory.gaps else None
         outbox = repairs.outbox
         sent: list[Intent] = []
         if chosen is not None:
@@ -275,7 +292,7 @@ class Lane:
     def _rehearse(self, run: LeasedRun, seen: ChainSnapshot, confirmed: Confirmed) -> RunReport:
         """In a dry run, log once for each transaction what would be sent, in place of repairing and sending."""
         context, logged = self._context, self._memory.dry_run_logged
-        chosen = choose(context, seen, confirmed.open, self._memory)
+        chosen = choose(context, seen, confirmed.open, confirmed.spent, self._memory)
         for intents, call in afford(context, seen, confirmed.open, chosen.groups, self._memory):
             keys = [intent.key for intent in intents]
             if not logged.issuperset(keys):

@@ -4,7 +4,8 @@
     reads          the present node; when it fails, the next, and that one from then on. Where it leaves something
                    open (an error, null, no bytes, a head below one read before), the others are asked too, and the
                    one that leaves least open decides
-    transactions   all usable nodes at once; the first that takes them decides
+    transactions   all usable nodes at once; the first that takes them decides. If none does, the answer is the present
+                   node's error with those of the others beside it: what they mean together is for the sender to judge
     every few s    chain id and head of every node, in the background
 
 One node is asked as long as it is good, so the reads of one step come from one view of the chain. A node that has not
@@ -27,7 +28,7 @@ from chain.rpc import health
 from chain.rpc.answers import Known, Reply, Unknown, decode_replies, decode_reply, values
 from chain.rpc.client import JsonRpc, Request, Rpc
 from chain.rpc.health import NodeHealth
-from chain.rpc.response import reverted
+from chain.rpc.response import node_error, reverted
 from chain.rpc.shapes import fits
 from config.connections.http_client import proxy_for
 from config.processes.per_process import PerProcess
@@ -199,13 +200,15 @@ class RpcPool:
                     taken[sending[future]] = future.result()
                 except RpcUnavailable as error:
                     failed.append(error)
-            if any(not any(isinstance(answer, RpcError) for answer in answers) for answers in taken.values()):
+            if any(all(map(_is_taken, answers)) for answers in taken.values()):
                 break
         if not taken:
             raise failed[0]
         # In the order of preference, so that what an error says is the present node's word.
         answers = [taken[position] for position in order if position in taken]
-        return [_best_answer(same) for same in zip(*answers, strict=True)]
+        # A node that did not answer may have taken them.
+        silent = [node_error(_BROADCAST, str(error)) for error in failed]
+        return [_join_answers([*same, *silent]) for same in zip(*answers, strict=True)]
 
     def _send_to(self, position: int, requests: Sequence[Request], failures: int) -> list[Reply]:
         """`_batch_from` one node, in its own thread; not if the node has failed since the request was queued."""
@@ -359,6 +362,24 @@ def _head_in(request: Request, answer: Reply) -> BlockNumber | None:
     return BlockNumber(found.value) if isinstance(found, Known) else None
 
 
-def _best_answer(answers: Sequence[Reply]) -> Reply:
-    """The answer to a transaction that went to several nodes: the first that is no error; else the first."""
-    return next((answer for answer in answers if not isinstance(answer, RpcError)), answers[0])
+def _is_taken(answer: Reply) -> bool:
+    """Whether a node's answer to a transaction says that it took it: it is neither an error nor null."""
+    return answer is not None and not isinstance(answer, RpcError)
+
+
+def _join_answers(answers: Sequence[Reply]) -> Reply:
+    """The answer to a transaction that went to several nodes: a result if a node took it, else the first error, with
+    the others beside it.
+
+    None only if all answered null: it may have been taken, as with a node that did not answer.
+    """
+    taken = next((answer for answer in answers if _is_taken(answer)), None)
+    if taken is not None or all(answer is None for answer in answers):
+        return taken
+    first, *others = (
+        answer if isinstance(answer, RpcError) else node_error(_BROADCAST, "the node answered null")
+        for answer in answers
+    )
+    if not others:
+        return first
+    return RpcError(method=_BROADCAST, code=first.code, message=first.message, data=first.data, others=tuple(others))

@@ -17,6 +17,8 @@ _INTERNAL = -32603
 _UNANSWERED = -32099
 #: Codes of calls that a batch had no room for: left out, geth's "response too large" and "request timed out".
 _CUT_SHORT = frozenset({_UNANSWERED, -32003, -32002})
+#: HTTP status of a node that is asked too often, and the code of such an error: some providers' own is one of many.
+_TOO_MANY = 429
 #: Most characters of a node's own words in a message.
 _SHOWN = 200
 
@@ -77,10 +79,10 @@ def read_answers(status: int, content: bytes, calls: Sequence[dict[str, Any]], f
             answered = [items[0]] * len(calls)
         else:
             raise NoAnswer(f"HTTP {status} without an answer to what was asked")
-    return [_read_result(item, call, fits) for item, call in zip(answered, calls, strict=True)]
+    return [_read_result(status, item, call, fits) for item, call in zip(answered, calls, strict=True)]
 
 
-def _read_result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
+def _read_result(status: int, answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Reply:
     """The result of one call, or its RpcError; a result of another shape than expected is an error."""
     error = answer.get("error")
     method = call["method"]
@@ -92,11 +94,13 @@ def _read_result(answer: dict[str, Any], call: dict[str, Any], fits: Fits) -> Re
     if not answer:
         return RpcError(method=method, code=_UNANSWERED, message="the node left this call unanswered")
     if not isinstance(error, dict):
-        return node_error(method, str(error)[:_SHOWN])
+        error = {"message": str(error)[:_SHOWN]}
     try:
         code = int(error.get("code", _INTERNAL))
     except (TypeError, ValueError, OverflowError):
         code = _INTERNAL
+    if status == _TOO_MANY and code not in _CUT_SHORT:
+        code = _TOO_MANY
     return RpcError(method=method, code=code, message=str(error.get("message") or ""), data=error.get("data"))
 
 

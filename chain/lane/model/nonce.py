@@ -3,7 +3,8 @@
     claim (insert of `_id`) ─► OPEN ──account nonce passes it──► MINED ──depth──► FINAL
                                 ▲ └ attempts: 1st, bumped, …      │
                                 └───────────── reorg ◄────────────┘
-                               OPEN ──none of our hashes has a receipt──► FOREIGN   (an operator confirmed it)
+                               OPEN ──a foreign transaction took it──► FOREIGN   (an operator accepts it, or it
+                                                                                  carried no intents)
 
 The record is the truth about its intents: they leave it (into `released`) only once a receipt proves that the nonce
 was spent without them.
@@ -188,7 +189,9 @@ class Repriced:
 
 @dataclass(frozen=True, slots=True)
 class Disowned:
-    """Move: an operator accepts that a foreign transaction took this nonce; its intents leave it."""
+    """Move: a foreign transaction took this nonce, which an operator accepts, or which nothing hangs on; its intents
+    leave it.
+    """
 
     nonce: Nonce
 

@@ -34,6 +34,8 @@ class LanePolicy:
     stuck_after: int = 6
     #: Blocks after which what stands in the way is said as an error, if it is nothing that the lane can mend.
     alarm_after: int = 10
+    #: Seconds without the answers that a run needs, after which that is said as an error. No blocks are seen meanwhile.
+    silent_after: float = 60.0
     #: Most gas that one transaction may ask for: what EIP-7825 allows, 2 to the 24th.
     max_gas: int = 2**24
     #: Heads between noticing a gap and filling it.

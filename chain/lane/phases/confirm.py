@@ -3,7 +3,8 @@
 nonce < account nonce ─► receipts over all attempts ─┬─ success ─► MINED
                                                    ├─ reverted, or no-op replacement ─► intents released and judged
                                                    └─ none to be seen ─► asked again at the next head; meanwhile:
-                                       a final block shows a transaction that is not ours at this nonce ─► ForeignNonce
+                                       a final block shows a transaction that is not ours at this nonce ─► ForeignNonce;
+                                       of a record that carries nothing, such as a gap filler: FOREIGN, without a halt
                                        a block shows ours, or no node can tell ─► the lane waits and reports it
 newest block of ours ─┬─ its hash stands: MINED records deep enough are FINAL
                       └─ it is gone: receipts again of all MINED records, and of those FINAL ones whose blocks are
@@ -22,6 +23,7 @@ from chain.lane.model.intent import IntentState, method_of
 from chain.lane.model.nonce import (
     UNSETTLED,
     Consumed,
+    Disowned,
     Finalised,
     Mined,
     NonceMove,
@@ -29,6 +31,7 @@ from chain.lane.model.nonce import (
     NonceState,
     Purpose,
     Released,
+    Sent,
     Unmined,
     apply,
     nonces_of,
@@ -73,6 +76,11 @@ class Confirmed:
     #: How many early steps succeeded, and those that came too early.
     early: int = 0
     early_reverts: list[EarlyRevert] = field(default_factory=list)
+
+    @property
+    def spent(self) -> list[NonceRecord]:
+        """The records of `missing`."""
+        return [record for record, _ in self.missing]
 
 
 @dataclass(slots=True)
@@ -166,6 +174,10 @@ def _without_receipt(
         moves.intents.append(IntentMove(record.intents, IntentState.SENT))
         moves.nonces.append(back)
         record = apply(record, back)
+    elif record.nonce < snapshot.count and record.sent_block is None:
+        # Nothing is left to send. The run that did broke off before it stored that, and left its intents in the queue.
+        moves.intents.append(IntentMove(record.intents, IntentState.SENT))
+        moves.nonces.append(Sent((record.nonce,), snapshot.head))
     if record.nonce < snapshot.count:
         result.missing.append((record, "no node was asked yet" if answer is None else answer.why))
     else:
@@ -251,7 +263,10 @@ def _finalise(deep: Sequence[NonceRecord], moves: _Moves, result: Confirmed) -> 
 
 
 def _halt_if_foreign(run: LeasedRun, snapshot: ChainSnapshot, result: Confirmed, memory: LaneMemory) -> None:
-    """Record why receipts are missing; halt the lane if a final block proves a foreign transaction at the lowest."""
+    """Record why receipts are missing; halt the lane if a final block proves a foreign transaction at the lowest.
+
+    A record that carries no intents is let go of instead: nothing is left for an operator to decide.
+    """
     context = run.context
     before, memory.missing = memory.missing, {}
     for record, why in result.missing:
@@ -273,6 +288,18 @@ def _halt_if_foreign(run: LeasedRun, snapshot: ChainSnapshot, result: Confirmed,
             why = f"{found.tx_hash} is in block {found.block}, but {why}"
         case Known(found) if found.block > snapshot.head - context.policy.finality:
             why = f"{found.tx_hash}, which is not ours, took it in block {found.block}, which is not final yet"
+        case Known(found) if not record.intents:
+            context.store.move(run.lease, (), [Disowned(record.nonce)])
+            del memory.missing[record.nonce]
+            log.warning(
+                "The wallet's key is used outside: a nonce that carried nothing was taken.",
+                action="lane_foreign_filler",
+                wallet=context.lane.wallet,
+                nonce=record.nonce,
+                tx=found.tx_hash,
+                block=found.block,
+            )
+            return
         case Known(found):
             why = f"{found.tx_hash} in block {found.block} is not ours"
             error = ForeignNonce(wallet=context.lane.wallet, nonce=record.nonce, why=why)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 
 from chain.lane.model.intent import Intent, LaneId
+from chain.lane.model.nonce import NonceRecord
 from chain.lane.model.policy import LanePolicy
 from chain.lane.phases.snapshot import ChainSnapshot, Standing
 from chain.lane.rules.early import EarlyGuard
@@ -46,6 +47,12 @@ class Refusal:
     #: Head of the first refusal of this nonce in a row, whatever its bytes were, and of the last.
     since: BlockNumber
     at: BlockNumber
+
+    def outdated(self, record: NonceRecord) -> bool:
+        """Whether a node took the record's newest attempt since then: another process may have sent it."""
+        if record.sent_block is None:
+            return False
+        return record.newest.tx_hash != self.tx_hash or record.sent_block > self.at
 
 
 @dataclass(slots=True)
@@ -89,6 +96,8 @@ class LaneMemory:
     unanswered: Missing | None = None
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
+    #: Since when (`monotonic`) runs break off because no node answers, and what the first of them was told.
+    silent: tuple[float, str] | None = None
     #: What was last logged as the reason why the lane waits.
     alarmed: str | None = None
     #: Keys of intents that a dry run has logged.
@@ -123,6 +132,11 @@ class LaneMemory:
         """What the node last answered to this nonce's transaction, if it did not accept it."""
         return self.refused.get(nonce) or self.maybe_sent.get(nonce)
 
+    def refusal_of_newest(self, record: NonceRecord) -> Refusal | None:
+        """What the node last answered to the record's newest attempt; None also if it was not asked about that yet."""
+        refusal = self.refusal_of(record.nonce)
+        return None if refusal is None or refusal.tx_hash != record.newest.tx_hash else refusal
+
     def holds(self) -> list[Reaction]:
         """Reactions to the refusals after which no further nonce is claimed."""
         reactions = [REACTIONS[item.kind] for item in (*self.refused.values(), *self.maybe_sent.values())]
@@ -133,10 +147,12 @@ class LaneMemory:
         self.refused.pop(nonce, None)
         self.maybe_sent.pop(nonce, None)
 
-    def keep_refusals_of(self, open_nonces: Collection[Nonce]) -> None:
-        """Forget the refusals of all nonces that are not open any more."""
-        self.refused = {nonce: item for nonce, item in self.refused.items() if nonce in open_nonces}
-        self.maybe_sent = {nonce: item for nonce, item in self.maybe_sent.items() if nonce in open_nonces}
+    def keep_refusals_of(self, records: Mapping[Nonce, NonceRecord]) -> None:
+        """Forget the refusals of nonces that are not among these open ones any more, and outdated ones."""
+        for refusals in (self.refused, self.maybe_sent):
+            for nonce, refusal in list(refusals.items()):
+                if nonce not in records or refusal.outdated(records[nonce]):
+                    del refusals[nonce]
 
 
 @dataclass(frozen=True, slots=True)

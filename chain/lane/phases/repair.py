@@ -5,7 +5,8 @@
     not mined for 4 blocks, price below market ─► fee bump of the lowest nonce
     … and what waits behind it saves a stake   ─► fee bump above the ceiling, or 0-value transfer to self
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
-    not taken by a busy node                   ─► the same bytes at the next head, at the same price
+    not taken by a busy node, or for want of
+    money in the wallet                        ─► the same bytes at the next head, at the same price
     refused for its gas limit                  ─► the same call with more gas
     nonce below the highest without a record   ─► at the next head, 0-value transfer to self
 
@@ -26,7 +27,7 @@ from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.fees import bump, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import raise_gas_limits, transfer_gas
 from chain.lane.rules.refusals import Remedy, remedies
-from chain.lane.rules.send_errors import REACTIONS, Kind
+from chain.lane.rules.send_errors import REACTIONS
 from chain.lane.signer import Unsigned, to_self
 from chain.lane.store.port import IntentMove
 from chain.rpc.answers import Known, decode_reply
@@ -71,7 +72,7 @@ def repair(
 
 def _needs_sending(record: NonceRecord, snapshot: ChainSnapshot, memory: LaneMemory) -> bool:
     """Whether no node has accepted the newest attempt: it is not sent yet, or was refused at an earlier head."""
-    refusal = memory.refusal_of(record.nonce)
+    refusal = memory.refusal_of_newest(record)
     return record.sent_block is None if refusal is None else refusal.at != snapshot.head
 
 
@@ -251,11 +252,12 @@ def _bump_if_due(
 ) -> Unsigned | None:
     """A fee bump of the lowest open nonce, if its fee is too low or it has been stuck for too long; else None."""
     paid = lowest.newest.fees
-    refusal = memory.refusal_of(lowest.nonce)
-    if refusal is not None and refusal.kind is Kind.BUSY:
-        # It would not take a better price either.
+    # Not the refusal of an older attempt: whether a node takes the newest one's price is to be seen first.
+    refusal = memory.refusal_of_newest(lowest)
+    reaction = None if refusal is None else REACTIONS[refusal.kind]
+    if reaction is not None and reaction.no_price:
         return None
-    refused = refusal is not None and REACTIONS[refusal.kind].reprice
+    refused = reaction is not None and reaction.reprice
     cheap = too_low(paid, snapshot.base_fee) and lowest.sent_block is not None and lowest.sent_block < snapshot.head
     if not refused and not cheap:
         waited = snapshot.head - max(memory.since, memory.bumped)

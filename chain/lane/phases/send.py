@@ -23,7 +23,7 @@ from chain.lane.rules.fees import FeeMarket, ceiling_worth, quote, too_low
 from chain.lane.rules.gas import Group
 from chain.lane.rules.order import ordered_fees
 from chain.lane.rules.readiness import Judgement, ReadinessVerdict
-from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, classify
+from chain.lane.rules.send_errors import REACTIONS, Kind, Reaction, deciding
 from chain.lane.signer import Unsigned
 from chain.lane.store.port import IntentMove
 from config.metrics import EARLY_SENT, LANE_SENT
@@ -72,11 +72,15 @@ class Chosen:
 
 
 def choose(
-    context: RunContext, snapshot: ChainSnapshot, open_records: Sequence[NonceRecord], memory: LaneMemory
+    context: RunContext,
+    snapshot: ChainSnapshot,
+    open_records: Sequence[NonceRecord],
+    spent: Sequence[NonceRecord],
+    memory: LaneMemory,
 ) -> Chosen:
     """Take READY intents from the queue, grouped and encoded, as many as may be in flight.
 
-    Intents that can never become READY are ended.
+    Intents that can never become READY are ended. `spent`: records whose nonce is spent, nobody knows yet by what.
     """
     chosen = Chosen()
     silent, memory.unanswered = memory.unanswered, None
@@ -86,7 +90,8 @@ def choose(
     # A price that is too low for others does not keep what saves a stake from a nonce: with it, theirs are raised.
     if capacity <= 0 or any(not (hold.reprice and context.policy.uncapped) for hold in holds):
         return chosen
-    held = {key for record in open_records for key in record.intents}
+    # A run that broke off has left some of them in the queue, although they have a nonce.
+    held = {key for record in (*open_records, *spent) for key in record.intents}
     ready: list[Intent] = []
     groups: list[tuple[Intent, ...]] = []
     seen = 0
@@ -337,7 +342,7 @@ def _record_refusal(
     context: RunContext, record: NonceRecord, answer: RpcError, snapshot: ChainSnapshot, memory: LaneMemory
 ) -> Reaction:
     """Classify the node's error about one transaction, record it in `memory`, and log it; how the lane reacts."""
-    kind = classify(answer.message, context.policy.phrases)
+    kind, answer = deciding(answer, context.policy.phrases)
     reaction = REACTIONS[kind]
     if kind in _SETTLED:
         memory.clear_refusals(record.nonce)

@@ -23,6 +23,7 @@ from chain.lane.rules.encoding import Call
 from chain.lane.rules.gas import call_object
 from chain.lane.rules.send_errors import REACTIONS, Kind, classify, wants_gas
 from chain.rpc.answers import Known, Unknown, decode_reply
+from chain.rpc.response import reverted
 from protocol.errors import RpcError
 from protocol.types import Nonce
 
@@ -47,8 +48,8 @@ def remedies(
     """What to do about each refused nonce, with the reason for the log. Raises RpcUnavailable."""
     found: dict[Nonce, tuple[Remedy, str]] = {}
     for record in records:
-        refusal = memory.refusal_of(record.nonce)
-        if refusal is None or refusal.tx_hash != record.newest.tx_hash:
+        refusal = memory.refusal_of_newest(record)
+        if refusal is None:
             continue
         remedy = _remedy_from_words(context, memory, record, refusal)
         if remedy is None and record is lowest and _proves_nothing(refusal) and refusal.tries >= _TRIES:
@@ -96,7 +97,7 @@ def _ask_for_remedy(context: RunContext, record: NonceRecord, refusal: Refusal) 
         case Unknown(_) if isinstance(outcome, RpcError):
             if _is_revert(outcome):
                 remedy = Remedy.NOOP
-            elif classify(outcome.message, context.policy.phrases) is Kind.FATAL:
+            elif classify(outcome.message, context.policy.phrases, outcome.code) is Kind.FATAL:
                 remedy = Remedy.MORE_GAS if wants_gas(outcome.message) else Remedy.NOOP
     if remedy is Remedy.MORE_GAS and record.gas_limit >= context.policy.max_gas:
         remedy = None
@@ -116,5 +117,8 @@ def _ask_for_remedy(context: RunContext, record: NonceRecord, refusal: Refusal) 
 
 
 def _is_revert(error: RpcError) -> bool:
-    """Whether the error is the contract's own revert, in contrast to a node's refusal to run the call."""
-    return error.code == _REVERTED or error.data is not None or reverts(error.message)
+    """Whether the error is the contract's own revert, in contrast to a node's refusal to run the call.
+
+    `data` alone proves nothing: providers put objects of their own into it, such as those of a rate limit.
+    """
+    return error.code == _REVERTED or reverted(error)

@@ -2,10 +2,12 @@
 
     answer of eth_sendRawTransaction ─► Kind ─► Reaction
     no answer, or unknown words ─► UNKNOWN: it may have been accepted; the same bytes go out again later
+    several nodes, none took it ─► the Kind of one of them decides: the first in RANKS
 
 Phrases are lower case and looked for inside the message, in the order of the table: the first that is found wins, so
 that narrow phrases stand before the wide ones they contain. Each row names the clients it was read from. An operator's
-own phrases (SLUICE_REFUSAL_PHRASES) stand before all of them.
+own phrases (SLUICE_REFUSAL_PHRASES) stand before all of them. A code comes before the table only if it means one thing
+everywhere: -32005 is "limit exceeded" of many providers (EIP-1474), and "gas limit exceeds block gas limit" of besu.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from protocol.errors import BadSetting
+from protocol.errors import BadSetting, RpcError
 
 #: Phrase in lower case, and what it means.
 Phrases = tuple[tuple[str, "Kind"], ...]
@@ -59,24 +61,69 @@ class Reaction:
     replace_with_noop: bool = False
     #: Claim no further nonce until the node takes this one; it does not count as sent.
     hold: bool = False
+    #: No price would help: the lane waits, however long that takes.
+    no_price: bool = False
 
 
 REACTIONS: dict[Kind, Reaction] = {
     Kind.KNOWN: Reaction(maybe_sent=True),
     Kind.NONCE_TOO_LOW: Reaction(maybe_sent=True, look_again=True),
-    Kind.NONCE_TOO_HIGH: Reaction(maybe_sent=False, hold=True),
+    Kind.NONCE_TOO_HIGH: Reaction(maybe_sent=False, hold=True, no_price=True),
     Kind.REPLACEMENT_UNDERPRICED: Reaction(maybe_sent=False, reprice=True),
     Kind.UNDERPRICED: Reaction(maybe_sent=False, reprice=True, hold=True),
-    Kind.INSUFFICIENT_FUNDS: Reaction(maybe_sent=False, hold=True),
-    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, replace_with_noop=True, hold=True),
+    Kind.INSUFFICIENT_FUNDS: Reaction(maybe_sent=False, hold=True, no_price=True),
+    Kind.FEE_TOO_HIGH: Reaction(maybe_sent=False, replace_with_noop=True, hold=True, no_price=True),
     Kind.POOL_FULL: Reaction(maybe_sent=False, hold=True),
-    Kind.BUSY: Reaction(maybe_sent=True, hold=True),
+    Kind.BUSY: Reaction(maybe_sent=True, hold=True, no_price=True),
     Kind.FATAL: Reaction(maybe_sent=False, replace_with_noop=True, hold=True),
     Kind.UNKNOWN: Reaction(maybe_sent=True),
 }
+#: Which kind decides where several nodes refused the same transaction, each in its own way: the first of these.
+RANKS = (
+    # A node has it: whatever the others lack, the nonce waits for a block.
+    Kind.KNOWN,
+    # It is spent: a node that says anything else is behind.
+    Kind.NONCE_TOO_LOW,
+    # No price helps a wallet that cannot pay the present one.
+    Kind.INSUFFICIENT_FUNDS,
+    # At a better price a node takes it.
+    Kind.REPLACEMENT_UNDERPRICED,
+    Kind.UNDERPRICED,
+    # A node would take it as it is, only later.
+    Kind.NONCE_TOO_HIGH,
+    Kind.POOL_FULL,
+    # No node ever takes it: more than the others know, who have not looked at it.
+    Kind.FATAL,
+    # It may have been taken.
+    Kind.UNKNOWN,
+    Kind.BUSY,
+    # One node's own limit: another may take it all the same.
+    Kind.FEE_TOO_HIGH,
+)
+#: JSON-RPC codes that mean "asked too often" and nothing else: Alchemy's and HTTP's own, and that of several gateways.
+_BUSY_CODES = frozenset({429, -32029})
+#: EIP-1474's "limit exceeded": Infura, Chainstack and others say it of requests. Only where the words say nothing else.
+_LIMIT_CODE = -32005
 
 #: phrase, kind; the comment names the clients.
 PHRASES: Phrases = (
+    # Providers' words about the number of requests come first: they name whatever was asked for, "chain id" as well.
+    ("too many requests", Kind.BUSY),
+    ("rate limit", Kind.BUSY),  # "Rate limit exceeded for chain id 134", "over rate limit"
+    ("rate-limit", Kind.BUSY),
+    ("ratelimit", Kind.BUSY),
+    ("request rate", Kind.BUSY),  # infura: "project ID request rate exceeded"
+    ("rps limit", Kind.BUSY),  # chainstack: "You've exceeded the RPS limit available on the current plan."
+    ("compute units", Kind.BUSY),  # providers that count by the weight of a method
+    ("request count exceeded", Kind.BUSY),  # providers: "daily request count exceeded"
+    ("request limit", Kind.BUSY),  # quicknode: "50/second request limit reached"
+    ("requests limited to", Kind.BUSY),
+    ("daily limit", Kind.BUSY),
+    ("quota exceeded", Kind.BUSY),
+    ("exceeded the quota", Kind.BUSY),
+    ("exceeded your quota", Kind.BUSY),
+    ("unknown transaction type", Kind.FATAL),
+    ("unknown transaction", Kind.UNKNOWN),  # not the "known transaction" below
     ("already imported", Kind.KNOWN),  # anvil, openethereum, substrate
     ("alreadyimported", Kind.KNOWN),  # substrate: "Pool(AlreadyImported)"
     ("already known", Kind.KNOWN),  # geth, erigon, reth, nethermind, mantle
@@ -102,7 +149,6 @@ PHRASES: Phrases = (
     ("nonce is too low", Kind.NONCE_TOO_LOW),  # openethereum
     ("pool(stale)", Kind.NONCE_TOO_LOW),  # substrate
     ("transaction already finalized", Kind.NONCE_TOO_LOW),  # harmony
-    ("too low, expected", Kind.NONCE_TOO_LOW),  # revm: "nonce 3 too low, expected 5"
     ("nonce too high", Kind.NONCE_TOO_HIGH),  # geth, erigon, besu, reth, arbitrum (its sequencer keeps no queue)
     ("noncegap", Kind.NONCE_TOO_HIGH),  # nethermind
     ("nonce too far in future", Kind.NONCE_TOO_HIGH),  # nethermind
@@ -110,7 +156,6 @@ PHRASES: Phrases = (
     ("delegation nonce gap", Kind.NONCE_TOO_HIGH),  # nethermind
     ("nonce is too distant", Kind.NONCE_TOO_HIGH),  # besu
     ("lower nonce exists", Kind.NONCE_TOO_HIGH),  # besu: "An invalid transaction with a lower nonce exists"
-    ("too high, expected", Kind.NONCE_TOO_HIGH),  # revm: "nonce 9 too high, expected 5"
     # Arbitrum classic says it of a nonce too low and of one too high: the account nonce tells which.
     ("invalid transaction nonce", Kind.NONCE_TOO_LOW),
     ("future transaction tries to replace pending", Kind.POOL_FULL),  # geth: pool full of executable ones
@@ -197,7 +242,9 @@ PHRASES: Phrases = (
     ("wrong chainid", Kind.FATAL),  # besu
     ("chainid not supported", Kind.FATAL),  # besu
     ("chainid is required", Kind.FATAL),  # besu
-    ("chain id", Kind.FATAL),
+    ("wrong chain id", Kind.FATAL),
+    ("incorrect chain id", Kind.FATAL),
+    ("chain id mismatch", Kind.FATAL),
     ("invalid sender", Kind.FATAL),  # geth, erigon, reth
     ("failedtoresolvesender", Kind.FATAL),  # nethermind
     ("failed to recover sender", Kind.FATAL),  # nethermind
@@ -253,11 +300,9 @@ PHRASES: Phrases = (
     ("out of counters", Kind.FATAL),  # polygon zkevm
     ("overflow zk-counters", Kind.FATAL),  # polygon zkevm
     ("execution reverted", Kind.FATAL),  # arbitrum: it runs the call before it takes it
-    ("too many requests", Kind.BUSY),  # providers
-    ("rate limit", Kind.BUSY),
-    ("compute units", Kind.BUSY),  # providers that count by the weight of a method
-    ("request count exceeded", Kind.BUSY),  # providers: "daily request count exceeded"
-    ("request limit", Kind.BUSY),
+    # Behind all that a price or a gas limit can be: "gas price too low, expected 5".
+    ("too low, expected", Kind.NONCE_TOO_LOW),  # revm: "nonce 3 too low, expected 5"
+    ("too high, expected", Kind.NONCE_TOO_HIGH),  # revm: "nonce 9 too high, expected 5"
     ("syncing", Kind.BUSY),  # nethermind, erigon
     ("initial sync is still in progress", Kind.BUSY),  # besu
     ("world state unavailable", Kind.BUSY),  # besu
@@ -270,6 +315,11 @@ PHRASES: Phrases = (
     ("network is unreachable", Kind.BUSY),
     ("null value for transaction", Kind.BUSY),  # hedera
     ("timeout", Kind.UNKNOWN),
+    # Behind every other limit.
+    ("account limit exceeded", Kind.POOL_FULL),  # geth
+    ("gas limit exceeded", Kind.FATAL),
+    ("size limit exceeded", Kind.FATAL),
+    ("limit exceeded", Kind.BUSY),  # EIP-1474
 )
 #: Of the fatal ones those that a higher gas limit mends: the node counts more gas than the function uses, as it does
 #: where posting data to another chain is paid in gas.
@@ -288,10 +338,28 @@ GAS_PHRASES = (
 )
 
 
-def classify(message: str, first: Phrases = ()) -> Kind:
-    """The kind of a node's refusal, by its words: the operator's phrases first, then the table, else UNKNOWN."""
+def classify(message: str, first: Phrases = (), code: int = 0) -> Kind:
+    """The kind of a node's refusal: by the operator's phrases, else by a `code` that has one meaning, else by the
+    table, else UNKNOWN.
+    """
     words = message.lower()
-    return next((kind for phrase, kind in (*first, *PHRASES) if phrase in words), Kind.UNKNOWN)
+    own = _find(words, first)
+    if own is not None:
+        return own
+    if code in _BUSY_CODES:
+        return Kind.BUSY
+    return _find(words, PHRASES) or (Kind.BUSY if code == _LIMIT_CODE else Kind.UNKNOWN)
+
+
+def _find(words: str, phrases: Phrases) -> Kind | None:
+    """What the first of `phrases` that is in `words` means."""
+    return next((kind for phrase, kind in phrases if phrase in words), None)
+
+
+def deciding(error: RpcError, first: Phrases = ()) -> tuple[Kind, RpcError]:
+    """The kind of a refused transaction, and the error that says so: of several nodes' errors the first by RANKS."""
+    said = [(classify(each.message, first, each.code), each) for each in (error, *error.others)]
+    return min(said, key=lambda item: RANKS.index(item[0]))
 
 
 def wants_gas(message: str) -> bool:

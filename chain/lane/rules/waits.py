@@ -10,8 +10,12 @@ import structlog
 from chain.lane.phases.context import LaneMemory, LeasedRun
 from chain.lane.phases.snapshot import ChainSnapshot
 from config.metrics import LANE_WAITS
+from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
+
+#: Why a run breaks off if the store refuses its write, although the lease is still its own.
+CONTRADICTION = "the stored records contradict each other: `sluice tx audit` names what is wrong"
 
 
 def reason(memory: LaneMemory, snapshot: ChainSnapshot, blocks: int) -> str | None:
@@ -38,8 +42,32 @@ def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) 
 
     Raises LeaseLost.
     """
+    memory.silent = None
+    _report(run, memory, reason(memory, snapshot, run.context.policy.alarm_after), snapshot.head)
+
+
+def report_silence(run: LeasedRun, memory: LaneMemory, told: str) -> None:
+    """The same for a run that breaks off because no node answers: reported once that has lasted a while.
+
+    `told`: why this one breaks off. Raises LeaseLost.
+    """
+    now, policy = run.context.monotonic(), run.context.policy
+    if memory.silent is None:
+        memory.silent = (now, told)
+    # The words of the first: they stay the same while the reason does, so that it is logged once.
+    since, first = memory.silent
+    if now - since >= policy.silent_after:
+        _report(run, memory, f"no run can end for want of an answer: {first}", None)
+
+
+def report_contradiction(run: LeasedRun, memory: LaneMemory) -> None:
+    """The same for a run whose write conflicts with the lane's own records. Raises LeaseLost."""
+    _report(run, memory, CONTRADICTION, None)
+
+
+def _report(run: LeasedRun, memory: LaneMemory, why: str | None, head: BlockNumber | None) -> None:
+    """Store, count and log `why` the lane waits, if that changed."""
     context = run.context
-    why = reason(memory, snapshot, context.policy.alarm_after)
     LANE_WAITS.labels(context.lane.wallet).set(why is not None)
     if why != run.lease.waiting:
         context.store.set_waiting(run.lease, why)
@@ -48,11 +76,9 @@ def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) 
             "The lane waits for something that it cannot mend.",
             action="lane_waits",
             wallet=context.lane.wallet,
-            head=snapshot.head,
+            head=head,
             why=why,
         )
     elif why is None and memory.alarmed is not None:
-        log.warning(
-            "The lane waits no more.", action="lane_waits_no_more", wallet=context.lane.wallet, head=snapshot.head
-        )
+        log.warning("The lane waits no more.", action="lane_waits_no_more", wallet=context.lane.wallet, head=head)
     memory.alarmed = why

@@ -30,6 +30,8 @@ from chain.lane.model.intent import ENDED, IntentState
 from chain.lane.model.nonce import NonceState, Purpose
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI
+from chain.rpc.pool import _join_answers
+from protocol.errors import RpcError
 from protocol.types import Nonce
 from tests.unit.chain.lane.crashing_ports import Crash, Fragile, MuteWhenDead
 from tests.unit.chain.lane.model import FOG
@@ -56,6 +58,14 @@ QUESTIONS = (
     "eth_sendRawTransaction",
 )
 REFUSALS = ("", "intrinsic gas too low", "txpool is full", "strange words", "execution reverted", "invalid sender")
+#: What a node says that takes nothing, while another may.
+OPINIONS = (
+    "",
+    "too many requests",
+    "tx fee (2.00 ether) exceeds the configured cap (1.00 ether)",
+    "transaction underpriced",
+    "strange words",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -242,6 +252,14 @@ class LaneMachine(RuleBasedStateMachine):
             if reverts:
                 self.rig.chain.reverting.add(subject)
 
+    @rule(words=st.sampled_from(OPINIONS))
+    def the_first_of_two_nodes_refuses_everything(self, words: str) -> None:
+        lies, method = self.rig.chain.lies, "eth_sendRawTransaction"
+        lies.pop(method, None)
+        if words:
+            error = RpcError(method=method, code=-32000, message=words)
+            lies[method] = lambda params: _join_answers([error, self.rig.chain._send(params[0])])
+
     @precondition(lambda self: self.foreign < 2)
     @rule()
     def foreign_nonce(self) -> None:
@@ -310,6 +328,7 @@ class LaneMachine(RuleBasedStateMachine):
         chain.refuses.clear()
         chain.reverting.clear()
         chain.fog.clear()
+        chain.lies.clear()
         chain.stateless_below, chain.surcharge = 0, 0
         self.rig.clock.now += LONG_PAUSE
         for _ in range(CALM_BLOCKS):

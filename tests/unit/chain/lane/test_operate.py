@@ -169,3 +169,18 @@ def test_gaps_are_priced_before_they_are_filled() -> None:
     assert admin.fill_gaps(rig.lane) == [1, 2]
     rig.step(4)
     assert rig.chain.count() == 4
+
+
+def test_a_nonce_is_not_disowned_before_the_foreign_block_is_final() -> None:
+    rig, _ = _halted()
+    # A reorg deeper than finality puts the foreign transaction into a new block. Another could put in the lane's own.
+    rig.chain.reorg(5, keep=False)
+    rig.chain.foreign()
+    with pytest.raises(BadInput, match=r"Nonce 0 was taken by 0x.* from outside.*not final yet"):
+        admin.disown(rig.lane, Nonce(0))
+    for _ in range(2):
+        rig.chain.mine()
+    with pytest.raises(BadInput, match="not final yet"):
+        admin.disown(rig.lane, Nonce(0))
+    rig.chain.mine()
+    assert admin.disown(rig.lane, Nonce(0))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from structlog.testing import capture_logs
+
+from chain.lane import admin
 from chain.lane.model.intent import IntentState
-from chain.lane.model.nonce import Purpose
+from chain.lane.model.nonce import NonceState, Purpose
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI, FeePolicy
 from chain.lane.rules.send_errors import Kind
@@ -129,3 +132,124 @@ def test_patience_begins_with_the_first_transaction_after_a_quiet_time() -> None
     record = rig.store.record(rig.id, Nonce(1))
     assert record is not None
     assert len(record.attempts) == 1
+
+
+def _attempts(rig: Rig) -> int:
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    return len(record.attempts)
+
+
+def test_a_price_does_not_climb_before_a_node_has_seen_the_last_one() -> None:
+    rig = Rig()
+    rig.chain.refuses["a"] = "transaction underpriced"
+    (key,) = rig.submit("any", "a")
+    rig.step()
+    rig.chain.fog["eth_sendRawTransaction"] = "cut"
+    rig.step()
+    before = _attempts(rig)
+    rig.step(15)
+    assert _attempts(rig) == before
+    rig.chain.fog.clear()
+    rig.chain.refuses.clear()
+    # The newest goes out first, at the price it has.
+    rig.step()
+    assert _attempts(rig) == before
+    assert rig.state(key) is IntentState.MINED
+
+
+def test_a_price_does_not_climb_in_one_process_for_what_another_has_sent_meanwhile() -> None:
+    rig = Rig()
+    rig.chain.refuses["a"] = "transaction underpriced"
+    rig.submit("any", "a")
+    rig.run()
+    # Another process raises the price, and a node takes it; no block does.
+    rig.chain.per_block = 0
+    other = rig.new_lane()
+    rig.chain.mine()
+    other.run()
+    rig.chain.refuses.clear()
+    rig.chain.mine()
+    other.run()
+    assert _attempts(rig) == 2
+    (later,) = rig.submit("any", "b")
+    rig.chain.mine()
+    rig.lane.run()
+    assert _attempts(rig) == 2
+    # What that process was told of an older attempt holds nothing back.
+    assert rig.state(later) is IntentState.SENT
+
+
+def test_a_price_does_not_climb_in_one_process_for_bytes_that_a_node_has_taken_from_another() -> None:
+    rig = Rig()
+    rig.chain.refuses["a"] = "txpool is full"
+    rig.submit("any", "a")
+    rig.lane.run()
+    rig.chain.refuses.clear()
+    rig.chain.per_block = 0
+    rig.chain.mine()
+    rig.new_lane().run()
+    (later,) = rig.submit("any", "b")
+    rig.lane.run()
+    assert rig.state(later) is IntentState.SENT
+    assert _attempts(rig) == 1
+
+
+def _foreign_filler() -> tuple[Rig, str]:
+    """A lane that fills the nonce of a foreign transaction, because its node is behind for two blocks."""
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.step(2)
+    rig.chain.foreign()
+    (key,) = rig.submit("any", "b")
+    rig.step()
+    rig.chain.lag = 4
+    rig.step(3)
+    rig.chain.lag = 0
+    filler = rig.store.record(rig.id, Nonce(1))
+    assert filler is not None
+    assert not filler.intents
+    return rig, key
+
+
+def test_a_gap_filler_whose_nonce_a_foreign_transaction_took_halts_nothing() -> None:
+    rig, key = _foreign_filler()
+    with capture_logs() as lines:
+        for _ in range(20):
+            assert rig.step().halted is None
+    assert [line["log_level"] for line in lines if line["action"] == "lane_foreign_filler"] == ["warning"]
+    filler = rig.store.record(rig.id, Nonce(1))
+    assert filler is not None
+    assert filler.state is NonceState.FOREIGN
+    (late,) = rig.submit("any", "c")
+    rig.step(2)
+    assert rig.state(key) is IntentState.FINAL
+    assert rig.state(late) is IntentState.MINED
+    assert rig.store.waiting(rig.id) is None
+
+
+def test_a_gap_filler_is_not_let_go_before_the_foreign_block_is_final() -> None:
+    rig, _ = _foreign_filler()
+    rig.step(2)
+    filler = rig.store.record(rig.id, Nonce(1))
+    assert filler is not None
+    assert filler.state is NonceState.OPEN
+
+
+def test_a_nonce_that_was_disowned_halts_nothing_again_after_its_node_was_behind() -> None:
+    rig = Rig(LanePolicy(finality=3))
+    rig.submit("any", "a")
+    rig.run()
+    rig.chain.drop()
+    rig.chain.foreign()
+    assert rig.step(4).halted is not None
+    admin.disown(rig.lane, Nonce(0))
+    rig.chain.lag = len(rig.chain.blocks) - 1
+    rig.run()
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert record.state is NonceState.OPEN
+    rig.chain.lag = 0
+    for _ in range(8):
+        assert rig.step().halted is None
+    assert rig.chain.executed() == {"a": 1}

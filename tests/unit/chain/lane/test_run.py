@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from structlog.testing import capture_logs
 
+from chain.lane.audit import audit
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import NonceState
 from chain.lane.model.policy import LanePolicy
-from protocol.errors import LaneFull
+from protocol.errors import LaneFull, RpcUnavailable
+from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
 
 
@@ -319,3 +323,66 @@ def test_where_most_must_wait_more_of_the_queue_is_judged_at_once() -> None:
     rig.submit("any", *waiting, "ready")
     rig.lane.run()
     assert rig.readiness.judged == [64, 320, 217]
+
+
+def _sent_without_an_answer(rig: Rig) -> str:
+    """Submit an intent whose transaction is mined, although the run that sent it was not told, and no receipt shows."""
+    (key,) = rig.submit("any", "a")
+
+    def lost(params: list[str]) -> object:
+        rig.chain._send(params[0])
+        raise RpcUnavailable(what="model", why="no answer within 5 s")
+
+    rig.chain.lies["eth_sendRawTransaction"] = lost
+    assert rig.lane.run().trouble is not None
+    rig.chain.lies.clear()
+    rig.chain.mine()
+    rig.chain.no_receipts = True
+    return key
+
+
+def test_an_intent_whose_nonce_is_spent_unseen_is_not_chosen_again_and_holds_up_no_other() -> None:
+    rig = Rig()
+    key = _sent_without_an_answer(rig)
+    (later,) = rig.submit("any", "b")
+    with capture_logs() as lines:
+        for _ in range(3):
+            report = rig.lane.run()
+            assert (report.busy, report.wake_again) == (False, False)
+            rig.chain.mine()
+    assert "lane_lease_lost" not in [line["action"] for line in lines]
+    assert rig.state(key) is IntentState.SENT
+    assert rig.state(later) is IntentState.SENT
+    assert rig.chain.executed() == {"a": 1, "b": 1}
+    rig.step(rig.policy.alarm_after + 1)
+    assert "nonce 0 is spent" in (rig.store.waiting(rig.id) or "")
+    rig.chain.no_receipts = False
+    rig.step()
+    assert rig.state(key) is IntentState.FINAL
+    assert rig.store.waiting(rig.id) is None
+
+
+def test_what_is_known_of_a_nonce_that_is_spent_unseen_is_written_once() -> None:
+    rig = Rig()
+    _sent_without_an_answer(rig)
+    rig.step()
+    before = rig.store._record_fences[rig.id, Nonce(0)]
+    rig.step(4)
+    assert rig.store._record_fences[rig.id, Nonce(0)] == before
+
+
+def test_a_lane_whose_records_contradict_each_other_says_so_and_does_not_run_hot() -> None:
+    rig = Rig()
+    (key,) = rig.submit("any", "a")
+    rig.step(rig.policy.finality + 2)
+    assert rig.state(key) is IntentState.FINAL
+    # What a database looks like whose collections were restored from copies of different days.
+    rig.store._intents[key] = replace(rig.store._intents[key], state=IntentState.QUEUED)
+    with capture_logs() as lines:
+        report = rig.lane.run()
+    assert (report.busy, report.wake_again) == (False, False)
+    assert "contradict" in (report.trouble or "")
+    assert "lane_lease_lost" not in [line["action"] for line in lines]
+    assert "contradict" in (rig.store.waiting(rig.id) or "")
+    assert [finding.kind for finding in audit(rig.lane)] == ["queued_again"]
+    assert rig.chain.executed() == {"a": 1}

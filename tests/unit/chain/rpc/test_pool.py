@@ -30,6 +30,8 @@ class FakeNode:
     head: int = 100
     frozen: bool = False
     refuses: str | None = None
+    #: Whether it answers null to transactions.
+    mute: bool = False
     #: What it answers to calls.
     fails: RpcError | None = None
     stuck: threading.Event | None = None
@@ -55,6 +57,8 @@ class FakeNode:
                 return hex(self.chain_id)
             case "eth_blockNumber":
                 return hex(self.head)
+            case "eth_sendRawTransaction" if self.mute:
+                return None
             case "eth_sendRawTransaction" if self.refuses is not None:
                 return RpcError(method=method, code=-32000, message=self.refuses)
             case "eth_call" if self.fails is not None:
@@ -263,6 +267,38 @@ def test_a_transaction_that_all_refuse_keeps_the_present_nodes_words(setup: Setu
 
     assert isinstance(answer, RpcError)
     assert answer.message == "nonce too low, says a"
+
+
+def test_of_a_transaction_that_none_took_each_nodes_words_are_handed_on(setup: Setup) -> None:
+    setup.begin()
+    for node in setup.nodes[:2]:
+        node.refuses = f"no, says {node.name}"
+    setup.nodes[2].mute = True
+
+    (answer,) = setup.pool.batch([SEND])
+
+    assert isinstance(answer, RpcError)
+    assert answer.message == "no, says a"
+    assert {other.message for other in answer.others} == {"no, says b", "the node answered null"}
+
+
+def test_a_node_that_did_not_answer_may_have_taken_what_the_others_refused(setup: Setup) -> None:
+    setup.begin()
+    setup.nodes[0].refuses = setup.nodes[1].refuses = "no"
+    setup.nodes[2].frozen = True
+
+    (answer,) = setup.pool.batch([SEND])
+
+    assert isinstance(answer, RpcError)
+    assert [other.message for other in answer.others][-1].endswith("c does not answer: no answer within 5 s.")
+
+
+def test_null_is_not_the_answer_while_another_node_took_the_transaction(setup: Setup) -> None:
+    setup.begin()
+    setup.nodes[0].mute = setup.nodes[1].frozen = True
+    assert setup.pool.batch([SEND]) == ["c"]
+    setup.nodes[2].mute = True
+    assert setup.pool.batch([SEND]) == [None]
 
 
 def test_several_addresses_in_one_setting_make_a_pool_and_one_a_node() -> None:

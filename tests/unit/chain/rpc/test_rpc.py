@@ -166,6 +166,16 @@ def test_an_error_sent_with_an_http_error_status_is_still_the_nodes_answer() -> 
         Node(bad_request).rpc.call("eth_call")
 
 
+@pytest.mark.parametrize("error", [{"code": -32000, "message": "slow down"}, "slow down"])
+def test_an_error_sent_with_http_status_429_says_so_by_its_code(error: object) -> None:
+    def slow_down(body: Any) -> httpx.Response:
+        return httpx.Response(429, json={"jsonrpc": "2.0", "id": body["id"], "error": error})
+
+    with pytest.raises(RpcError, match="slow down") as caught:
+        Node(slow_down).rpc.call("eth_call")
+    assert caught.value.code == 429
+
+
 def test_keys_in_a_nodes_address_reach_no_message() -> None:
     rpc = Node(httpx.ConnectError("refused")).rpc
 

@@ -10,6 +10,7 @@ from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import Purpose
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.fees import GWEI
+from protocol.errors import RpcError
 from protocol.types import Nonce
 from tests.unit.chain.lane.rig import Rig
 
@@ -168,5 +169,77 @@ def test_a_node_that_answers_null_to_what_it_is_given_is_reported() -> None:
     assert "answered null" in (rig.store.waiting(rig.id) or "")
     rig.chain.fog.clear()
     rig.step(4)
+    assert rig.state(key) is IntentState.MINED
+    assert rig.store.waiting(rig.id) is None
+
+
+def _limited(params: list[object]) -> RpcError:
+    """Infura's answer to whatever is asked too often."""
+    rate = {"rate": {"allowed_rps": 10, "backoff_seconds": 30}}
+    return RpcError(method="eth_x", code=-32005, message="project ID request rate exceeded", data=rate)
+
+
+def test_a_providers_rate_limit_with_data_is_not_the_contracts_revert() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.refuses["a"] = STRANGE
+    for method in ("eth_estimateGas", "eth_call"):
+        rig.chain.lies[method] = _limited
+    (key,) = rig.submit("any", "a")
+    rig.step(6)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert {attempt.purpose for attempt in record.attempts} == {Purpose.CALL}
+    rig.chain.refuses.clear()
+    rig.step(4)
+    assert rig.state(key) is IntentState.FINAL
+    assert rig.chain.executed() == {"a": 1}
+
+
+def test_a_provider_that_limits_every_method_costs_no_attempt_and_is_reported() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    (key,) = rig.submit("any", "a")
+    for method in ("eth_sendRawTransaction", "eth_estimateGas", "eth_call"):
+        rig.chain.lies[method] = _limited
+    rig.step(rig.policy.alarm_after + 1)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert len(record.attempts) == 1
+    assert "request rate exceeded" in (rig.store.waiting(rig.id) or "")
+    rig.chain.lies.clear()
+    rig.step(4)
+    assert rig.state(key) is IntentState.FINAL
+
+
+def test_what_a_node_accepted_and_the_wallet_can_pay_no_more_waits_for_gas_at_its_price() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    (key,) = rig.submit("any", "a")
+    rig.run()
+    rig.chain.drop()
+    rig.chain.refuses["a"] = "insufficient funds for gas * price + value"
+    rig.step(20)
+    rig.chain.base_fee = 5 * GWEI
+    rig.step(20)
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert len(record.attempts) == 1
+    assert "insufficient funds" in (rig.store.waiting(rig.id) or "")
+    rig.chain.refuses.clear()
+    rig.step(8)
+    assert rig.state(key) is IntentState.FINAL
+
+
+@pytest.mark.parametrize("method", ["eth_getTransactionCount", "eth_sendRawTransaction"])
+def test_a_lane_whose_runs_break_off_because_no_node_answers_says_so(method: str) -> None:
+    rig = Rig(LanePolicy(silent_after=20.0))
+    (key,) = rig.submit("any", "a")
+    rig.chain.fog[method] = "cut"
+    rig.step(15)
+    assert rig.store.waiting(rig.id) is None
+    with capture_logs() as lines:
+        rig.step(15)
+    assert "for want of an answer" in (rig.store.waiting(rig.id) or "")
+    assert [line["log_level"] for line in lines if line["action"] == "lane_waits"] == ["error"]
+    rig.chain.fog.clear()
+    rig.step(3)
     assert rig.state(key) is IntentState.MINED
     assert rig.store.waiting(rig.id) is None
