@@ -22,7 +22,7 @@ from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.connections.mongodb import while_indexing
 from config.settings import Settings
-from config.whole_files import write_whole
+from config.whole_files import replace_whole
 from ops.archive import Archive, Member, open_archive
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
 from ops.in_flight import LOOK_SECONDS, wait_for_mined
@@ -166,7 +166,8 @@ def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[M
 
 @contextmanager
 def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
-    """Write key files beside their places, and have them take these once the block ends; not if it raises.
+    """Write key files beside their places, and have them take these once the block ends; not if it raises. They belong
+    to the owners of the files before, or of the folders, whoever restores them.
 
     Raises NotPossible before the block begins for a place where none can be written.
     """
@@ -175,7 +176,7 @@ def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
         for place, written in beside.items():
             with _named(place, "written"):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(written, contents[place], mode=0o600)
+                replace_whole(written, contents[place], like=place)
         yield
         for place, written in beside.items():
             with _named(place, "written"):

@@ -30,6 +30,7 @@ from config.redaction import HIDDEN, public_url, without_passwords
 from config.settings import Settings
 from config.values.sms_settings import read_sms_settings, sms_key_file
 from ops.preflight import LOCAL_PASSWORDS
+from pipeline.api.auth.secret import token_secret_file
 from protocol.errors import BadInput, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
@@ -159,13 +160,12 @@ def _of_url(url: str) -> Iterator[str]:
 
 def _of_files(settings: Settings) -> Iterator[str]:
     """Secrets in the files that settings name."""
-    token_secret = settings.token_secret_file or settings.home / "token.secret"
     for path in (
         settings.key_file,
         settings.keystore_password_file,
         settings.registry_credentials_file,
         token_file(settings),
-        token_secret,
+        token_secret_file(settings),
         sms_key_file(settings.home, read_sms_settings()),
     ):
         yield from _of_file(path)
