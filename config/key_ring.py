@@ -131,7 +131,9 @@ class KeyFile(Generic[K]):
         except (Unavailable, BadSetting, OSError) as error:
             if self._known is None:
                 raise
-            log.warning("The key file cannot be read: the keys known before stay.", action="keys_unread", why=str(error))
+            log.warning(
+                "The key file cannot be read: the keys known before stay.", action="keys_unread", why=str(error)
+            )
             self._again_at = time.monotonic() + AGAIN_SECONDS
             return self._known[1]
         finally:
