@@ -40,7 +40,7 @@ class KeyShown:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What was, or would be, replaced, in the file `path`. `key`: the new one's id; `becomes_invalid`: what, and when."""
+    """What was, or would be, replaced. `path`: its file; `key`: the new one's id; `becomes_invalid`: what, and when."""
 
     kind: str
     path: str

@@ -64,7 +64,7 @@ def _rotate(
     Run it on the scheduler's machine, with its settings. The former key of machines' tokens verifies for two hours
     more, so that no machine notices; the former operator's token is refused at once. Passwords of RabbitMQ's users that
     Sluice made need no command: a machine's is new at each sign-in, every hour. Exit code 2 if there is no such key
-    here, as with another SLUICE_HOME than the scheduler's, or if it is in the environment, where this cannot replace it.
+    here, as with another SLUICE_HOME than the scheduler's, or if it is in the environment: it is replaced there.
     """
     from ops.admin import keys  # noqa: PLC0415
 

@@ -46,7 +46,7 @@ def _rotate(
     """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
 
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
-    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 if the file is not there.
+    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 if the file lacks.
     """
     from config.connections.mongodb import durable_database  # noqa: PLC0415
     from ops.admin.keys import require_there  # noqa: PLC0415
