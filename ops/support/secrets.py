@@ -169,9 +169,20 @@ def _of_files(settings: Settings) -> Iterator[str]:
         sms_key_file(settings.home, read_sms_settings()),
     ):
         yield from _of_file(path)
+    for path in settings.home.glob("worker/*/session.json"):
+        yield from _of_session(path)
     # A keystore's ciphertext can be tried offline; its address is no secret.
     for line in _of_file(settings.keystore):
         yield from re.findall(r"\"(?:ciphertext|mac|salt|iv)\":\s*\"([0-9a-fA-F]{16,})\"", line)
+
+
+def _of_session(path: Path) -> Iterator[str]:
+    """Token and RabbitMQ password of a worker machine of this host; nothing if they cannot be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        session = json.loads(path.read_bytes())
+        # By their names alone: what else is long there (the wallet in names of queues) is no secret.
+        for part in (session, session.get("broker", {})):
+            yield from (part[name] for name in _SECRET_FIELDS & part.keys() if isinstance(part[name], str))
 
 
 def _of_file(path: Path | None) -> Iterator[str]:
