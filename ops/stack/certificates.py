@@ -12,8 +12,8 @@ restarted. Importing this module takes 40 ms.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,17 +90,50 @@ def ensure(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -
     or near its end, and for files that this user may not read or write.
     """
     files, moment = CertificateFiles(folder), now or datetime.now(UTC)
-    try:
+    with _saying_where(folder):
+        lacking = _lacking(files, hosts, moment)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        ca, ca_key = _certificate_in(files.ca), _key_in(files.ca_key)
-        server, key = _certificate_in(files.certificate), _key_in(files.key)
-        good = server is not None and key is not None and _Pair(server, key).is_good(moment)
-        if good and ca is not None and server is not None and _is_for(server, hosts, ca):
-            return files
-        signer = _signer(files, ca, ca_key, server, moment)
-        if ca is None:
-            _write(files.ca, files.ca_key, signer)
-        _write(files.certificate, files.key, _make_server(hosts, signer, moment))
+        if lacking is not None and lacking.new_ca:
+            _write(files.ca, files.ca_key, lacking.signer)
+        if lacking is not None:
+            _write(files.certificate, files.key, _make_server(hosts, lacking.signer, moment))
+    return files
+
+
+def to_write(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -> list[Path]:
+    """The files that `ensure` would write. Raises BadInput as it does."""
+    files, moment = CertificateFiles(folder), now or datetime.now(UTC)
+    with _saying_where(folder):
+        lacking = _lacking(files, hosts, moment)
+        _names(hosts)
+    if lacking is None:
+        return []
+    return [*([files.ca, files.ca_key] if lacking.new_ca else []), files.certificate, files.key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lacking:
+    """What is to be written: a certificate that this CA signs, and a CA that is new too."""
+
+    signer: _Pair
+    new_ca: bool
+
+
+def _lacking(files: CertificateFiles, hosts: Sequence[str], now: datetime) -> _Lacking | None:
+    """What is to be written; None if all that is there is good. Raises ValueError, OSError."""
+    ca, ca_key = _certificate_in(files.ca), _key_in(files.ca_key)
+    server, key = _certificate_in(files.certificate), _key_in(files.key)
+    good = server is not None and key is not None and _Pair(server, key).is_good(now)
+    if good and server is not None and ca is not None and _is_for(server, hosts, ca):
+        return None
+    return _Lacking(_signer(files, ca, ca_key, server, now), ca is None)
+
+
+@contextmanager
+def _saying_where(folder: Path) -> Iterator[None]:
+    """What the library or the system refuses in the block is raised as BadInput that names the folder."""
+    try:
+        yield
     except ValueError as error:
         raise BadInput(what=f"No certificate can be made in {folder}: {error}.") from error
     except OSError as error:
@@ -108,7 +141,6 @@ def ensure(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -
         if isinstance(error, PermissionError):
             what += " Give the command as root (`sudo`): files that it replaces keep their owners and modes."
         raise BadInput(what=what) from error
-    return files
 
 
 def _signer(

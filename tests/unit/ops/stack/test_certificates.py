@@ -14,7 +14,7 @@ import typer
 
 from ops import cli
 from ops.stack import certificates
-from ops.stack.certificates import CertificateFiles, ensure
+from ops.stack.certificates import CertificateFiles, ensure, to_write
 from protocol.errors import BadInput
 
 HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -87,6 +87,18 @@ def test_a_ca_that_cannot_sign_is_not_replaced(tmp_path: Path, why: str) -> None
     with pytest.raises(BadInput, match=says[why]):
         ensure(tmp_path, ["new.example"], now=NOW)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_what_would_be_written_is_told_before(tmp_path: Path) -> None:
+    files = CertificateFiles(tmp_path / "tls")
+    assert to_write(files.folder, HOSTS) == [files.ca, files.ca_key, files.certificate, files.key]
+    assert list(tmp_path.iterdir()) == []
+    ensure(files.folder, HOSTS)
+    assert to_write(files.folder, HOSTS) == []
+    assert to_write(files.folder, ["new.example"]) == [files.certificate, files.key]
+    files.ca_key.unlink()
+    with pytest.raises(BadInput, match="needs its key"):
+        to_write(files.folder, ["new.example"])
 
 
 def test_a_good_certificate_needs_no_key_of_its_ca_on_the_server(tmp_path: Path) -> None:
