@@ -126,8 +126,9 @@ def _adopt(
 ) -> None:
     """Start a fresh database on a pool that something else ran: with the same workerpool and wallet, and deals open.
 
-    Stop the other scheduler first. Finds the open deals on chain, says what there is, and has the scheduler begin at
-    the oldest of them; `sluice scheduler run` then finishes their tasks. Exit code 2 if it refuses.
+    Stop the other scheduler first: only what it sends in three blocks, or its place at your RabbitMQ, gives it away.
+    Finds the open deals on chain, says what there is, and has the scheduler begin at the oldest of them; `sluice
+    scheduler run` then finishes their tasks. Exit code 2 if it refuses.
     """
     from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
 
