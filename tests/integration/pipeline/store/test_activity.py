@@ -12,15 +12,18 @@ from pymongo.database import Database
 
 from chain.lane.model.intent import LaneId
 from chain.lane.store.mongo import MongoStore
+from config.celery_apps import core_app
 from config.connections.mongodb import client
 from config.settings import read_settings
-from ops.at_work import require_stopped
+from config.topology import lane_queue
+from ops.at_work import require_no_consumer, require_stopped
 from ops.stack.stack import Stack
 from pipeline.domain.records import CLOCKS_APART
 from pipeline.store.activity import Activity
 from pipeline.store.sweeps import Sweeps
 from protocol.errors import NotPossible
 from protocol.types import Wallet
+from tests.integration.conftest import given
 
 WALLET = Wallet("0x" + "ab" * 20)
 LANE = LaneId(31337, WALLET)
@@ -77,3 +80,18 @@ def test_a_host_with_only_lanes_is_seen_by_its_lease(db: Database[dict[str, Any]
     store.give_back(lease)
     assert activity.leases_end_in() == 0.0
     require_stopped(activity, quick, [])
+
+
+def test_a_lane_that_only_waits_for_messages_is_seen_at_rabbitmq(stack: Stack, vhosts: tuple[str, str]) -> None:
+    settings = read_settings(**(given(stack.settings) | {"amqp_core_vhost": vhosts[0]}))
+    require_no_consumer(settings, [WALLET])
+    with core_app(settings).connection_for_write() as connection:
+        channel: Any = connection.channel()
+        queue = lane_queue(WALLET).bind(channel)
+        queue.declare()
+        require_no_consumer(settings, [WALLET])
+        queue.consume("lane", callback=lambda _: None)
+        with pytest.raises(NotPossible, match=f"RabbitMQ has a consumer of the queue {queue.name}"):
+            require_no_consumer(settings, [Wallet("0x" + "cd" * 20), WALLET])
+    # Where RabbitMQ does not answer, it says nothing.
+    require_no_consumer(read_settings(amqp_url="amqp://127.0.0.1:1"), [WALLET])
