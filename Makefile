@@ -1,6 +1,6 @@
 # Everything from a fresh Debian: `make demo`, `make test`. Needs root only where apt has to install something.
 #   make demo  ARGS="--json --keep"     make bench ARGS="latency --block-time 1 --tasks 20 --json"
-#   make test  ARGS="-k lane"           make clean   (stops the stack and removes what was built; keeps downloads)
+#   make test  ARGS="-k lane"           make clean   (ends demo and stack, removes them and what was built)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -127,11 +127,14 @@ check-style:
 bench: $(READY)
 	@$(RUN)/python -m bench $(ARGS)
 
+# .sluice is also where a scheduler or a worker machine that runs in this clone keeps its keys and its journal (SLUICE_HOME
+# unless set): without them, votes that are cast cannot be revealed. So only what a target of this file has made goes.
 clean:
 	@if [ -x $(SLUICE) ]; then $(SLUICE) demo --stop; $(SLUICE) stack down --wipe; fi
-	@find .sluice -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} + 2>/dev/null || true
+	@rm -rf .sluice/demo .sluice/stack .sluice/stack.json .sluice/stack.env .sluice/bench
 	@rm -rf .venv node_modules tests/sdk/node_modules tests/other_worker/node_modules tests/image/compose/mongodb/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find . -name .sluice -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@for kept in .sluice/*; do [ ! -e "$$kept" ] || echo "kept: $$kept"; done
 
 # The environment as uv.lock has it; made again when the lock changes.
 $(READY): uv.lock pyproject.toml ops/environment.sh

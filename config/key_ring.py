@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
-from config.whole_files import create_whole, write_whole
+from config.whole_files import create_whole, replace_whole
 from protocol.errors import BadSetting, Unavailable
 
 log = structlog.get_logger(__name__)
@@ -103,13 +103,15 @@ class KeyFile(Generic[K]):
         return self.all()[0]
 
     def all(self) -> tuple[K, ...]:
-        """Keys in the file, the newest first. What was read last is kept while the file or the key service is away."""
+        """Keys in the file, the newest first. What was read last is kept while the file cannot be read, or the key
+        service is away.
+        """
         known = self._known
         if known is not None and time.monotonic() < self._again_at:
             return known[1]
         try:
             found = self._path.stat()
-        except FileNotFoundError:
+        except OSError:
             if known is not None:
                 return known[1]
             raise
@@ -126,10 +128,12 @@ class KeyFile(Generic[K]):
             if self._known is None or self._known[0] != changed:
                 self._known = (changed, self._read())
             return self._known[1]
-        except Unavailable as error:
+        except (Unavailable, BadSetting, OSError) as error:
             if self._known is None:
                 raise
-            log.warning("Keys that were added are not read yet.", action="keys_unread", why=str(error))
+            log.warning(
+                "The key file cannot be read: the keys known before stay.", action="keys_unread", why=str(error)
+            )
             self._again_at = time.monotonic() + AGAIN_SECONDS
             return self._known[1]
         finally:
@@ -143,7 +147,7 @@ class KeyFile(Generic[K]):
         with _locked(self._path):
             older = self._read()
             kept, new = keep(older), self._new(now)
-            write_whole(self._path, self._written([new, *kept]), mode=0o600)
+            replace_whole(self._path, self._written([new, *kept]))
         return new, [key for key in older if key not in kept]
 
     def drop(self, gone: Callable[[K], bool]) -> list[K]:
@@ -152,9 +156,7 @@ class KeyFile(Generic[K]):
             newest, *older = self._read()
             dropped = [key for key in older if gone(key)]
             if dropped:
-                write_whole(
-                    self._path, self._written([newest, *(key for key in older if key not in dropped)]), mode=0o600
-                )
+                replace_whole(self._path, self._written([newest, *(key for key in older if key not in dropped)]))
         return dropped
 
     def _new(self, now: float) -> K:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,9 +15,33 @@ def write_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
     """Write a file beside its place and move it there: a reader, or the next start, sees the old one or the new one.
 
     `mode`: permissions from the file's first moment on. Two that write at once each write a file of their own, and
-    the last one's stays. On disk when this returns. Raises OSError, and leaves nothing behind then.
+    the last one's stays. What root writes belongs to the owner of the file before, or of the folder: another user's
+    process may be its reader. On disk when this returns. Raises OSError, and leaves nothing behind then.
     """
     _put(path, content, mode, lambda partial: partial.replace(path))
+
+
+def replace_whole(
+    path: Path, content: str | bytes, *, mode: int = 0o600, most: int | None = None, like: Path | None = None
+) -> None:
+    """`write_whole` that also keeps the permissions of the file before, and its owner whoever writes it.
+
+    Of the permissions those in `most` stay (None: `mode`); a file that is new has `mode`. `like`: the file that will be
+    replaced, if not `path` itself. Raises OSError (PermissionError if this user may not give files to that owner), and
+    leaves nothing behind then.
+    """
+    before = path if like is None else like
+    with _beside(path, 0o600, lambda partial: partial.replace(path)) as file:
+        handle = file.fileno()
+        try:
+            found = before.stat()
+        except FileNotFoundError:
+            give_to_owner_of(before.parent, handle)
+            os.fchmod(handle, mode)
+        else:
+            _give(handle, found)
+            os.fchmod(handle, stat.S_IMODE(found.st_mode) & (mode if most is None else most))
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None:
@@ -39,10 +64,24 @@ def new_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         yield file
 
 
+def give_to_owner_of(path: Path, handle: int) -> None:
+    """Give an open file that root has made to the owner and group of `path`, a file or folder. Nothing for others."""
+    if os.geteuid() == 0:
+        _give(handle, path.stat())
+
+
 def _put(path: Path, content: str | bytes, mode: int, put: Callable[[Path], object]) -> None:
     """Write a new file beside `path`, then have `put` move it into place."""
     with _beside(path, mode, put) as file:
+        give_to_owner_of(path if path.exists() else path.parent, file.fileno())
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def _give(handle: int, like: os.stat_result) -> None:
+    """Give an open file to the owner and group of another one. Raises PermissionError."""
+    own = os.fstat(handle)
+    if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        os.fchown(handle, like.st_uid, like.st_gid)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """`sluice scheduler adopt`: a fresh database for a pool that something else ran, from what the chain tells.
 
-    database empty, wallet owns the workerpool ─► nobody else sends with the wallet ─► open work found on chain
-                                                                                         │ told, and confirmed
-                                    the watcher's first block stored: the oldest open deal's ◄┘
+    database empty, wallet owns the workerpool ─► nobody else uses the wallet ─► open work found on chain
+                                                                                   │ told, and confirmed
+                              the watcher's first block stored: the oldest open deal's ◄┘
 
 That is all: the watcher reads deals, votes and reveals from there, as after any start, and every task is decided upon
 by what the chain says. Nonces begin at the wallet's account nonce, so transactions that another scheduler has sent must
-be in blocks before.
+be in blocks before. Another scheduler is seen by what it sends in a few blocks, or at this RabbitMQ. One that has
+nothing to send, with a broker of its own, is not seen: whoever adopts stops it.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.connections.mongodb import while_indexing
 from config.settings import Settings
+from ops.at_work import require_no_consumer, watch
 from ops.backup.contents import Pool
-from ops.in_flight import LOOK_SECONDS, account_nonces, wait_for_mined
+from ops.in_flight import account_nonces, wait_for_mined
 from pipeline.flow.takeover import OpenWork, Progress, block_at, find_open_work
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies
@@ -71,7 +73,8 @@ def look(settings: Settings, *, lowest: int, wait: float, progress: Progress) ->
             what = f"The wallet {key.wallet} does not own the workerpool {workerpool}, its owner is {owner}"
             raise NotPossible(what=f"{what}: set SLUICE_KEYSTORE to the owner's wallet.")
         pending = wait_for_mined(rpc, [key.wallet], wait)
-        nonce = _require_quiet(lambda: account_nonces(rpc, [key.wallet]), settings.block_time)
+        nonce = require_quiet(lambda: account_nonces(rpc, [key.wallet]), settings.block_time)
+        require_no_consumer(settings, [key.wallet])
         head = block_at(hub, BlockNumber(max(0, hub.head() - BELOW_HEAD)))
         work = find_open_work(hub, workerpool, key.wallet, head, BlockNumber(lowest), progress)
     return Adoption(workerpool, key.wallet, work, nonce, pending)
@@ -103,16 +106,19 @@ def adopt(settings: Settings, found: Adoption) -> BlockNumber:
     return BlockNumber(before.number + 1)
 
 
-def _require_quiet(count: Callable[[], tuple[int, int]], block_time: float) -> int:
+def require_quiet(
+    count: Callable[[], tuple[int, int]],
+    block_time: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """The first nonce that nothing has, mined or not, once it has stood still. Raises NotPossible if it moves."""
-    end = time.monotonic() + max(QUIET_SECONDS, QUIET_BLOCKS * block_time)
-    first = sum(count())
-    while time.monotonic() < end:
-        time.sleep(LOOK_SECONDS)
-        now = sum(count())
-        if now != first:
-            raise NotPossible(
-                what=f"Something sends transactions with this wallet now (its nonce went from {first} to {now}): stop"
-                " the scheduler that runs the pool, on every machine, and run this again."
-            )
+    seconds = max(QUIET_SECONDS, QUIET_BLOCKS * block_time)
+    first, now = watch(lambda: sum(count()), seconds, clock=clock, sleep=sleep)
+    if now != first:
+        raise NotPossible(
+            what=f"Something sends transactions with this wallet now (its nonce went from {first} to {now}): stop"
+            " the scheduler that runs the pool, on every machine, and run this again."
+        )
     return first

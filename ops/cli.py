@@ -1,7 +1,7 @@
 """`sluice`: the command line. Finds the file below ops/commands that its first word names.
 
-Exit codes: 0 done, 1 failed, 2 wrong words (usage, settings, files). Errors are one line on stderr;
-standard output is only what was asked for, and with `--json` only JSON; the error line is a JSON object then.
+Exit codes: 0 done, 1 failed, 2 wrong words (usage, settings, files). Errors are one line on stderr (of usage, a few);
+standard output is only what was asked for, and with `--json` only JSON; every error is one JSON object in a line then.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from typing import Annotated, Any
 
 import structlog
 import typer
+
+# Typer's own copy of click, whose errors it prints for people only; uv.lock has the version.
+from typer._click.exceptions import ClickException
 
 from config.processes import collector
 from config.processes.lean_imports import lean_imports
@@ -45,18 +48,34 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     # Until a command sets up its own logging: standard output is for answers.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    command = typer.main.get_command(_build_app(words))
+    command, as_json = typer.main.get_command(_build_app(words)), "--json" in words
     try:
-        command.main(list(words), prog_name="sluice")
+        # Typer prints usage errors itself, for people, and ends with 0, 2, or what typer.Exit says.
+        ended = command.main(list(words), prog_name="sluice", standalone_mode=not as_json)
     except SystemExit as end:
-        # Typer prints usage errors itself and ends with 0, 2, or what typer.Exit says.
         return end.code if isinstance(end.code, int) else 0
     except SluiceError as error:
-        says, code = " ".join(str(error).split()), 2 if isinstance(error, BadInput) else 1
-        told = {"error": says, "kind": type(error).__name__, "exit_code": code}
-        print(json.dumps(told, ensure_ascii=False) if "--json" in words else f"sluice: {says}", file=sys.stderr)
-        return code
-    return 0
+        return _fail(error, str(error), 2 if isinstance(error, BadInput) else 1, as_json=as_json)
+    except ClickException as error:
+        return _fail(error, error.format_message(), error.exit_code, as_json=as_json)
+    except typer.Abort as error:
+        return _fail(error, "It was broken off.", 1, as_json=as_json)
+    except OSError as error:
+        # A file that is named is one that somebody chose; without a name, a disk or a connection has failed.
+        named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        says = f"{named}{error.strerror or str(error) or type(error).__name__}."
+        return _fail(error, says, 2 if named else 1, as_json=as_json)
+    # Without Typer's way of ending: what typer.Exit says, or what the command returns, which is nothing.
+    return ended if isinstance(ended, int) else 0
+
+
+def _fail(error: BaseException, says: str, code: int, *, as_json: bool) -> int:
+    """Print an error as one line, and return the exit code."""
+    # Names of files may hold bytes that no encoding has.
+    says = " ".join(says.split()).encode(errors="backslashreplace").decode()
+    told = {"error": says, "kind": type(error).__name__, "exit_code": code}
+    print(json.dumps(told, ensure_ascii=False) if as_json else f"sluice: {says}", file=sys.stderr)
+    return code
 
 
 def every_command() -> Any:

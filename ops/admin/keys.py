@@ -5,7 +5,8 @@
     RabbitMQ's users       none here                  a machine's password is new at each sign-in (hourly), Flower's at
                                                       each of its starts
 
-API processes see both files change, so nothing is restarted.
+API processes see both files change, so nothing is restarted. A key that is not there is not replaced: with another
+SLUICE_HOME than the scheduler's, the new one would sign nothing, and the leaked one would go on.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 from config.operator_token import FILE_SETTING, new_token, require_token, token_file, token_of_environment
 from config.settings import Settings
-from config.whole_files import write_whole
-from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing, Keys
+from config.whole_files import replace_whole
+from pipeline.api.auth.secret import OVERLAP_SECONDS, KeyRing, Keys, token_secret_file
 from protocol.errors import BadSetting
 
 _TOKENS_END = "Every machine's token: each signs in again within its next ping, without losing work."
@@ -38,9 +40,10 @@ class KeyShown:
 
 @dataclass(frozen=True, slots=True)
 class Rotated:
-    """What was, or would be, replaced. `key`: the new one's id; `becomes_invalid`: what, and when."""
+    """What was, or would be, replaced. `path`: its file; `key`: the new one's id; `becomes_invalid`: what, and when."""
 
     kind: str
+    path: str
     key: str | None
     dropped: tuple[str, ...]
     becomes_invalid: tuple[str, ...]
@@ -52,7 +55,7 @@ def show(settings: Settings) -> list[KeyShown]:
     """Every key, the newest of each kind first; what is not made yet is left out. Raises BadSetting."""
     now = time.time()
     found = []
-    if (settings.token_secret_file or settings.home / "token.secret").exists():
+    if token_secret_file(settings).exists():
         ring = KeyRing.of(settings)
         keys = ring.all()
         ends = [None, *(newer.made_at + OVERLAP_SECONDS for newer, _ in pairwise(keys))]
@@ -73,32 +76,42 @@ def _token_key(key: Keys, until: float | None, now: float) -> KeyShown:
 
 
 def rotate_tokens(settings: Settings, *, at_once: bool, dry_run: bool) -> Rotated:
-    """A new key for machines' tokens. `at_once`: the former ones end now. Raises BadSetting."""
+    """A new key for machines' tokens. `at_once`: the former ones end now. Raises BadSetting, also if there is none."""
     now = time.time()
-    if dry_run and not (settings.token_secret_file or settings.home / "token.secret").exists():
-        return Rotated("tokens", None, (), (), "A first key would be made.", dry_run)
+    path = require_there(token_secret_file(settings), "SLUICE_TOKEN_SECRET_FILE")
     ring = KeyRing.of(settings)
     newest = ring.newest.id
     new, dropped = (None, []) if dry_run else ring.rotate(now, at_once=at_once)
     ends = time.strftime("%H:%M UTC", time.gmtime(now + OVERLAP_SECONDS))
     invalid = _TOKENS_END if at_once else f"Tokens by the key {newest}, at {ends}: no machine notices."
-    says = "A key would be added." if new is None else f"Key {new.id} signs from now on."
+    says = f"A key would be added to {path}." if new is None else f"Key {new.id} in {path} signs from now on."
     gone = tuple(key.id for key in dropped)
-    return Rotated("tokens", None if new is None else new.id, gone, (invalid,), says, dry_run)
+    return Rotated("tokens", str(path), None if new is None else new.id, gone, (invalid,), says, dry_run)
 
 
 def rotate_admin(settings: Settings, *, at_once: bool, dry_run: bool) -> Rotated:
-    """A new operator's token in its file; there is no overlap, so `at_once` changes nothing. Raises BadSetting."""
+    """A new operator's token in its file; there is no overlap, so `at_once` changes nothing. Raises BadSetting, also
+    if there is none.
+    """
     del at_once
     if token_of_environment(settings) is not None:
         fix = "Replace it where it is set, or unset it, so that the API makes a file."
         raise BadSetting(name="SLUICE_ADMIN_TOKEN", why="the token is set there, and no file is read", fix=fix)
-    path = token_file(settings)
+    path = require_there(token_file(settings), FILE_SETTING)
     if not dry_run:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, new_token(), mode=0o600)
+        replace_whole(path, new_token())
     says = f"A new token {'would be' if dry_run else 'is'} in {path}."
-    return Rotated("admin", None, (), (_ADMIN_ENDS,), says, dry_run)
+    return Rotated("admin", str(path), None, (), (_ADMIN_ENDS,), says, dry_run)
+
+
+def require_there(path: Path, setting: str) -> Path:
+    """The whole path of a key file that a running service has made. Raises BadSetting if it is not there."""
+    path = path.absolute()
+    if not path.exists():
+        why = f"there is no key to replace: {path} does not exist"
+        fix = "Give the command on the machine of the service that uses the key, with its settings (SLUICE_HOME)."
+        raise BadSetting(name=setting, why=why, fix=fix)
+    return path
 
 
 #: What can be replaced, by the word for it.

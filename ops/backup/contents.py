@@ -10,6 +10,7 @@ from chain.contracts.ens_names import with_addresses
 from config.operator_token import token_file
 from config.settings import Settings
 from ops.archive import Archive
+from pipeline.api.auth.secret import token_secret_file
 from pipeline.store.documents import SCHEMA
 from protocol.errors import BadBackup, BadSetting
 
@@ -42,7 +43,7 @@ class Pool:
 def key_files(settings: Settings) -> dict[str, Path]:
     """Name in the archive and place of each file with a secret that a scheduler of these settings keeps."""
     files = {
-        "token.secret": settings.token_secret_file or settings.home / "token.secret",
+        "token.secret": token_secret_file(settings),
         "admin.token": token_file(settings),
     }
     if settings.keystore is not None:

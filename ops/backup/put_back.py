@@ -22,20 +22,19 @@ from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.connections.mongodb import while_indexing
 from config.settings import Settings
-from config.whole_files import write_whole
+from config.whole_files import replace_whole
 from ops.archive import Archive, Member, open_archive
+from ops.at_work import require_stopped
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
-from ops.in_flight import LOOK_SECONDS, wait_for_mined
+from ops.in_flight import wait_for_mined
 from pipeline.store import orders
+from pipeline.store.activity import Activity
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, split
 from pipeline.store.money import transfer_wish
-from pipeline.store.sweeps import Sweeps
 from protocol.errors import BadBackup, NotPossible
 from protocol.types import Contract, Wallet
 
-#: Sweeps that must be missing before the scheduler counts as stopped.
-_QUIET_SWEEPS = 2.0
 _SUFFIX = ".bson"
 #: The setting that names what is offered, as a line of `settings.env` begins.
 _ORDERS_FILE = "SLUICE_ORDERS_FILE"
@@ -80,7 +79,8 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
             if not replace:
                 what = f"The database {settings.mongodb_database} is not empty: add --replace to lose what it holds"
                 raise NotPossible(what=f"{what}, or name another one in SLUICE_MONGODB_DATABASE.")
-            _require_stopped(Sweeps(db), settings)
+            activity = Activity(db)
+            require_stopped(activity, settings, {*activity.wallets(), *archive.about["wallets"]})
         collections = [member for member in archive.members if member.name.startswith(DATABASE)]
         held = may_have_sold(archive, settings)
         given_up = False
@@ -166,7 +166,8 @@ def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[M
 
 @contextmanager
 def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
-    """Write key files beside their places, and have them take these once the block ends; not if it raises.
+    """Write key files beside their places, and have them take these once the block ends; not if it raises. They belong
+    to the owners of the files before, or of the folders, whoever restores them.
 
     Raises NotPossible before the block begins for a place where none can be written.
     """
@@ -175,7 +176,7 @@ def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
         for place, written in beside.items():
             with _named(place, "written"):
                 place.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(written, contents[place], mode=0o600)
+                replace_whole(written, contents[place], like=place)
         yield
         for place, written in beside.items():
             with _named(place, "written"):
@@ -193,16 +194,6 @@ def _named(place: Path, done: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise NotPossible(what=f"{place} cannot be {done}: {error.strerror or error}.") from error
-
-
-def _require_stopped(sweeps: Sweeps, settings: Settings) -> None:
-    """Raise NotPossible if a scheduler works on the database: one that sweeps it while this looks on."""
-    (last, _), quiet = sweeps.last(), _QUIET_SWEEPS * settings.sweep_seconds
-    end = time.monotonic() + quiet
-    while last is not None and time.time() - last < quiet and time.monotonic() < end:
-        time.sleep(LOOK_SECONDS)
-        if sweeps.last()[0] != last:
-            raise NotPossible(what="A scheduler works on this database: stop it first, on every machine.")
 
 
 def _settle(settings: Settings, pool: Pool, wallets: Sequence[Wallet], wait: float) -> int:

@@ -113,9 +113,16 @@ def copy_wallet(places: Places, keystore: Path, password: str) -> None:
         wallet_files.write_new(path, content)
 
 
-def keep_password(path: Path, password: str) -> None:
-    """Write the password that was typed in, for the scheduler to read. Raises BadKeystore."""
-    wallet_files.write_new(path, f"{password}\n")
+def keep_password(path: Path, password: str) -> bool:
+    """Have a file with this password, for the scheduler to read; whether it was written now. Raises BadKeystore."""
+    if not path.exists():
+        wallet_files.write_new(path, f"{password}\n")
+        return True
+    if wallet_files.password_in(path) != password:
+        raise BadKeystore(
+            path=path, why="another password is there, and none is overwritten", fix="Move it away first."
+        )
+    return False
 
 
 def make_wallet(places: Places) -> Wallet:

@@ -42,16 +42,27 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class WalletPlan:
+    """The pool's wallet. `keystore`, `password_file`: where they are, or will be; with docker compose these are copied
+    to where it mounts them from.
+    """
+
+    #: None: a new one is made.
+    wallet: Wallet | None
+    keystore: Path
+    password_file: Path
+    #: None: what is in `password_file`, or will be.
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """What will be written, and what is left for the operator to do."""
 
     places: Places
     chain: ChainFound
     pool: PoolFound
-    #: None: a new wallet is made.
-    wallet: Wallet | None
-    keystore: Path | None
-    password: str | None = field(repr=False)
+    own: WalletPlan
     host: str
     env: Mapping[str, str] = field(repr=False)
     todo: tuple[str, ...]
@@ -72,7 +83,7 @@ def plan(given: Given, places: Places, questions: Questions) -> PoolPlan:
         "Workerpool contract, address or ENS name",
         lambda workerpool: checks.look_at_pool(chain, hub, workerpool),
     )
-    wallet, keystore, password = _wallet(given, pool, questions)
+    own = _wallet(given, places, pool, questions)
     host = ask("--host", given.host, "Name by which machines reach this pool", _host)
     values = {
         "SLUICE_CHAIN_ID": str(chain.chain_id),
@@ -83,27 +94,34 @@ def plan(given: Given, places: Places, questions: Questions) -> PoolPlan:
         "SLUICE_BLOCK_TIME": f"{chain.block_time:g}",
         "SLUICE_START_BLOCK": str(chain.head if given.start_block is None else given.start_block),
         **_addresses(host, compose=places.compose),
-        **({} if places.compose else _servers(given, places, questions)),
+        **({} if places.compose else _servers(given, own, questions)),
     }
     values |= _public_rpc(given, values, questions)
     read = read_settings(**_fields(values))
     require_own_passwords(read)
-    todo = [*_todo(chain, pool, wallet), *loopback_warnings(read)]
-    return PoolPlan(places, chain, pool, wallet, keystore, password, host, values, tuple(todo))
+    todo = [*_todo(chain, pool, own.wallet), *loopback_warnings(read)]
+    return PoolPlan(places, chain, pool, own, host, values, tuple(todo))
 
 
-def _wallet(given: Given, pool: PoolFound, questions: Questions) -> tuple[Wallet | None, Path | None, str | None]:
-    """The owner's wallet with its keystore and password; nothing for a new one."""
+def _wallet(given: Given, places: Places, pool: PoolFound, questions: Questions) -> WalletPlan:
+    """The owner's wallet with its keystore and password, or a new one's."""
     if given.new_wallet:
         if given.keystore is not None:
             raise BadInput(what="--new-wallet makes a wallet, and --keystore names one: give one of them.")
-        return None, None, None
+        if given.password_file is None:
+            return WalletPlan(None, places.keystore, places.password_file, None)
+        if not places.compose:
+            return WalletPlan(None, places.keystore, given.password_file.expanduser(), None)
+        password = wallet_files.password_in(_file(str(given.password_file)))
+        return WalletPlan(None, places.keystore, places.password_file, password)
     text = f"Keystore file of the wallet {pool.owner}, which owns the workerpool"
     path = questions.ask(
         "--keystore", None if given.keystore is None else str(given.keystore), f"{text}; or --new-wallet", _file
     )
+    password_file = places.password_file
     if given.password_file is not None:
-        password = wallet_files.password_in(_file(str(given.password_file)))
+        password_file = _file(str(given.password_file))
+        password = wallet_files.password_in(password_file)
     else:
         password = questions.ask_password("--password-file", f"Password of {path}")
     wallet = open_keystore(path, password).wallet
@@ -112,7 +130,7 @@ def _wallet(given: Given, pool: PoolFound, questions: Questions) -> tuple[Wallet
         raise BadSetting(
             name="--keystore", why=why, fix="Name the owner's keystore; only the owner can finalize tasks."
         )
-    return wallet, path, password
+    return WalletPlan(wallet, path, password_file, password)
 
 
 def _addresses(host: str, *, compose: bool) -> dict[str, str]:
@@ -126,14 +144,14 @@ def _addresses(host: str, *, compose: bool) -> dict[str, str]:
     }
 
 
-def _servers(given: Given, places: Places, questions: Questions) -> dict[str, str]:
+def _servers(given: Given, own: WalletPlan, questions: Questions) -> dict[str, str]:
     """Where servers are that docker compose does not bring, and the wallet's files."""
     now = read_settings()
     ask = questions.ask
     uri, amqp = now.mongodb_uri.get_secret_value(), now.amqp_url.get_secret_value()
     return {
-        "SLUICE_KEYSTORE": str((given.keystore or places.keystore).absolute()),
-        "SLUICE_KEYSTORE_PASSWORD_FILE": str((given.password_file or places.password_file).absolute()),
+        "SLUICE_KEYSTORE": str(own.keystore.absolute()),
+        "SLUICE_KEYSTORE_PASSWORD_FILE": str(own.password_file.absolute()),
         "SLUICE_MONGODB_URI": ask("--mongodb", given.mongodb, "MongoDB replica set", str, default=uri),
         "SLUICE_AMQP_URL": ask("--amqp", given.amqp, "RabbitMQ, its administrator's URL", str, default=amqp),
         "SLUICE_RABBITMQ_API": ask(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ops import wallet_files
 from ops.new_pool import files
 from ops.new_pool.files import Places
-from ops.new_pool.plan import PoolPlan
+from ops.new_pool.plan import PoolPlan, WalletPlan
 from protocol.types import Wallet
 
 
@@ -27,25 +28,29 @@ def write(plan: PoolPlan) -> Written:
 
     Raises BadKeystore, BadInput.
     """
-    places, made, commands = plan.places, [], list[str]()
-    if plan.wallet is None:
-        wallet = files.make_wallet(places)
-        made += [places.keystore, places.password_file]
-    else:
-        assert plan.keystore is not None
-        assert plan.password is not None
-        wallet = plan.wallet
-        if places.compose:
-            files.copy_wallet(places, plan.keystore, plan.password)
-            made += [places.keystore, places.password_file]
-        elif not Path(plan.env["SLUICE_KEYSTORE_PASSWORD_FILE"]).exists():
-            files.keep_password(Path(plan.env["SLUICE_KEYSTORE_PASSWORD_FILE"]), plan.password)
-            made.append(Path(plan.env["SLUICE_KEYSTORE_PASSWORD_FILE"]))
+    places, commands = plan.places, list[str]()
+    wallet, made = _write_wallet(places, plan.own)
     if places.compose:
         made += files.write_compose_secrets(places, plan.host)
         commands = files.give_to_containers(places)
     files.write_env(places, plan.env)
     return Written(wallet, (*made, places.env), tuple(commands))
+
+
+def _write_wallet(places: Places, own: WalletPlan) -> tuple[Wallet, list[Path]]:
+    """Write what lacks of the wallet; returns it and the files made. Raises BadKeystore."""
+    made = []
+    if own.wallet is not None and places.compose:
+        assert own.password is not None
+        files.copy_wallet(places, own.keystore, own.password)
+        return own.wallet, [places.keystore, places.password_file]
+    if own.password is not None and files.keep_password(own.password_file, own.password):
+        made.append(own.password_file)
+    if own.wallet is not None:
+        return own.wallet, made
+    if not own.password_file.exists():
+        made.append(own.password_file)
+    return wallet_files.make_wallet(own.keystore, own.password_file), [own.keystore, *made]
 
 
 def next_commands(places: Places, commands: Sequence[str]) -> list[str]:

@@ -115,8 +115,10 @@ def _health(settings: Settings) -> object:
 
 
 def _logs(settings: Settings, given: Sequence[str]) -> list[str]:
-    """Files of SLUICE_HOME that are logs, then those that were named."""
-    own = [settings.home / "log", *sorted(settings.home.glob("*.log")), *sorted(settings.home.glob("log/*.log"))]
+    """Files of SLUICE_HOME that are logs, a worker machine's too, the oldest first, then those that were named."""
+    home = settings.home
+    own = [home / "log", *sorted(home.glob("*.log")), *sorted(home.glob("log/*.log"))]
+    own += sorted(home.glob("worker/*/log/worker.log*"), reverse=True)
     return [*(str(path) for path in own if path.is_file()), *given]
 
 

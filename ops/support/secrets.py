@@ -30,6 +30,7 @@ from config.redaction import HIDDEN, public_url, without_passwords
 from config.settings import Settings
 from config.values.sms_settings import read_sms_settings, sms_key_file
 from ops.preflight import LOCAL_PASSWORDS
+from pipeline.api.auth.secret import token_secret_file
 from protocol.errors import BadInput, SluiceError
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
@@ -159,19 +160,29 @@ def _of_url(url: str) -> Iterator[str]:
 
 def _of_files(settings: Settings) -> Iterator[str]:
     """Secrets in the files that settings name."""
-    token_secret = settings.token_secret_file or settings.home / "token.secret"
     for path in (
         settings.key_file,
         settings.keystore_password_file,
         settings.registry_credentials_file,
         token_file(settings),
-        token_secret,
+        token_secret_file(settings),
         sms_key_file(settings.home, read_sms_settings()),
     ):
         yield from _of_file(path)
+    for path in settings.home.glob("worker/*/session.json"):
+        yield from _of_session(path)
     # A keystore's ciphertext can be tried offline; its address is no secret.
     for line in _of_file(settings.keystore):
         yield from re.findall(r"\"(?:ciphertext|mac|salt|iv)\":\s*\"([0-9a-fA-F]{16,})\"", line)
+
+
+def _of_session(path: Path) -> Iterator[str]:
+    """Token and RabbitMQ password of a worker machine of this host; nothing if they cannot be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        session = json.loads(path.read_bytes())
+        # By their names alone: what else is long there (the wallet in names of queues) is no secret.
+        for part in (session, session.get("broker", {})):
+            yield from (part[name] for name in _SECRET_FIELDS & part.keys() if isinstance(part[name], str))
 
 
 def _of_file(path: Path | None) -> Iterator[str]:

@@ -10,7 +10,8 @@ from pymongo.database import Database
 
 from pipeline.domain.records import CLOCKS_APART
 
-_ROW = "sweep"
+#: The row of the sweep.
+SWEEP = "sweep"
 #: The row of the watcher's cursor (`pipeline.store.blocks`).
 WATCH = "watch"
 
@@ -23,7 +24,7 @@ class Sweeps:
 
     def unheard_at(self) -> float:
         """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
-        row = self._cursors.find_one({"_id": _ROW}, {"unheard_at": 1})
+        row = self._cursors.find_one({"_id": SWEEP}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 
     def outages(self) -> tuple[float, float]:
@@ -31,9 +32,9 @@ class Sweeps:
 
         Unix seconds; 0 for what is not known, also where a row cannot be read: that is not of the task that asks.
         """
-        rows = self._cursors.find({"_id": {"$in": [_ROW, WATCH]}}, {"unheard_at": 1, "at": 1})
+        rows = self._cursors.find({"_id": {"$in": [SWEEP, WATCH]}}, {"unheard_at": 1, "at": 1})
         found = {row["_id"]: row for row in rows}
-        unheard, followed = found.get(_ROW, {}).get("unheard_at"), found.get(WATCH, {}).get("at")
+        unheard, followed = found.get(SWEEP, {}).get("unheard_at"), found.get(WATCH, {}).get("at")
         return (
             float(unheard) if isinstance(unheard, int | float) else 0.0,
             float(followed) if isinstance(followed, int | float) else 0.0,
@@ -41,7 +42,7 @@ class Sweeps:
 
     def last(self) -> tuple[float | None, str | None]:
         """When a sweep ran last (Unix seconds), and the process that ran it, as `record` was told; None: not known."""
-        row = self._cursors.find_one({"_id": _ROW}, {"swept_at": 1, "by": 1}) or {}
+        row = self._cursors.find_one({"_id": SWEEP}, {"swept_at": 1, "by": 1}) or {}
         swept_at, by = row.get("swept_at"), row.get("by")
         return (
             float(swept_at) if isinstance(swept_at, int | float) else None,
@@ -52,7 +53,7 @@ class Sweeps:
         """Whether the last sweep was after `now`, by a clock that has been set back since or was another one's; told
         once.
         """
-        later = {"_id": _ROW, "swept_at": {"$gt": now + CLOCKS_APART}}
+        later = {"_id": SWEEP, "swept_at": {"$gt": now + CLOCKS_APART}}
         return self._cursors.update_one(later, {"$set": {"swept_at": now}}).modified_count > 0
 
     def record(self, now: float, *, heard: bool, last_after: float, by: str = "") -> float:
@@ -62,13 +63,15 @@ class Sweeps:
         """
         not_heard = True if not heard else {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
         row = self._cursors.find_one_and_update(
-            {"_id": _ROW},
+            {"_id": SWEEP},
             [
                 {
                     "$set": {
                         "unheard_at": {"$cond": [not_heard, now, {"$ifNull": ["$unheard_at", 0.0]}]},
                         "swept_at": {"$max": ["$swept_at", now]},
                         "by": {"$literal": by},
+                        # What changes at each sweep, also where `swept_at` is still of a host whose clock is ahead.
+                        "count": {"$add": [{"$ifNull": ["$count", 0]}, 1]},
                     }
                 }
             ],

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.whole_files import write_whole
+from config.whole_files import give_to_owner_of, write_whole
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Wallet
 
@@ -244,6 +244,8 @@ class Layout:
         """
         handle = os.open(self.locks / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # A command that root gives beside the machine of another user leaves it no lock that it cannot open.
+            give_to_owner_of(self.locks, handle)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -63,12 +63,16 @@ def _rotate(
 
     Run it on the scheduler's machine, with its settings. The former key of machines' tokens verifies for two hours
     more, so that no machine notices; the former operator's token is refused at once. Passwords of RabbitMQ's users that
-    Sluice made need no command: a machine's is new at each sign-in, every hour. Exit code 2 if a key is in the
-    environment, where this cannot replace it.
+    Sluice made need no command: a machine's is new at each sign-in, every hour. Exit code 2 if there is no such key
+    here, as with another SLUICE_HOME than the scheduler's, or if it is in the environment: it is replaced there.
     """
     from ops.admin import keys  # noqa: PLC0415
 
-    done = [keys.KINDS[kind](settings(), at_once=at_once, dry_run=dry_run) for kind in dict.fromkeys(what)]
+    kinds = [keys.KINDS[kind] for kind in dict.fromkeys(what)]
+    # First as a dry run: what cannot be replaced is refused before anything else is.
+    done = [rotate(settings(), at_once=at_once, dry_run=True) for rotate in kinds]
+    if not dry_run:
+        done = [rotate(settings(), at_once=at_once, dry_run=False) for rotate in kinds]
     if as_json:
         print(json.dumps([asdict(one) for one in done], indent=1))
         return

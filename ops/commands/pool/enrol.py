@@ -224,9 +224,10 @@ def _invite(
     """Make an invite code for mode `invite`. It is printed once and not stored; a machine gives it in SLUICE_INVITE."""
     stored, now = Store.open(settings()).enrolment, screen.clock()
     if withdraw is not None:
-        if not dry_run and not stored.withdraw(withdraw):
+        if not (stored.has_invite(withdraw) if dry_run else stored.withdraw(withdraw)):
             raise NotFound(what=f"invite {withdraw}")
-        _print_answer(as_json, {"withdrawn": withdraw, "dry_run": dry_run}, f"Invite {withdraw} is withdrawn.")
+        says = f"Invite {withdraw} {'would be' if dry_run else 'is'} withdrawn."
+        _print_answer(as_json, {"withdrawn": withdraw, "dry_run": dry_run}, says)
         return
     code = secrets.token_hex(CODE_BYTES)
     expires_at = now + days * 24 * 3600

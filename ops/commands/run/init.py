@@ -113,7 +113,7 @@ def _init(
     else:
         made = plan(given, places, questions)
         done = None if dry_run else write(made)
-    wallet = made.wallet if done is None else done.wallet
+    wallet = made.own.wallet if done is None else done.wallet
     commands = next_commands(made.places, () if done is None else done.commands)
     if as_json:
         answer = {

@@ -126,8 +126,9 @@ def _adopt(
 ) -> None:
     """Start a fresh database on a pool that something else ran: with the same workerpool and wallet, and deals open.
 
-    Stop the other scheduler first. Finds the open deals on chain, says what there is, and has the scheduler begin at
-    the oldest of them; `sluice scheduler run` then finishes their tasks. Exit code 2 if it refuses.
+    Stop the other scheduler first: only what it sends in three blocks, or its place at your RabbitMQ, gives it away.
+    Finds the open deals on chain, says what there is, and has the scheduler begin at the oldest of them; `sluice
+    scheduler run` then finishes their tasks. Exit code 2 if it refuses.
     """
     from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
 
@@ -212,8 +213,9 @@ def _certificate(
     """Make a certificate for RabbitMQ, signed by a CA of your own, where no public CA signs one; renew what ends soon.
 
     Files: `cert.pem` and `key.pem` for RabbitMQ, `ca.pem` for workers (`SLUICE_AMQP_CA_FILE`), and `ca-key.pem`, which
-    signs the next one and belongs on no server. Run it again within the last month of the certificate's 397 days: what
-    is good is kept.
+    signs the next one and belongs on no server: bring it for that. Run it again within the last month of the
+    certificate's 397 days: what is good is kept, a file that is replaced keeps its owner and mode (run it as root where
+    containers own the key), and a CA that is there is never replaced. Then `docker compose restart proxy rabbitmq`.
     """
     from ops.stack import certificates  # noqa: PLC0415 # 40 ms to import
 
@@ -230,3 +232,4 @@ def _certificate(
     print(f"For RabbitMQ: {files.certificate} and {files.key}, which only its user may read.")
     print(f"For workers: {files.ca}. Give it out, and have them set SLUICE_AMQP_CA_FILE to it.")
     print(f"Keep for yourself: {files.ca_key}. Whoever has it can pass for your broker.")
+    print("After a renewal: `docker compose restart proxy rabbitmq`, or whatever has the files open.")

@@ -10,7 +10,7 @@ import typer
 
 from config.logging import configure
 from config.settings import settings
-from config.values.sms_settings import sms_settings
+from config.values.sms_settings import sms_key_file, sms_settings
 from ops.admin import screen
 from ops.admin.screen import Json
 
@@ -46,14 +46,16 @@ def _rotate(
     """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
 
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
-    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens.
+    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 if the file lacks.
     """
     from config.connections.mongodb import durable_database  # noqa: PLC0415
+    from ops.admin.keys import require_there  # noqa: PLC0415
     from sms.rotate import rotate  # noqa: PLC0415
     from sms.store.mongo import MongoSecretStore  # noqa: PLC0415
     from sms.vault import Vault  # noqa: PLC0415
 
     now, sms = settings(), sms_settings()
+    require_there(sms_key_file(now.home, sms), "SLUICE_SMS_KEY_FILE")
     store = MongoSecretStore(durable_database(now, sms.database))
     done = rotate(store, Vault.of(now, sms), screen.clock(), new_key=not finish)
     says = [f"Key {done.key} is in use; {done.rows} rows were encrypted with it."]

@@ -17,6 +17,11 @@ from config.settings import Settings
 OVERLAP_SECONDS = 7200.0
 
 
+def token_secret_file(settings: Settings) -> Path:
+    """The file with the keys: SLUICE_TOKEN_SECRET_FILE, or `token.secret` in SLUICE_HOME."""
+    return settings.token_secret_file or settings.home / "token.secret"
+
+
 @dataclass(frozen=True)
 class Keys(RingKey):
     """One secret and the keys derived from it, one per purpose."""
@@ -48,7 +53,7 @@ class KeyRing(KeyFile[Keys]):
     @classmethod
     def of(cls, settings: Settings) -> KeyRing:
         """The ring of SLUICE_TOKEN_SECRET_FILE."""
-        return cls(settings.token_secret_file or settings.home / "token.secret")
+        return cls(token_secret_file(settings))
 
     def verifying(self, now: float) -> list[Keys]:
         """Keys that verify at `now` (Unix seconds), the newest first."""

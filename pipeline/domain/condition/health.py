@@ -223,7 +223,7 @@ def _ownership(node: NodeFacts, pool: ExpectedPool) -> HealthPart:
     return HealthPart(
         ok=False,
         detail=f"the wallet {pool.wallet} does not own the workerpool {pool.workerpool}, its owner is {node.owner}: "
-        "the contracts refuse every step",
+        "the contracts take its steps only of deals that were matched while it did",
         fix="Set SLUICE_KEYSTORE to the owner's wallet, or SLUICE_WORKERPOOL to a workerpool of this wallet.",
     )
 

@@ -150,6 +150,10 @@ class Enrolment:
         self._rows.update_one({"_id": _invite_id(name)}, {"$setOnInsert": row}, upsert=True)
         return name
 
+    def has_invite(self, name: str) -> bool:
+        """Whether there is an invite of this name."""
+        return self._rows.find_one({"_id": _invite_id(name), "kind": _INVITE}, {"_id": 1}) is not None
+
     def withdraw(self, name: str) -> bool:
         """Delete an invite; whom it admitted stays on the allow list. False: there is none."""
         return self._rows.delete_one({"_id": _invite_id(name), "kind": _INVITE}).deleted_count == 1

@@ -39,11 +39,13 @@ def gate(api: Api) -> Gate:
 def sluice(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
     """Runs `sluice enrol …` with this pool's settings; returns (exit code, its JSON)."""
 
-    def run(*words: str) -> tuple[int, Any]:
+    def run(*words: str, as_json: bool = True) -> tuple[int, Any]:
         with monkeypatch.context() as patch:
             patch.setattr("ops.commands.pool.enrol.settings", lambda: api.settings)
-            code = cli.run(["enrol", *words, "--json"])
+            code = cli.run(["enrol", *words, *(["--json"] if as_json else [])])
         said = capsys.readouterr()
+        if not as_json:
+            return code, said.out + said.err
         return code, json.loads(said.out) if said.out else said.err
 
     return run
@@ -146,6 +148,12 @@ def test_an_invite_that_has_expired_or_is_withdrawn_admits_nobody(api: Api, slui
     sluice("policy", "--mode", "invite")
     made = sluice("invite", "--days", "1")[1]
     api.clock.ahead = 25 * 3600.0
+    refused(sign_in(api, invite=made["code"]), "expired")
+    assert sluice("invite", "--withdraw", "another", "--dry-run")[0] == 2
+    assert sluice("invite", "--withdraw", made["name"], "--dry-run", as_json=False) == (
+        0,
+        f"Invite {made['name']} would be withdrawn.\n",
+    )
     refused(sign_in(api, invite=made["code"]), "expired")
     assert sluice("invite", "--withdraw", made["name"])[0] == 0
     assert sluice("invite", "--withdraw", made["name"])[0] == 2

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from config.whole_files import write_whole
+from config.whole_files import create_whole, replace_whole, write_whole
 from ops.stack.servers import ipfs
 from protocol.errors import NotReady, Unavailable
 
@@ -19,6 +20,59 @@ def test_a_file_has_its_new_content_and_the_permissions_asked_for(tmp_path: Path
     write_whole(path, "new", mode=0o600)
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)
     assert list(tmp_path.iterdir()) == [path]
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+#: Of the user whose scheduler or machine it is: any but root's.
+USER, GROUP = 12345, 23456
+
+
+def dress(path: Path) -> tuple[int, int, int]:
+    """Owner, group and permissions of a file."""
+    found = path.stat()
+    return found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)
+
+
+@as_root
+def test_what_root_writes_belongs_to_whose_file_or_folder_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, USER, GROUP)
+    for name, write in {"a": write_whole, "b": create_whole, "c": replace_whole}.items():
+        write(tmp_path / name, "new", mode=0o600)
+        assert dress(tmp_path / name) == (USER, GROUP, 0o600), write
+    # Another user's than the folder's.
+    os.chown(tmp_path / "a", USER + 1, GROUP + 1)
+    write_whole(tmp_path / "a", "newer", mode=0o644)
+    assert dress(tmp_path / "a") == (USER + 1, GROUP + 1, 0o644)
+
+
+@as_root
+def test_a_file_that_is_replaced_keeps_owner_group_and_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text("old")
+    path.chmod(0o444)
+    os.chown(path, USER, GROUP)
+    replace_whole(path, "new", most=0o640)
+    assert (path.read_text(), dress(path)) == ("new", (USER, GROUP, 0o440))
+    replace_whole(path, "newer")
+    assert (path.read_text(), dress(path)) == ("newer", (USER, GROUP, 0o400))
+
+
+def test_a_file_that_cannot_be_given_to_its_owner_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "key.pem"
+    path.write_text("old")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    found = os.stat_result((0o100400, 1, 1, 1, USER, GROUP, 3, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda *_, **__: found)
+    with pytest.raises(PermissionError):
+        replace_whole(path, "new")
+    monkeypatch.undo()
+    assert ([one.name for one in tmp_path.iterdir()], path.read_text()) == (["key.pem"], "old")
 
 
 def test_a_write_that_fails_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from pymongo.errors import ServerSelectionTimeoutError
 
 from chain.lane.run import Lane
@@ -172,6 +174,83 @@ def test_a_failure_is_one_line_and_exits_with_1(
     assert json.loads(said.err) == {"error": says, "kind": "NotReady", "exit_code": 1}
     assert cli.run(["stack", "up"]) == 1
     assert capsys.readouterr().err == f"sluice: {says}\n"
+
+
+def error_of(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """The one JSON object on standard error, with nothing on standard output."""
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1), said
+    told = json.loads(said.err)
+    assert set(told) == {"error", "kind", "exit_code"}
+    return dict(told)
+
+
+USAGE = [
+    ("task show --json", "Missing argument"),
+    ("backup --json", "Missing argument 'PATH'"),
+    ("keys rotate --json", "Missing argument"),
+    ("keys rotate nonsense --json", "nonsense"),
+    ("stack up no-such-part --json", "no-such-part"),
+    ("stack fly --json", "fly"),
+    ("enrol invite --uses 0 --json", "--uses"),
+    ("status --no-such-option --json", "--no-such-option"),
+    ("restore pool.backup --wait soon --json", "'--wait'"),
+    ("nonsense --json", "nonsense"),
+    ("--json", "--json"),
+]
+
+
+@pytest.mark.parametrize(("line", "names"), USAGE, ids=[line for line, _ in USAGE])
+def test_wrong_words_are_one_json_object_too(line: str, names: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(line.split()) == 2
+    told = error_of(capsys)
+    assert (names in told["error"], told["exit_code"]) == (True, 2)
+    # The same words without --json are for people, as ever.
+    assert cli.run([word for word in line.split() if word != "--json"] or ["--wrong"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (PermissionError(13, "Permission denied", "/etc/secret"), 2, "/etc/secret: Permission denied."),
+        (FileNotFoundError(2, "No such file or directory", b"/no\xff"), 2, "/no\\udcff: No such file or directory."),
+        (OSError(28, "No space left on device"), 1, "No space left on device."),
+        (ConnectionResetError(), 1, "ConnectionResetError."),
+    ],
+)
+@pytest.mark.parametrize("command", ["stack up", "stack down", "stack status"])
+def test_what_the_system_refuses_is_one_line(
+    error: OSError,
+    code: int,
+    says: str,
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(f"ops.stack.{'status.of' if command == 'stack status' else command.replace(' ', '.')}", fail)
+    assert cli.run([*command.split(), "--json"]) == code
+    assert error_of(capsys) == {"error": says, "kind": type(error).__name__, "exit_code": code}
+    assert cli.run(command.split()) == code
+    assert capsys.readouterr().err == f"sluice: {says}\n"
+
+
+def test_what_somebody_breaks_off_and_what_a_command_ends_with_are_told_apart(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(error: BaseException) -> int:
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(stack, "up", fail)
+        return cli.run(["stack", "up", "--json"])
+
+    assert ends(typer.Exit(3)) == 3
+    assert capsys.readouterr().err == ""
+    assert ends(typer.Abort()) == 1
+    assert error_of(capsys)["error"] == "It was broken off."
 
 
 @pytest.mark.parametrize("words", ["ls", "show 1", "bump 1", "cancel 1", "rebroadcast", "fill-gap", "resume", "audit"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import bson
@@ -51,6 +52,19 @@ def test_key_files_take_their_places_only_once_all_else_is_done(tmp_path: Path) 
     assert {place: place.read_bytes() for place in contents} == contents
     assert {place.stat().st_mode & 0o777 for place in contents} == {0o600}
     assert sorted(place for place in tmp_path.rglob("*") if place.is_file()) == sorted(contents)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_key_files_that_root_restores_belong_to_the_user_of_the_scheduler(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 23456)
+    new, old = tmp_path / "token.secret", tmp_path / "admin.token"
+    old.write_text("before")
+    old.chmod(0o400)
+    os.chown(old, 12346, 23457)
+    with keys_in_place({new: b"1", old: b"2"}):
+        pass
+    found = [(path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) for path in (new, old)]
+    assert found == [(12345, 23456, 0o600), (12346, 23457, 0o400)]
 
 
 def test_a_place_where_no_key_file_can_be_written_is_named_before_anything_is_replaced(tmp_path: Path) -> None:

@@ -249,6 +249,18 @@ def test_the_compose_file_has_no_password_in_any_variable_and_does_not_start_wit
     assert SERVICES["mongodb"]["environment"]["MONGO_INITDB_ROOT_USERNAME"] == "sluice"
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_password_of_the_compose_file_is_an_argument_of_a_process(name: str) -> None:
+    service = SERVICES[name]
+    given = [service.get("command", ()), service.get("healthcheck", {}).get("test", ())]
+    for words in given:
+        text = words if isinstance(words, str) else " ".join(words)
+        assert "--password" not in text
+        for found in re.finditer(r"\$\$?\(cat /run/secrets/", text):
+            # What the shell keeps for itself: an assignment, or its own `printf`.
+            assert re.search(r"(\b[A-Z_]+=|printf %s \"[a-z ]*)$", text[: found.start()]), text
+
+
 def test_each_secret_of_the_compose_file_is_one_that_its_readers_may_read() -> None:
     users = {name: int(service["user"].partition(":")[0]) for name, service in SERVICES.items() if "image" in service}
     users |= dict.fromkeys(SCHEDULERS, IMAGE_USER)

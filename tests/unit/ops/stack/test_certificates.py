@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ import typer
 
 from ops import cli
 from ops.stack import certificates
-from ops.stack.certificates import CertificateFiles, ensure
+from ops.stack.certificates import CertificateFiles, ensure, to_write
 from protocol.errors import BadInput
 
 HOSTS = ("localhost", "127.0.0.1", "::1")
@@ -70,13 +71,124 @@ def test_a_certificate_that_does_not_serve_is_made_anew_by_the_same_ca(tmp_path:
     _handshake(files, "localhost", files.ca)
 
 
-@pytest.mark.parametrize("why", ["it ends soon", "another key"])
-def test_a_ca_that_does_not_serve_is_made_anew_with_the_certificate(tmp_path: Path, why: str) -> None:
-    files = ensure(tmp_path, HOSTS, now=NOW - certificates.CA_LIFE if why == "it ends soon" else NOW)
+@pytest.mark.parametrize("why", ["it ends soon", "another key", "no key"])
+def test_a_ca_that_cannot_sign_is_not_replaced(tmp_path: Path, why: str) -> None:
+    files = ensure(tmp_path, HOSTS, now=NOW - (certificates.CA_LIFE if why == "it ends soon" else timedelta()))
     if why == "another key":
         files.ca_key.write_bytes(files.key.read_bytes())
+    elif why == "no key":
+        files.ca_key.unlink()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    says = {
+        "it ends soon": "ca.pem ends on",
+        "another key": "is not the key of .*ca.pem: bring the one that is",
+        "no key": r"ca.pem needs its key .*ca-key.pem for that, which is not there: bring it",
+    }
+    with pytest.raises(BadInput, match=says[why]):
+        ensure(tmp_path, ["new.example"], now=NOW)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_what_would_be_written_is_told_before(tmp_path: Path) -> None:
+    files = CertificateFiles(tmp_path / "tls")
+    assert to_write(files.folder, HOSTS) == [files.ca, files.ca_key, files.certificate, files.key]
+    assert list(tmp_path.iterdir()) == []
+    ensure(files.folder, HOSTS)
+    assert to_write(files.folder, HOSTS) == []
+    assert to_write(files.folder, ["new.example"]) == [files.certificate, files.key]
+    files.ca_key.unlink()
+    with pytest.raises(BadInput, match="needs its key"):
+        to_write(files.folder, ["new.example"])
+
+
+def test_a_good_certificate_needs_no_key_of_its_ca_on_the_server(tmp_path: Path) -> None:
+    files = ensure(tmp_path, HOSTS)
+    files.ca_key.unlink()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    ensure(tmp_path, HOSTS)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_certificate_whose_ca_is_not_here_gets_no_other_ca(tmp_path: Path) -> None:
+    files = ensure(tmp_path, HOSTS)
+    files.ca.unlink()
+    files.ca_key.unlink()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(BadInput, match=r"cert.pem is there, and the CA that signed it is not"):
+        ensure(tmp_path, HOSTS)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_certificate_of_a_public_ca_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, "_CA_NAME", "Public CA")
+        public = ensure(tmp_path / "public", HOSTS)
+    files = ensure(tmp_path / "own", HOSTS)
+    for theirs, own in ((public.certificate, files.certificate), (public.key, files.key)):
+        own.write_bytes(theirs.read_bytes())
+    with pytest.raises(BadInput, match=r"cert.pem is of another CA, CN=Public CA: move it away first"):
+        ensure(tmp_path / "own", HOSTS)
+    assert files.key.read_bytes() == public.key.read_bytes()
+
+
+def test_a_ca_whose_certificate_is_lost_is_made_of_its_key_and_signs_for_who_trusts_the_lost_one(
+    tmp_path: Path,
+) -> None:
+    files = ensure(tmp_path, HOSTS)
+    given_out = tmp_path / "given-out.pem"
+    files.ca.rename(given_out)
+    ensure(tmp_path, ["new.example"])
+    for ca in (given_out, files.ca):
+        _handshake(files, "new.example", ca)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_a_renewal_by_root_leaves_the_files_to_the_containers(tmp_path: Path) -> None:
+    files = ensure(tmp_path, HOSTS, now=NOW - timedelta(days=380))
+    for path, group, mode in ((files.key, 0, 0o400), (files.certificate, 10001, 0o644)):
+        os.chown(path, 999, group)
+        path.chmod(mode)
+    before = files.key.read_bytes()
     ensure(tmp_path, HOSTS, now=NOW)
-    _handshake(files, "localhost", files.ca)
+    assert files.key.read_bytes() != before
+    found = [(path.stat().st_uid, path.stat().st_gid, stat.S_IMODE(path.stat().st_mode)) for path in files_of(files)]
+    assert found == [(999, 0, 0o400), (999, 10001, 0o644)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca-key.pem", "ca.pem", "cert.pem", "key.pem"]
+
+
+def files_of(files: CertificateFiles) -> tuple[Path, Path]:
+    """The server's files."""
+    return files.key, files.certificate
+
+
+@pytest.mark.parametrize("may_read", [True, False])
+def test_files_of_the_containers_that_this_user_may_not_replace_are_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], may_read: bool
+) -> None:
+    files = ensure(tmp_path, HOSTS, now=NOW - timedelta(days=380))
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    read, told = Path.read_bytes, Path.stat
+
+    def refused(path: Path) -> bytes:
+        if path == files.key and not may_read:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    def of_container(path: Path, **how: bool) -> os.stat_result:
+        found = told(path, **how)
+        return os.stat_result((*found[:4], 999, *found[5:10])) if path == files.key else found
+
+    def may_not(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        patched.setattr(Path, "stat", of_container)
+        patched.setattr(os, "fchown", may_not)
+        code = cli.run(["scheduler", "certificate", *HOSTS, "--folder", str(tmp_path)])
+    said = capsys.readouterr().err
+    assert (code, said.count("\n"), "Give the command as root" in said) == (2, 1, True), said
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.parametrize("spoilt", ["ca.pem", "ca-key.pem", "cert.pem", "key.pem"])

@@ -83,6 +83,30 @@ def test_the_keys_last_read_are_kept_while_the_file_is_away(tmp_path: Path) -> N
     assert ring.newest == first
 
 
+@pytest.mark.parametrize("spoilt", ["cannot be read", "others can read it", "half of it is written"])
+def test_the_keys_last_read_are_kept_while_the_file_cannot_be_used(tmp_path: Path, spoilt: str) -> None:
+    ring, path = KeyRing(tmp_path / "secret"), tmp_path / "secret"
+    first = ring.newest
+    path.unlink()
+    if spoilt == "cannot be read":
+        # Of all errors of reading, the one that root gets too.
+        path.mkdir(mode=0o700)
+    else:
+        path.write_bytes(b"{")
+        path.chmod(0o644 if spoilt == "others can read it" else 0o600)
+    assert ring.verifying(NOW) == [first]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files to others")
+def test_a_rotation_by_root_leaves_the_keys_to_the_user_of_the_api(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 23456)
+    ring, path = KeyRing(tmp_path / "secret"), tmp_path / "secret"
+    ring.rotate(NOW)
+    ring.rotate(NOW + 1, at_once=True)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 23456, 0o600)
+
+
 def test_rotations_at_the_same_time_lose_no_key(tmp_path: Path) -> None:
     ring = KeyRing(tmp_path / "secret")
     threads = [threading.Thread(target=KeyRing(tmp_path / "secret").rotate, args=(NOW,)) for _ in range(8)]

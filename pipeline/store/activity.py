@@ -1,0 +1,38 @@
+"""What processes of a scheduler write into `cursors` while they work, on whatever host: rows that change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bson
+from pymongo.database import Database
+
+from chain.lane.store.documents import lane_from
+from chain.lane.store.mongo import LEASES
+from pipeline.store.sweeps import SWEEP, WATCH
+from protocol.types import Wallet
+
+#: Rows of the sweep and the watcher by name, and of the lanes by how their names begin.
+_OF_PROCESSES = {"$or": [{"_id": {"$in": [SWEEP, WATCH]}}, {"_id": {"$regex": f"^{LEASES}"}}]}
+
+
+class Activity:
+    """Two looks at it that differ say that a scheduler works; what the rows say of times is of other hosts' clocks."""
+
+    def __init__(self, db: Database[dict[str, Any]]) -> None:
+        self._cursors = db["cursors"]
+
+    def marks(self) -> dict[str, bytes]:
+        """The rows as they are now, by name."""
+        return {row["_id"]: bson.encode(row) for row in self._cursors.find(_OF_PROCESSES)}
+
+    def leases_end_in(self) -> float:
+        """Seconds until the last lease of a lane ends that is held now, by the server's clock; 0: none is held."""
+        left = {"$max": {"$subtract": ["$until", "$$NOW"]}}
+        held = [{"$match": {"_id": {"$regex": f"^{LEASES}"}}}, {"$group": {"_id": None, "left": left}}]
+        return max([0.0, *(row["left"] / 1000 for row in self._cursors.aggregate(held))])
+
+    def wallets(self) -> list[Wallet]:
+        """Wallets that have had a lane here."""
+        rows = self._cursors.find({"_id": {"$regex": f"^{LEASES}"}}, {"_id": 1})
+        return sorted({lane_from(row["_id"].removeprefix(LEASES)).wallet for row in rows})
