@@ -69,30 +69,64 @@ def test_what_the_challenge_key_has_signed_is_taken(door: Door) -> None:
     door.take_result(signed(), computed())
     assert door.result is not None
     assert door.result.result_digest == DIGEST
-    door.take_exit_causes(signed(), b'[{"cause": "A_CAUSE"}]')
-    door.take_exit_causes(signed(), b'[{"cause": "ANOTHER"}]')
-    assert door.exit_cause is not None
-    assert door.exit_cause.cause == "A_CAUSE"
+    assert door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "A_CAUSE"}]')
+    assert not door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "ANOTHER"}]')
+    assert door.exit_causes[POST_COMPUTE].cause == "A_CAUSE"
 
 
 @pytest.mark.parametrize("authorization", ["", "0x", "0x" + "00" * 65, signed(OTHER), signed(task=TaskId(DIGEST))])
 def test_nothing_is_taken_from_who_has_not_the_challenge_key(door: Door, authorization: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(NotSignedIn):
         door.take_result(authorization, computed())
-    with pytest.raises(BadInput):
-        door.take_exit_causes(authorization, b'[{"cause": "A_CAUSE"}]')
-    assert (door.result, door.exit_cause) == (None, None)
+    with pytest.raises(NotSignedIn):
+        door.take_exit_causes(PRE_COMPUTE, authorization, b'[{"cause": "A_CAUSE"}]')
+    assert (door.result, door.exit_causes) == (None, {})
 
 
 @pytest.mark.parametrize(
-    "body",
-    [computed(ZERO_HASH), computed(key=OTHER), computed(task=TaskId(DIGEST)), b"{}"],
+    ("body", "error"),
+    [
+        (computed(ZERO_HASH), NotSignedIn),
+        (computed(key=OTHER), NotSignedIn),
+        (computed(task=TaskId(DIGEST)), BadMessage),
+        (b"{}", BadMessage),
+    ],
     ids=["no digest", "another key", "another task", "nothing"],
 )
-def test_a_result_that_the_contract_would_refuse_is_refused_here(door: Door, body: bytes) -> None:
-    with pytest.raises(BadMessage):
+def test_a_result_that_the_contract_would_refuse_is_refused_here(
+    door: Door, body: bytes, error: type[BadInput]
+) -> None:
+    with pytest.raises(error):
         door.take_result(signed(), body)
     assert door.result is None
+
+
+def test_the_first_result_counts(door: Door) -> None:
+    door.take_result(signed(), computed())
+    with pytest.raises(NotSignedIn):
+        door.take_result(signed(), computed(Hash32("0x" + "6e" * 32)))
+    assert door.result is not None
+    assert door.result.result_digest == DIGEST
+
+
+def test_a_program_that_is_run_again_is_heard_again(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what an attempt said whose end the engine did not see would count for the next."""
+    work: Any = door.work
+    work.deadline = SimpleNamespace(wait_before_retry=lambda *_: None)
+    ends: list[ContainerExit | None] = [None, ContainerExit(0, False, False)]
+
+    def run(*_: object) -> ContainerExit:
+        assert door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "A_CAUSE"}]')
+        door.take_result(signed(), computed())
+        end = ends.pop(0)
+        if end is None:
+            raise EngineUnavailable(what="the engine", why="gone")
+        return end
+
+    monkeypatch.setattr(surrounding, "_run", run)
+    host: Any = None
+    surrounding.run(named(POST_COMPUTE), door.work, host, door)
+    assert ends == []
 
 
 def test_a_zip_is_taken_by_its_token_as_a_whole_or_not_at_all(door: Door) -> None:
@@ -171,7 +205,7 @@ def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
 ) -> None:
     def run(*_: object) -> ContainerExit:
         if told is not None:
-            door.take_exit_causes(signed(), json.dumps([{"cause": told, "message": "why"}]).encode())
+            door.take_exit_causes(service, signed(), json.dumps([{"cause": told, "message": "why"}]).encode())
         return ended
 
     monkeypatch.setattr(surrounding, "_run", run)
@@ -344,6 +378,41 @@ def test_once_the_door_is_closed_nothing_more_is_written(
     wait_until(target.with_name(f"{target.name}.part").exists, 60)
     server.server_close()
     assert [path.name for path in target.parent.iterdir() if path.is_file()] == []
+
+
+def test_programs_are_answered_with_the_statuses_of_iexecs_worker(
+    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]]
+) -> None:
+    _, connect = served
+
+    def post(path: str, body: bytes, authorization: str = signed()) -> tuple[int, bytes]:
+        program = connect()
+        head = f"POST {path} HTTP/1.1\r\nauthorization: {authorization}\r\ncontent-length: {len(body)}\r\n\r\n"
+        program.send(head.encode() + body)
+        head_of_answer, _, content = answer(program).partition(b"\r\n\r\n")
+        return int(head_of_answer.split()[1]), content
+
+    cause, causes, others = b'{"cause": "A_CAUSE"}', b'[{"cause": "A_CAUSE"}]', "0x" + "12" * 32
+    forged, unsigned = signed(OTHER), "0x"
+    for stage in ("pre", "post"):
+        said = f"/compute/{stage}/{TASK}/exit-causes"
+        assert post(said, causes, forged)[0] == post(said, causes, unsigned)[0] == 401
+        assert post(f"/compute/{stage}/{others}/exit-causes", causes)[0] == 404
+        assert post(said, b"[]")[0] == post(said, b"")[0] == 400
+        # Refused words are none: these are the first. The older path is the same place.
+        assert [post(said, causes)[0], post(said, causes)[0]] == [200, 208]
+        assert post(f"/compute/{stage}/{TASK}/exit", cause)[0] == 208
+    assert post(f"/compute/app/{TASK}/exit-causes", causes)[0] == 404
+
+    for path in (f"/compute/post/{TASK}/computed", f"/iexec_out/{TASK}/computed"):
+        assert post(path, computed(), forged)[0] == post(path, computed(), unsigned)[0] == 401
+        assert post(path.replace(TASK, others), computed())[0] == 404
+        assert post(path, computed(task=TaskId(others)))[0] == 400
+        assert post(path, computed(ZERO_HASH))[0] == post(path, computed(key=OTHER))[0] == 401
+        assert post(path, computed()) == (200, TASK.encode())
+        # It has one.
+        assert post(path, computed())[0] == 401
+        door.forget()
 
 
 def ask(program: socket.socket) -> bytes:
