@@ -55,6 +55,7 @@ from tests.integration.workers.restarts import one_replicate
 from tests.integration.workers.restarts.one_replicate import Orders, Point
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample, until
+from workers.care import left_enclaves
 from workers.data.layout import layout_of
 from workers.sandbox.engine.container import Engine
 
@@ -84,6 +85,8 @@ POINTS = {
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
     "container ended": Point("engine.wait"),
+    # After two that pre-compute may have left.
+    "app's container removed": Point("engine.remove", times=3),
     "post-compute's container made": Point("engine.create"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
@@ -223,6 +226,12 @@ class Scene:
         assert places
         assert not [(place, value) for place, content in places.items() for value in values if value in content]
 
+    def nothing_to_inspect(self) -> None:
+        """No container of the machine that has ended, or never ran, is left."""
+        with closing(Engine(self.engine)) as engine:
+            containers = [container for _, container in engine.containers_of(self.shop.worker(0).wallet)]
+            assert not [container for container in containers if not engine.state(container).running]
+
     def no_container(self) -> None:
         """The engine has no container of the machine, and what it keeps of others does not know the secrets."""
         with closing(Engine(self.engine)) as engine:
@@ -293,6 +302,11 @@ def test_a_machine_killed_at_each_step_of_a_confidential_task_completes_it_and_l
         given.reached.unlink()
         # Not even while the task is under way.
         scene.no_trace(*SECRETS)
+        # As the next start does before anything else.
+        left_enclaves.clear(
+            layout_of(scene.home, scene.shop.worker(0).wallet), scene.shop.worker(0).wallet, scene.engine
+        )
+        scene.nothing_to_inspect()
     assert scene.run(given) == 0, said(scene)
 
     view = scene.shop.view(task)

@@ -69,6 +69,8 @@ class Bench:
         self.wire, self.sent, self.environments = Wire.of(folder / "sms", **sms), list[Report](), list[dict[str, str]]()
         self.served, self.opened = {"/ipfs/Qm": SEALED}, {DATASET: ROWS}
         self.end, self.resumed = ContainerExit(0, False, False), list[bool]()
+        #: Containers that were removed, by name or id.
+        self.removed = list[str]()
         #: What the engine says of the container of an earlier attempt.
         self.container = ENDED
         self.layout = Layout(folder / "worker")
@@ -96,7 +98,12 @@ class Bench:
             now=time.time,
             machine=self.machine,
             ledger=SimpleNamespace(why_not=lambda _: None),
-            engine=SimpleNamespace(data_folder=None, remove=lambda _: None, state=lambda _: self.container),
+            engine=SimpleNamespace(
+                data_folder=None,
+                remove=self.removed.append,
+                state=lambda _: self.container,
+                printed=lambda _: (b"printed", b""),
+            ),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
         )
         monkeypatch.setattr("workers.data.inputs.download", self._download)
