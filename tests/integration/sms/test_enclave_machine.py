@@ -42,7 +42,7 @@ from protocol.poco.seal import result_hash
 from protocol.poco.view import TaskStatus
 from protocol.results.attestation import Attestation
 from protocol.results.digest import file_digest
-from protocol.types import Hash32, TaskId, Wallet
+from protocol.types import ZERO_ADDRESS, Contract, Hash32, TaskId, Wallet
 from protocol.wire import Dataset, Mode, Ping, Pong, ResultLink, Stored
 from tests.faulty import Answer
 from tests.faulty.http import Handler, beside
@@ -155,6 +155,8 @@ class Scene:
     mongodb: str
     folder: Path
     beneficiary: RSAPrivateKey
+    #: Of the deal: the contract that gets its results.
+    callback: Contract = ZERO_ADDRESS
 
     def orders(self, index: int) -> Orders:
         shop, wallet, task = self.shop, self.shop.worker(0).wallet, self.deal.tasks[index]
@@ -171,6 +173,7 @@ class Scene:
             image=IMAGE,
             dataset=self.dataset and Dataset(address=self.dataset, url=f"{self.pool.url}/dataset", checksum=CHECKSUM),
             params=self.params,
+            callback=self.callback,
             category_seconds=SECONDS,
             enclave_challenge=challenge,
             authorization=sign_authorization(shop.owner.key, wallet, task, challenge),
@@ -281,13 +284,18 @@ def bought(shop: Shop, pool: PlayedPool, params: str) -> tuple[Matched, str]:
     return confidential(shop, params, orders.offer_dataset(market, key, dataset)), dataset
 
 
-def confidential(shop: Shop, params: str, dataset: DatasetOrder) -> Matched:
-    """A confidential deal of TASKS tasks."""
+def confidential(
+    shop: Shop, params: str, dataset: DatasetOrder, *, volume: int = TASKS, callback: Contract = ZERO_ADDRESS
+) -> Matched:
+    """A confidential deal of so many tasks."""
     market, key = shop.chain.market, shop.owner.key
-    app = AppOrder(app=shop.app, volume=TASKS, tag=TDX_TAG, salt=orders.salt()).signed(key, market.chain_id, market.hub)
+    app = AppOrder(app=shop.app, volume=volume, tag=TDX_TAG, salt=orders.salt()).signed(
+        key, market.chain_id, market.hub
+    )
     work = orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1)
     offer = Offer(app, work, dataset)
-    request = orders.request(market, shop.requester.key, offer, volume=TASKS, params=params, tag=TDX_TAG)
+    wanted = {"volume": volume, "params": params, "callback": callback, "tag": TDX_TAG}
+    request = orders.request(market, shop.requester.key, offer, **wanted)
     return match(shop.requester, market, [(offer, request)])[0]
 
 
