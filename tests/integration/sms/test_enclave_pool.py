@@ -91,6 +91,8 @@ class Place:
     api: httpx.Client
     sealed: Matched
     plain: Matched
+    #: Which of the chain's machines it is that has an enclave.
+    number: int = 1
     session: Session | None = None
     #: What the machine was given, by task.
     given: dict[TaskId, Assignment] = field(default_factory=dict)
@@ -98,7 +100,7 @@ class Place:
     @property
     def machine(self) -> Key:
         """The wallet of the machine with the enclave."""
-        return self.pool.chain.sender(WORKERS[1]).key
+        return self.pool.chain.sender(WORKERS[self.number]).key
 
     @property
     def bearer(self) -> dict[str, str]:
@@ -368,4 +370,4 @@ def finalize(place: Place, job: Assignment, stored: Stored, key: Key) -> None:
     place.pool.now += 1
     place.pool.chain.rpc.call("evm_setNextBlockTimestamp", int(place.pool.now))
     request = TxRequest(place.pool.chain.at.hub, data, calls.gas_limit("contributeAndFinalize", data))
-    place.pool.chain.sender(WORKERS[1]).run([request])
+    place.pool.chain.sender(WORKERS[place.number]).run([request])
