@@ -48,11 +48,11 @@ test-strict: $(READY)
 
 # Stock SDKs 8 and 9 against a secret service, which is a process of its own; 9 against a whole pool that does 50
 # confidential tasks with it, and a bulk; the demo's confidential deal, and docs/quickstart/confidential.md as printed;
-# containers of SGX enclaves; the service killed at each step of a task: three minutes of CPU seconds, most of them
-# Node.js's and the tasks'.
+# containers of SGX enclaves; the service, and the scheduler, killed at each step of a task: four minutes of CPU seconds,
+# most of them Node.js's and the tasks'.
 test-sms: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/sms/,stock_sdks.py stock_sdk_pool.py demo_enclave.py sgx_images.py killed_service.py) $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/sms/,stock_sdks.py stock_sdk_pool.py demo_enclave.py sgx_images.py killed_service.py killed_scheduler.py) $(ARGS)
 
 # Our images of pre- and post-compute (enclaves/): formatted, vetted, tested, twice the same, and held against openssl and
 # Python. Each build takes half a minute the first time.

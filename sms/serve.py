@@ -11,7 +11,6 @@ import structlog
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from chain.rpc.pool import RpcPool, connect
-from config.connections.mongodb import durable_database
 from config.http_server.rates import RateLimits, parsed
 from config.http_server.server import http_server
 from config.settings import Settings
@@ -24,13 +23,13 @@ from sms.ipfs import IpfsGateway
 from sms.properties import read_properties
 from sms.provision import provisioner, public_url
 from sms.service import SecretService
-from sms.store.mongo import MongoSecretStore
+from sms.store import choice
 from sms.store.port import SecretStore
 from sms.vault import Vault
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two tries to reach chain and database at start.
+#: Seconds between two tries to reach chain and store at start.
 RETRY_SECONDS = 1.0
 
 
@@ -56,7 +55,7 @@ def run(settings: Settings, sms: SmsSettings) -> None:
 
 def open_service(settings: Settings, sms: SmsSettings, rpc: Rpc | RpcPool) -> SecretService:
     """The service that the settings describe; connects on first use. Raises BadSetting."""
-    store = MongoSecretStore(durable_database(settings, sms.database))
+    store = choice.chosen(settings, sms)
     return SecretService(
         store=store,
         vault=Vault.of(settings, sms),
@@ -85,18 +84,18 @@ def _hub(settings: Settings) -> Contract:
     return Contract(settings.hub.lower())
 
 
-def require_own_chain(store: SecretStore, chain_id: int, database: str) -> None:
-    """Raise WrongChain if the database was used for another chain: addresses there are other people's."""
+def require_own_chain(store: SecretStore, chain_id: int, sms: SmsSettings) -> None:
+    """Raise WrongChain if the store was used for another chain: addresses there are other people's."""
     bound = store.bound_chain(chain_id)
     if bound != chain_id:
         raise WrongChain(
-            why=f"the database {database} holds secrets of chain {bound}, SLUICE_CHAIN_ID is {chain_id}",
-            fix=f"Set {SMS_PREFIX}DATABASE to another name, one for each chain.",
+            why=f"the {choice.name_of(sms)} holds secrets of chain {bound}, SLUICE_CHAIN_ID is {chain_id}",
+            fix=f"Set {SMS_PREFIX}{choice.setting_of(sms)} to another name, one for each chain.",
         )
 
 
-def require_own_keys(store: SecretStore, vault: Vault, database: str) -> None:
-    """Raise BadSetting if the key file opens nothing of what the database holds, as a new one does.
+def require_own_keys(store: SecretStore, vault: Vault, sms: SmsSettings) -> None:
+    """Raise BadSetting if the key file opens nothing of what the store holds, as a new one does.
 
     Else what is stored from now on would be lost as soon as the right file is back.
     """
@@ -104,20 +103,21 @@ def require_own_keys(store: SecretStore, vault: Vault, database: str) -> None:
     if store.sealed_otherwise(keys[0].id, 1) and not any(store.uses(key.id) for key in keys):
         raise BadSetting(
             name=f"{SMS_PREFIX}KEY_FILE",
-            why=f"it opens nothing of what the database {database} holds",
-            fix=f"Put the file back from your copy; if there is none, set {SMS_PREFIX}DATABASE to a new name.",
+            why=f"it opens nothing of what the {choice.name_of(sms)} holds",
+            fix="Put the file back from your copy; if there is none, set "
+            f"{SMS_PREFIX}{choice.setting_of(sms)} to a new name.",
         )
 
 
 def _prepare(settings: Settings, sms: SmsSettings, service: SecretService, hub: Hub) -> None:
-    """Wait for chain and database; what it waits for is logged once. Raises WrongChain, BadSetting."""
+    """Wait for chain and store; what it waits for is logged once. Raises WrongChain, BadSetting."""
     logged = ""
     while True:
         try:
             hub.check_chain(settings.model_copy(update={"workerpool": None}))
             service.store.ready()
-            require_own_chain(service.store, settings.chain_id, sms.database)
-            require_own_keys(service.store, service.vault, sms.database)
+            require_own_chain(service.store, settings.chain_id, sms)
+            require_own_keys(service.store, service.vault, sms)
         except (RpcUnavailable, Unavailable) as error:
             if str(error) != logged:
                 log.warning("Cannot serve yet.", action="sms_waits", why=str(error))

@@ -1,4 +1,4 @@
-"""What every store of the secret service must do: one suite, run on MongoDB and memory alike."""
+"""What every store of the secret service must do: one suite, run on MongoDB, SQLite and memory alike."""
 
 from __future__ import annotations
 

@@ -45,10 +45,9 @@ from protocol.poco.view import ChainView
 from protocol.types import Contract, Wallet
 from protocol.wire import SECOND_MACHINE, PoolConfig
 from workers import control, log_file, votes_first
-from workers.care import upkeep_process
+from workers.care import left_enclaves, upkeep_process
 from workers.context import Machine
 from workers.data.layout import Layout, layout_of
-from workers.enclave import tdx
 from workers.money import pins
 from workers.pool.api import PoolApi
 from workers.pool.broker import celery_app, sign_in_if_refused
@@ -102,7 +101,9 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
 @contextmanager
 def signed_in(settings: Settings, *, take_over: bool = False) -> Iterator[Machine]:
     """A machine that has signed in and may work with its wallet alone until the block ends. Raises as `run` does."""
-    machine = _prepared(settings)
+    key = load_key(settings)
+    left_enclaves.clear(layout_of(settings.home, key.wallet), key.wallet, settings.docker_host)
+    machine = _prepared(settings, key)
     try:
         _require_enclaves(machine)
     except (BadSetting, EngineUnavailable) as refusal:
@@ -171,12 +172,11 @@ def _sign_in(machine: Machine, *, take_over: bool) -> None:
     require_tls(access.nodes, tls=access.tls, allowed=machine.settings.allow_plaintext)
 
 
-def _prepared(settings: Settings) -> Machine:
+def _prepared(settings: Settings, key: Key) -> Machine:
     """The machine, once all that it needs of pool and node is checked.
 
     Refusals come after the votes are revealed that can be without what is refused. Raises as `run`.
     """
-    key = load_key(settings)
     while True:
         try:
             return _checked(settings, key)
@@ -222,10 +222,7 @@ def _checked(settings: Settings, key: Key) -> Machine:
 
 
 def _require_enclaves(machine: Machine) -> None:
-    """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable. Sessions that a killed
-    predecessor has left in memory go first, whatever is run now.
-    """
-    tdx.forget_killed(tdx.MEMORY)
+    """Raise BadSetting for a kind of enclave that this machine cannot run, EngineUnavailable."""
     if machine.framework is not None:
         if machine.settings.enclave == "simulated":
             why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."

@@ -16,8 +16,8 @@ SMS_PREFIX = f"{PREFIX}SMS_"
 
 
 class SmsSettings(BaseSettings):
-    """What `sluice sms run` needs besides the chain (SLUICE_RPC_URL, SLUICE_HUB), MongoDB (SLUICE_MONGODB_URI) and, for
-    bulks of datasets, SLUICE_IPFS_GATEWAY.
+    """What `sluice sms run` needs besides the chain (SLUICE_RPC_URL, SLUICE_HUB), MongoDB (SLUICE_MONGODB_URI) unless
+    it has a file, and, for bulks of datasets, SLUICE_IPFS_GATEWAY.
     """
 
     model_config = SettingsConfigDict(env_prefix=SMS_PREFIX, frozen=True, extra="ignore")
@@ -29,6 +29,11 @@ class SmsSettings(BaseSettings):
     )
     database: str = Field(
         "sluice_sms", description="Its database in MongoDB; not the scheduler's, and one for each chain."
+    )
+    sqlite_file: Path | None = Field(
+        None,
+        description="SQLite file to store in, in place of MongoDB: for a service on one machine, and one file for each"
+        " chain. Copy it with `sqlite3 FILE '.backup COPY'`.",
     )
     key_file: Path | None = Field(
         None,

@@ -3,7 +3,7 @@
 to the lane      Submit
 to a worker      Resend, AskReveal, AskUpload, Stop
 to the secrets   AskChallenge
-to the store     Want, AddVoter, Drop, Free, Pledge, Count, Resume, End, Explain
+to the store     Postpone, Want, AddVoter, Drop, Free, Pledge, Count, Resume, End, Explain
 """
 
 from __future__ import annotations
@@ -82,6 +82,11 @@ class AskChallenge:
 
 
 @dataclass(frozen=True, slots=True)
+class Postpone:
+    """Initialize the task no sooner than somebody can serve its tag, which is looked for apart from it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Have a worker stop a replicate that is not needed any more."""
 
@@ -152,4 +157,4 @@ class End:
 
 #: Actions that change one replicate in the task's record.
 OfReplicate = Resend | AskReveal | AskUpload | Drop | Free | Pledge | Count
-Action = Submit | Want | AddVoter | AskChallenge | Stop | Explain | Resume | End | OfReplicate
+Action = Submit | Postpone | Want | AddVoter | AskChallenge | Stop | Explain | Resume | End | OfReplicate

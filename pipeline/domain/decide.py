@@ -376,17 +376,17 @@ def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
         if outcome.apart_from_slot or (item.holds and over):
             yield Free(item.wallet, outcome)
     if ending:
-        yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view))
+        yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view, timeouts))
 
 
-def _why_failed(task: TaskRecord, view: ChainView) -> str:
+def _why_failed(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> str:
     """Why a task failed, as a sentence."""
     if view.consensus is not None:
         return "The winners agreed but the task was not finalized before its final deadline."
     if view.contributions:
         return f"{count(len(view.contributions), 'vote')} brought no consensus before the deadline."
     if enclaves.lacks_challenge(task) and not task.replicates:
-        return enclaves.why_never_given(task)
+        return enclaves.why_never_given(task, timeouts)
     return f"Nobody contributed before the deadline: {causes(task)}."
 
 

@@ -10,16 +10,23 @@ the task's challenge, an address that the secret service tells once the task is 
     never served       `explain` says why
 
 Until the challenge is known a machine is wanted, so that the task counts as sold, and `match` gives it to none.
+
+A task that the pool does not serve, or whose tag no machine that is there offers, is not initialized (`Postpone`): that
+would cost gas for nothing. It takes no capacity from what the pool offers, and waits for a machine that comes
+(`pipeline.flow.unserved`); past its final deadline, initialize and claim free its stakes all the same.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from pipeline.domain.actions import Method
 from pipeline.domain.records import ReplicateState, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.tags import framework, needs_enclave_signature
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.results.error_result import LOST_CHALLENGE, cause_code
-from protocol.types import ZERO_ADDRESS
+from protocol.types import ZERO_ADDRESS, Contract
 from protocol.wire import Step
 
 #: The highest trust of a deal for enclaves: iExec's own, as one enclave's signature proves the result by itself.
@@ -27,6 +34,8 @@ MOST_TRUST = 1
 #: Most doublings of the pause between two requests for a challenge: once the service is back, a task waits 8 times the
 #: first pause at most, 40 s on a quick chain.
 MOST_DOUBLINGS = 3
+#: An address that stands for a challenge.
+_SUPPOSED = Contract("0x" + "0" * 39 + "1")
 
 
 def lacks_challenge(task: TaskRecord) -> bool:
@@ -48,9 +57,24 @@ def in_doubt(task: TaskRecord) -> bool:
     return max(found, default=0.0) > task.challenge_told_at and not any(item.live for item in task.replicates)
 
 
+def serves(task: TaskRecord, timeouts: Timeouts) -> bool:
+    """Whether the pool serves tasks like this one, as far as it depends on the deal and the pool's secret services."""
+    return framework(task.tag) in timeouts.enclaves and _unfit(task) is None
+
+
 def awaits_challenge(task: TaskRecord, timeouts: Timeouts) -> bool:
     """Whether the pool serves tasks like this one, and only the challenge is missing."""
-    return framework(task.tag) in timeouts.enclaves and lacks_challenge(task) and _unfit(task) is None
+    return lacks_challenge(task) and serves(task, timeouts)
+
+
+def awaits_initialize(task: TaskRecord) -> bool:
+    """Whether a task is for an enclave, and its initialize was never handed over."""
+    return needs_enclave_signature(task.tag) and Method.INITIALIZE not in {*task.sent, *task.failed}
+
+
+def supposing_challenge(task: TaskRecord, timeouts: Timeouts) -> TaskRecord:
+    """The task as it would be with a challenge, if it is a machine that it lacks: its obstacles are those machines'."""
+    return replace(task, challenge=_SUPPOSED) if task.unserved and awaits_challenge(task, timeouts) else task
 
 
 def challenge_due(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> float | None:
@@ -79,10 +103,12 @@ def why_waiting(task: TaskRecord) -> str:
     return "It waits for its enclave's challenge, which the secret service is asked for once the task is on chain."
 
 
-def why_never_given(task: TaskRecord) -> str:
+def why_never_given(task: TaskRecord, timeouts: Timeouts) -> str:
     """Why no machine was given a task that is over and never had a challenge, as a sentence."""
     if task.challenge_tries and task.why:
         return f"No machine was given it, as its enclave had no challenge: {task.why.rstrip('.')}."
+    if serves(task, timeouts):
+        return f"No machine was given it: none that was there offered what its tag demands ({task.tag})."
     return f"No machine was given it. {why_unserved(task)}"
 
 

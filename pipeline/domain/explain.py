@@ -21,6 +21,9 @@ from protocol.poco.tags import framework, needs_gpu
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import NRlc, TaskId
 
+#: What is said of a task that costs no gas before somebody can serve it.
+_POSTPONED = "It is not initialized before somebody can serve its tag, as that costs gas."
+
 
 class Kind(NamedTuple):
     """What decides which machines can take a task: tasks of one kind wait for the same."""
@@ -114,7 +117,8 @@ def explain(
         return f"The pool holds and begins nothing new: {holding.rstrip('.')}. It goes on by itself."
     staffing = _staffing(task, view, candidates, now, timeouts)
     if view.status is TaskStatus.UNSET:
-        return " ".join([_transaction(task, Method.INITIALIZE, lane), *([staffing] if task.wants else [])])
+        first = _POSTPONED if task.unserved else _transaction(task, Method.INITIALIZE, lane)
+        return " ".join([first, *([staffing] if task.wants else [])])
     return staffing
 
 

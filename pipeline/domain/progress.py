@@ -19,6 +19,7 @@ from pipeline.domain.actions import (
     Method,
     OfReplicate,
     Pledge,
+    Postpone,
     Resend,
     Resume,
     Stop,
@@ -87,7 +88,11 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
     """The task once an action is carried out."""
     match action:
         case Submit(method=method, generation=generation):
-            return replace(task, sent={**task.sent, str(method): Submission(generation, now)})
+            sent = replace(task, sent={**task.sent, str(method): Submission(generation, now)})
+            return replace(sent, unserved=False, not_before=0.0) if task.unserved else sent
+        case Postpone():
+            # Nor is it matched: whoever looks for tasks to give out passes over it, however many there are.
+            return replace(task, unserved=True, not_before=float(task.contribution_deadline))
         case Want(count=count, leading=leading, others=others, backup=backup, newcomers=newcomers):
             return replace(task, wants=count, leading=leading, others=others, backup=backup, newcomers=newcomers)
         case AddVoter(wallet=wallet):
@@ -99,7 +104,7 @@ def _apply(task: TaskRecord, action: Action, now: float) -> TaskRecord:
         case Resume():
             return replace(task, open=True, why=None, results=None)
         case End(stage=stage, why=why):
-            return replace(task, open=False, stage=stage, wants=0, why=why)
+            return replace(task, open=False, stage=stage, wants=0, why=why, unserved=False)
         case Stop():
             return task
         case _:

@@ -195,6 +195,8 @@ class TaskRecord:
     initialized_block: BlockNumber | None = None
     consensus_block: BlockNumber | None = None
     finalized_block: BlockNumber | None = None
+    #: For an enclave that the pool or no machine that is there can serve: not initialized until one can.
+    unserved: bool = False
     #: Whose signature in the enclave its result needs, as the secret service told; zero: none, or not told yet.
     challenge: Contract = ZERO_ADDRESS
     #: How often the secret service was asked for it, and when last, Unix seconds.

@@ -43,6 +43,7 @@ from pipeline.domain.records import Outcome, TaskRecord, TaskStage
 from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_CAPACITY, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
+from pipeline.flow.unserved import Served
 from pipeline.scheduler import Scheduler
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, fold
@@ -126,7 +127,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     steps: list[Decision] = []
     capacity: int | None = None
     spare: int | None = None
-    trouble = _TroubleOf(scheduler)
+    trouble, served = _TroubleOf(scheduler), Served(scheduler)
     stopped: bool | None = None
     for task in tasks:
         found = known.get(task.task_id) or folded.get(task.task_id)
@@ -136,6 +137,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
         view = replace(found, time=block_time)
         actions = deciding.decide_excusing(task, view, now, scheduler.timeouts, trouble.of)
         voting = not view.past(task.contribution_deadline, now)
+        actions = served.without_unserved(task, actions) if voting else actions
         if initializes(actions) and not task.replicates and voting:
             stopped = scheduler.begins().nothing if stopped is None else stopped
             actions = without_initialize(actions) if stopped else actions

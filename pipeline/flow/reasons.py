@@ -9,7 +9,7 @@ from chain.lane.store.mongo import MongoStore
 from config.settings import Settings
 from pipeline.domain import explain
 from pipeline.domain.condition.attention import Unservable, unservable
-from pipeline.domain.enclaves import awaits_challenge
+from pipeline.domain.enclaves import awaits_challenge, supposing_challenge
 from pipeline.domain.records import TaskRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.machines.new_pool import decided_by
@@ -40,11 +40,12 @@ def reasons(
 
     Raises PyMongoError.
     """
-    waiting = decided_by(store.workers, [task for task in tasks if task.open], now)
+    timeouts = Timeouts.of(settings)
+    waiting = [supposing_challenge(task, timeouts) for task in tasks if task.open]
+    waiting = decided_by(store.workers, waiting, now)
     if not waiting:
         return {}
     logs = store.chain.logs.of_tasks([task.task_id for task in waiting])
-    timeouts = Timeouts.of(settings)
     paused, holding = store.pause.state() is not None, store.hold.state()
     candidates = _candidates(store, settings, [task for task in waiting if task.wants], now)
     found = {}
@@ -63,7 +64,8 @@ def what_nobody_can_take(store: Store, settings: Settings, now: float) -> list[U
     `now`: Unix seconds. Raises PyMongoError.
     """
     timeouts = Timeouts.of(settings)
-    waiting = [task for task in store.lists.waiting(now, WAITING) if not awaits_challenge(task, timeouts)]
+    waiting = [supposing_challenge(task, timeouts) for task in store.lists.waiting(now, WAITING)]
+    waiting = [task for task in waiting if not awaits_challenge(task, timeouts)]
     waiting = decided_by(store.workers, waiting, now)
     return unservable(waiting, _candidates(store, settings, waiting, now), now)
 

@@ -6,6 +6,7 @@ deals noticed and not ingested     ingest; the next piece of large ones
 workers silent for too long        lost: their replicates are replaced
 slots held by nothing              given back
 a transfer of stake cut off        handed to the lane
+tasks for enclaves, not served     initialized, if a machine has come that can
 open tasks whose visit is due      advance; with the contract's state where an event may have been missed
 
 Each is done though another fails. Of the tasks, those that a deadline or a worker waits for come first, and those that
@@ -26,7 +27,7 @@ from pipeline.broker import notify
 from pipeline.domain import due
 from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import WorkerRecord
-from pipeline.flow import isolate
+from pipeline.flow import isolate, unserved
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
 from pipeline.flow.money.stake_transfer import StakeTransfers
@@ -58,6 +59,7 @@ def sweep(scheduler: Scheduler) -> None:
         lose_silent_workers,
         free_forgotten_slots,
         hand_over_transfer,
+        unserved.take_up,
     )
     steps = (*first, visit_due, _assign)
     isolate.all_of([partial(step, scheduler) for step in steps])

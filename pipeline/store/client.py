@@ -34,6 +34,7 @@ from pipeline.store.task.challenges import TaskChallenges
 from pipeline.store.task.lists import TaskLists
 from pipeline.store.task.outputs import Outputs
 from pipeline.store.task.tasks import Tasks
+from pipeline.store.task.unserved import UnservedTasks
 from pipeline.store.task.uploads import Uploads
 from protocol.errors import NotPossible, Unavailable
 
@@ -72,6 +73,7 @@ class Store:
     lists: TaskLists
     uploads: Uploads
     challenges: TaskChallenges
+    unserved: UnservedTasks
     transfers: TransferWishes
     orders: Orders
     audits: Audits
@@ -98,6 +100,7 @@ class Store:
             TaskLists(db),
             Uploads(db),
             TaskChallenges(db),
+            UnservedTasks(db),
             TransferWishes(db),
             Orders(db),
             Audits(db),
@@ -125,6 +128,7 @@ class Store:
             self.enrolment.ensure_indexes()
             self.pins.ensure_indexes()
             self.lists.ensure_indexes()
+            self.unserved.ensure_indexes()
             self.orders.ensure_indexes()
             self.ended.ensure_indexes()
             gas.ensure_indexes(self._db)

@@ -1,1 +1,1 @@
-"""Where encrypted secrets, challenges and sessions are: a port, and MongoDB behind it."""
+"""Where encrypted secrets, challenges and sessions are: a port, and MongoDB or an SQLite file behind it."""

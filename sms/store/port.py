@@ -1,4 +1,4 @@
-"""What the secret service needs of a store. `sms.testing` has one in memory; tests of the contract run on both."""
+"""What the secret service needs of a store. `sms.testing` has one in memory; tests of the contract run on all."""
 
 from __future__ import annotations
 

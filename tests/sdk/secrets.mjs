@@ -1,6 +1,6 @@
 // Owner and requester with a stock iExec SDK, 8 or 9, whose secrets go to a secret service. Nothing of Sluice is known here.
 //
-//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, ipfs_gateway?, workerpool?: an order, image?, dataset_url?, args?, volume?,
+//   node secrets.mjs <world.json>      {sdk: "8" | "9", rpc, hub, sms, folder, requester?: its key, ipfs_gateway?, workerpool?: an order, image?, dataset_url?, args?, volume?,
 //                                       bulk?: {ipfs_api, workerpool: an order, url: of <folder>, rows: [text], per_task, args}}
 //
 //   deploy app and dataset ─► encrypt the dataset to <folder>/dataset.aes ─► push all kinds of secrets, check that they are there
@@ -22,9 +22,9 @@ const { IExec, utils } = await import(world.sdk === '9' ? 'iexec9' : 'iexec');
 // Without the cache: ethers would answer an old nonce for 250 ms after a transaction.
 const provider = new JsonRpcProvider(world.rpc, undefined, { cacheTimeout: -1, pollingInterval: 100 });
 
-/** The SDK as a new wallet that has gas money and nothing else. */
-async function newcomer() {
-  const wallet = new Wallet(Wallet.createRandom().privateKey, provider);
+/** The SDK as a wallet that has gas money; without a key, a new one that has nothing else. */
+async function newcomer(key = Wallet.createRandom().privateKey) {
+  const wallet = new Wallet(key, provider);
   await provider.send('anvil_setBalance', [wallet.address, toBeHex(GAS_MONEY)]);
   const options = { hubAddress: world.hub, smsURL: world.sms, ipfsGatewayURL: world.ipfs_gateway ?? world.sms };
   if (world.bulk) options.ipfsNodeURL = world.bulk.ipfs_api;
@@ -43,7 +43,7 @@ async function refusal(attempt) {
 }
 
 const owner = await newcomer();
-const requester = await newcomer();
+const requester = await newcomer(world.requester);
 const stranger = await newcomer();
 const report = { requester: requester.address.toLowerCase() };
 
@@ -105,6 +105,7 @@ async function deal(workerpoolorder, volume, params, given = {}) {
     app,
     ...(given.datasetorder && { dataset: given.datasetorder.dataset }),
     workerpool: workerpoolorder.workerpool,
+    workerpoolmaxprice: workerpoolorder.workerpoolprice,
     category: workerpoolorder.category,
     volume,
     tag,

@@ -11,7 +11,8 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
-                    sealed                        of a task for an enclave: datasets and input files as they came
+                    sealed  ended.json            of a task for an enclave: datasets and input files as they came; how
+                                                  its app ended, once its container is gone
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class TaskFolders:
         return self.root / "sealed"
 
     @property
+    def ended(self) -> Path:
+        """How the app of a task for an enclave ended."""
+        return self.root / "ended.json"
+
+    @property
     def zip(self) -> Path:
         """The result as it is uploaded."""
         return self.root / "result.zip"
@@ -93,7 +99,7 @@ class TaskFolders:
         if not self.root.exists():
             return None
         aside = Path(tempfile.mkdtemp(prefix="over-", dir=self.root))
-        for path in (self.inputs, self.outputs, self.errors, self.sealed):
+        for path in (self.inputs, self.outputs, self.errors, self.sealed, self.ended):
             if path.exists():
                 path.rename(aside / path.name)
         return aside

@@ -4,7 +4,9 @@
     post-compute   zip, as to a result proxy ─► result.zip      digest, signature ─► checked, then voted for
     both           why they fail
 
-What counts is signed by the task's challenge key, which its session gives to these two programs and not to the app.
+What counts is signed by the task's challenge key, which its session gives to these two programs and not to the app. The
+first causes and the first result count, as with iExec's worker. That asks the chain whether the task is active; here
+the lane does before it sends the vote, so that work may begin before the task is on chain.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Final
 
 from protocol.enclave.reports import ExitCause, SignedResult, read_exit_causes, read_signed_result
 from protocol.enclave.result_model import zip_in
-from protocol.errors import BadMessage, NotSignedIn, Refused, TooLarge
+from protocol.errors import BadInput, BadMessage, NotSignedIn, Refused, TooLarge
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.ethereum.signing import recover_message_wallet
 from protocol.poco.enclave import recover_enclave, session_message
@@ -44,8 +46,19 @@ class Door:
     most_bytes: int = 0
     #: By which it leaves the result.
     token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
-    exit_cause: ExitCause | None = None
+    #: The first cause of each program, by the session's name for it.
+    exit_causes: dict[str, ExitCause] = field(default_factory=dict)
     result: SignedResult | None = None
+
+    def forget(self) -> None:
+        """Forget what an attempt has said whose end was not seen: the next one says it again."""
+        self.exit_causes.clear()
+        self.result = None
+
+    def require_task(self, task_id: str) -> None:
+        """Raise Refused for what is not about this task."""
+        if task_id != self.work.task_id:
+            raise Refused(why="there is no such task here")
 
     def file(self, name: str) -> Path:
         """A file that it was promised. Raises Refused."""
@@ -58,21 +71,25 @@ class Door:
         """Bytes of files that go through it at most."""
         return self.most_bytes + sum(path.stat().st_size for path in self.files.values())
 
-    def take_exit_causes(self, authorization: str, body: bytes) -> None:
-        """Note why it fails: the first cause counts. Raises NotSignedIn, BadMessage."""
+    def take_exit_causes(self, program: str, authorization: str, body: bytes) -> bool:
+        """Note why a program fails; False if it has said that before. Raises NotSignedIn, BadMessage."""
         self._require_signed(authorization)
-        self.exit_cause = self.exit_cause or read_exit_causes(body)[0]
+        cause = read_exit_causes(body)[0]
+        return self.exit_causes.setdefault(program, cause) is cause
 
     def take_result(self, authorization: str, body: bytes) -> None:
-        """Note what the result is. Raises NotSignedIn, BadMessage."""
+        """Note what the result is. Raises BadMessage for what is none of this task, NotSignedIn for one that cannot be
+        voted for, or that comes after another.
+        """
         self._require_signed(authorization)
         said, assignment = read_signed_result(body), self.work.assignment
+        if said.task_id != assignment.task_id:
+            raise BadMessage(why="it is another task's")
+        if self.result is not None:
+            raise NotSignedIn(why="the result was told before")
         digest = Hash32(said.result_digest)
-        if said.task_id != assignment.task_id or digest == ZERO_HASH:
-            raise BadMessage(why="it is another task's, or it has no digest")
-        signature = Signature(said.enclave_signature)
-        if recover_enclave(signature, Wallet(assignment.wallet), self.work.task_id, digest) != self._challenge:
-            raise BadMessage(why="the result is not signed by the task's challenge key")
+        if digest == ZERO_HASH or not self._attested(digest, said):
+            raise NotSignedIn(why="it has no digest, or the result is not signed by the task's challenge key")
         self.result = said
 
     def take_zip(self, token: str, body: Iterator[bytes]) -> None:
@@ -96,7 +113,18 @@ class Door:
     def _challenge(self) -> Wallet:
         return Wallet(self.work.assignment.enclave_challenge)
 
+    def _attested(self, digest: Hash32, said: SignedResult) -> bool:
+        wallet, signature = Wallet(self.work.assignment.wallet), Signature(said.enclave_signature)
+        try:
+            return recover_enclave(signature, wallet, self.work.task_id, digest) == self._challenge
+        except BadInput:
+            return False
+
     def _require_signed(self, authorization: str) -> None:
         message = session_message(Wallet(self.work.assignment.wallet), self.work.task_id)
-        if recover_message_wallet(to_bytes(message), Signature(authorization)) != self._challenge:
+        try:
+            signed = recover_message_wallet(to_bytes(message), Signature(authorization)) == self._challenge
+        except BadInput:
+            signed = False
+        if not signed:
             raise NotSignedIn(why="it is not signed by the task's challenge key")

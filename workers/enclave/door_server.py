@@ -21,6 +21,7 @@ from typing import Any, Final
 import structlog
 
 from protocol.enclave.reports import REPORT_BYTES
+from protocol.enclave.session import POST_COMPUTE, PRE_COMPUTE
 from protocol.errors import BadInput, BadMessage, NoSuchContainer, NotSignedIn, RefusedHere, TooLarge
 from workers.enclave.door import FILES, HOST, Door
 from workers.sandbox.engine.container import Engine
@@ -35,8 +36,9 @@ _PIECE_BYTES: Final = 2**16
 _CONNECTIONS: Final = 16
 #: Digits of a chunk's length, and bytes of a chunk's first line at most.
 _LINE_BYTES: Final = 1024
-_EXIT: Final = re.compile(r"/compute/(?:pre|post)/(0x[0-9a-f]{64})/exit(?:-causes)?")
-_COMPUTED: Final = re.compile(r"/(?:compute/post/(0x[0-9a-f]{64})|iexec_out/(0x[0-9a-f]{64}))/computed")
+_EXIT: Final = re.compile(r"/compute/(?P<stage>pre|post)/(?P<task>0x[0-9a-f]{64})/exit(?:-causes)?")
+_COMPUTED: Final = re.compile(r"/(?:compute/post|iexec_out)/(?P<task>0x[0-9a-f]{64})/computed")
+_PROGRAMS: Final = {"pre": PRE_COMPUTE, "post": POST_COMPUTE}
 _RESULTS: Final = re.compile(r"/v1/results/?")
 
 
@@ -182,18 +184,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.door.take_zip(signed, self._body())
             self._say(HTTPStatus.OK, "stored")
             return
-        exits, computed = _EXIT.fullmatch(self.path), _COMPUTED.fullmatch(self.path)
-        if not exits and not computed:
+        exits = _EXIT.fullmatch(self.path)
+        path = exits or _COMPUTED.fullmatch(self.path)
+        if path is None:
             self._say(HTTPStatus.NOT_FOUND, "")
             return
+        self.door.require_task(path["task"])
         body = b""
         for piece in self._body():
             body += piece
             if len(body) > REPORT_BYTES:
                 raise TooLarge(limit=REPORT_BYTES)
-        take = self.door.take_exit_causes if exits else self.door.take_result
-        take(signed, body)
-        self._say(HTTPStatus.OK, "")
+        if exits:
+            first = self.door.take_exit_causes(_PROGRAMS[exits["stage"]], signed, body)
+            self._say(HTTPStatus.OK if first else HTTPStatus.ALREADY_REPORTED, "")
+            return
+        self.door.take_result(signed, body)
+        self._say(HTTPStatus.OK, path["task"])
 
     def _say(self, status: HTTPStatus, words: str) -> None:
         content = words.encode()

@@ -91,7 +91,12 @@ def require_reach(engine: Engine) -> None:
 
 def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = confined) -> None:
     """Run the program to its good end, in a container of this shape. Raises TaskFailure, TaskDeclined."""
-    ended = _patiently(work, lambda: _run(service, work, host, door, shape))
+
+    def attempt() -> ContainerExit:
+        door.forget()
+        return _run(service, work, host, door, shape)
+
+    ended = _patiently(work, attempt)
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -242,8 +247,9 @@ def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> 
         why = f"{service.name} took more than {work.assignment.category_seconds} s"
     elif ended.out_of_memory:
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
-    elif ended.exit_code == _REPORTED and door.exit_cause is not None:
-        cause, why = door.exit_cause.cause, door.exit_cause.message
+    elif ended.exit_code == _REPORTED and service.name in door.exit_causes:
+        told = door.exit_causes[service.name]
+        cause, why = told.cause, told.message
         if cause in _CHECKED_HERE:
             cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause} {why}"
     elif ended.exit_code == _UNREPORTED:

@@ -111,7 +111,7 @@ def seconds_needed(engine: Engine, container: str | None, seconds: float) -> flo
             return max(seconds - state.ran(engine.now()), 0.0)
     except (EngineUnavailable, NoSuchContainer):
         return seconds
-    return seconds if _never_ended(state) else 0.0
+    return seconds if never_ended(state) else 0.0
 
 
 def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
@@ -177,7 +177,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _await(run, tries, container, run.spec.seconds)
     if state.running:
         return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
-    if tries.lost_engine or _never_ended(state):
+    if tries.lost_engine or never_ended(state):
         # It never ran, and has addresses of hosts from when it was made; or the engine ended with the container, or
         # another request removes it: its exit says nothing about the app.
         run.engine.remove(container)
@@ -185,10 +185,10 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _fresh(run, tries)
     # It ended while nobody watched.
     run.watch(container).raise_if_over()
-    return _ended(run, container, state, killed=False)
+    return end_of(run.engine, container, state, run.spec.seconds)
 
 
-def _never_ended(state: ContainerState) -> bool:
+def never_ended(state: ContainerState) -> bool:
     """Whether a container that does not run has no end of its own that says anything about the app."""
     return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST
 
@@ -217,19 +217,23 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
         )
         run.engine.kill(container)
         state = run.engine.state(container)
-    return _ended(run, container, state, killed=killed)
+    return end_of(run.engine, container, state, run.spec.seconds, killed=killed)
 
 
-def _ended(run: AppRun, container: str, state: ContainerState, *, killed: bool) -> ContainerExit:
-    """How an app has ended and what it printed. Raises EngineTrouble."""
+def end_of(
+    engine: Engine, container: str, state: ContainerState, seconds: float, *, killed: bool = False
+) -> ContainerExit:
+    """How an app that had `seconds` has ended and what it printed; `killed`: by us. Raises EngineUnavailable,
+    NoSuchContainer.
+    """
     if state.running or state.started is None or state.finished is None:
         raise EngineTrouble(
-            what=run.engine.host, why=f"the engine says that the container has ended, and that it is {state.status}"
+            what=engine.host, why=f"the engine says that the container has ended, and that it is {state.status}"
         )
     # A worker that was killed after its own kill of the container finds only the exit code. Both times are the
     # engine's, and an ended container needs no clock.
-    over_time = state.exit_code == KILLED and state.ran(state.finished) >= run.spec.seconds
-    stdout, stderr = run.engine.printed(container)
+    over_time = state.exit_code == KILLED and state.ran(state.finished) >= seconds
+    stdout, stderr = engine.printed(container)
     return ContainerExit(
         state.exit_code, state.out_of_memory, timed_out=killed or over_time, stdout=stdout, stderr=stderr
     )

@@ -1,6 +1,6 @@
 """One replicate, from assignment to a result that is ready to be voted for.
 
-    take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container
+    take ─► check ─► download ─► run ─► pack ─► journal COMPUTED ─► report, remove the container (enclave: `app_end`)
                          │        │       │
                          └────────┴───────┴── what every honest machine would meet becomes an error result
                                               all else is declined: FAILED, nothing contributed (`verdict`)
@@ -51,14 +51,14 @@ from workers.data.outputs import PackedResult
 from workers.enclave.enter import enter
 from workers.enclave.port import Enclave, Work
 from workers.pool.reports import tail
-from workers.sandbox import run_app
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.gpu import free_gpu
 from workers.sandbox.images.image import AppImage, require_name
 from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
+from workers.sandbox.run_app import AppRun
 from workers.sandbox.spec import container_spec
-from workers.task import admission, disk_limits, given_again, signature
+from workers.task import admission, app_end, disk_limits, given_again, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -211,7 +211,7 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     require_name(assignment)
     deadline = _task_deadline(context, replicate, assignment.category_seconds)
     # What is around an app that has ended before has all the time that is left.
-    needed = run_app.seconds_needed(context.engine, replicate.container_id, assignment.category_seconds)
+    needed = app_end.settle(context.engine, folders, replicate)
     enclave = enter(context, Work(assignment, params, context.layout, _task_deadline(context, replicate, needed)))
     enclave.pre_compute(context.machine.downloads)
     _run(context, replicate, params, folders, attempt, deadline, enclave)
@@ -282,7 +282,7 @@ def _run(
         if not context.journal.mark_running(task_id, None, context.now()):
             raise _declined(task_id, ABORTED, "it was aborted")
         app_image = AppImage(context.engine, context.layout, machine.images, assignment, deadline)
-        run = run_app.AppRun(
+        run = AppRun(
             engine=context.engine,
             spec=enclave.app(spec),
             known_image=app_image.known,
@@ -296,7 +296,8 @@ def _run(
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
-        attempt.ended = run_app.run_app(run, resumed=replicate.stage is ReplicateStage.RUNNING)
+        resumed = replicate.stage is ReplicateStage.RUNNING
+        attempt.ended = app_end.run(run, folders, sealed=replicate.in_enclave, resumed=resumed)
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:

@@ -27,7 +27,8 @@ def register(app: typer.Typer) -> None:
 def _run() -> None:
     """Keep secrets of dataset owners, app developers and requesters, and give them to enclaves, until SIGTERM.
 
-    Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`) and MongoDB (`SLUICE_MONGODB_URI`), and nothing of the scheduler.
+    Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`) and MongoDB (`SLUICE_MONGODB_URI`) or a file
+    (`SLUICE_SMS_SQLITE_FILE`), and nothing of the scheduler.
     Its own settings are `SLUICE_SMS_…`: docs/secret-service.md.
     """
     from sms import serve  # noqa: PLC0415 # help is printed at once
@@ -48,16 +49,14 @@ def _rotate(
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
     comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 if the file lacks.
     """
-    from config.connections.mongodb import durable_database  # noqa: PLC0415
     from ops.admin.keys import require_there  # noqa: PLC0415
     from sms.rotate import rotate  # noqa: PLC0415
-    from sms.store.mongo import MongoSecretStore  # noqa: PLC0415
+    from sms.store import choice  # noqa: PLC0415
     from sms.vault import Vault  # noqa: PLC0415
 
     now, sms = settings(), sms_settings()
     require_there(sms_key_file(now.home, sms), "SLUICE_SMS_KEY_FILE")
-    store = MongoSecretStore(durable_database(now, sms.database))
-    done = rotate(store, Vault.of(now, sms), screen.clock(), new_key=not finish)
+    done = rotate(choice.chosen(now, sms), Vault.of(now, sms), screen.clock(), new_key=not finish)
     says = [f"Key {done.key} is in use; {done.rows} rows were encrypted with it."]
     if done.dropped:
         says.append(f"Dropped: {', '.join(done.dropped)}.")

@@ -27,6 +27,7 @@ from pipeline.domain.orders.spare_capacity import PoolTerms
 from pipeline.domain.replicas import PROVEN_SECONDS
 from pipeline.flow.assign import PASS_UNSERVED_SECONDS
 from pipeline.flow.orders.actions import OrderActions
+from pipeline.flow.unserved import can_be_taken_up
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store
 from protocol.errors import BadSetting, RpcError, RpcUnavailable
@@ -147,7 +148,10 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
     waiting = store.tasks.tasks_wanting_workers(now + PASS_UNSERVED_SECONDS, WAITING)
     # What is sold while the pool holds would wait with all else.
     settled = settled and len(waiting) < WAITING and store.hold.state() is None
+    # What nobody can serve takes no capacity from what is offered.
+    waiting = [task for task in waiting if not task.unserved]
     machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
+    settled = settled and not can_be_taken_up(store, secret_services(settings), machines)
     return Supply(
         tuple(machines),
         tuple(waiting),

@@ -31,6 +31,8 @@ MOST_GONE = 10_000
 _THERE: dict[str, Any] = {"lost": False, "seen_at": {"$gte": 0.0}}
 #: Machines that the operator keeps from nothing.
 _FREE: dict[str, Any] = {"banned": {"$ne": True}, "operator_slots": {"$ne": 0}}
+#: One that has just signed in was not looked up on chain yet: not known to lack gas.
+_MAYBE_FUNDED: dict[str, Any] = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
 #: The operator bans and drains by hand, so these are few.
 _BANNED: dict[str, Any] = {"banned": True}
 _DRAINED: dict[str, Any] = {"operator_slots": 0, "banned": {"$ne": True}}
@@ -76,6 +78,14 @@ class Census:
         `workers.with_free_slots`; at most `limit`.
         """
         return self._reader.each(self._rows.find(_able(seen_after, now)).limit(limit))
+
+    def offers(self, tag: Hash32, seen_after: float) -> bool:
+        """Whether a machine that is there, and may be given tasks, offers the bits of a tag: one that is busy or cools
+        down too, and one whose native token was not read yet.
+        """
+        there = {"lost": False, "seen_at": {"$gte": seen_after}, "away": {"$ne": True}, **_FREE, **_MAYBE_FUNDED}
+        bits = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}}
+        return self._rows.find_one(there | bits, {"_id": 1}) is not None
 
     def limit_slots(self, wallet: Wallet, most: int | None) -> bool:
         """Let a machine use at most `most` slots: 0 drains it, None takes the limit back. False: unknown wallet.
@@ -130,9 +140,7 @@ class Census:
         MACHINES_LIMIT. `seen_after`: machines last seen before count as silent; both are Unix seconds.
         """
         heard = {"seen_at": {"$gte": seen_after}, "lost": False}
-        # One that has just signed in was not looked up on chain yet: not known to lack gas.
-        funded = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
-        able = self._count({**heard, **_FREE, **funded, "rest_until": {"$lte": now}})
+        able = self._count({**heard, **_FREE, **_MAYBE_FUNDED, "rest_until": {"$lte": now}})
         if able:
             return MachineFacts(able)
         silent = self._count({"lost": True, **_FREE})

@@ -139,10 +139,11 @@ def _deals_uninitialized(rows: Rows, now: float, after: str) -> list[str]:
 
 
 def _uninitialized(now: float) -> dict[str, Any]:
-    """The query for tasks whose initialize was never submitted."""
+    """The query for tasks whose initialize was never submitted, and is to be."""
     return {
         "stage": str(TaskStage.RECEIVED),
         "orphaned": False,
+        "unserved": {"$ne": True},
         "contribution_deadline": {"$gt": now},
         "sent.initialize": {"$exists": False},
         "failed.initialize": {"$exists": False},

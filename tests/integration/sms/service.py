@@ -89,17 +89,22 @@ def _die_at(point: Point) -> None:
 
 @contextmanager
 def serving(
-    chain: Chain, mongodb_uri: str, home: Path, *, port: int | None = None, gateway: str | None = None
+    chain: Chain, mongodb_uri: str | None, home: Path, *, port: int | None = None, gateway: str | None = None
 ) -> Iterator[Sms]:
-    """The service on `chain`, with a database of its own, which goes with it. `gateway`: IPFS's, for bulks."""
+    """The service on `chain`, with a database of its own, which goes with it, or without MongoDB with a file in `home`.
+    `gateway`: IPFS's, for bulks.
+    """
     port = port or ports.free_port()
     home.mkdir(exist_ok=True)
     own = {
         "SLUICE_HOME": str(home),
         "SLUICE_RPC_URL": chain.node.rpc_url,
         "SLUICE_HUB": chain.at.hub,
-        "SLUICE_MONGODB_URI": mongodb_uri,
-        "SLUICE_SMS_DATABASE": f"test_sms_{port}",
+        **(
+            {"SLUICE_SMS_SQLITE_FILE": str(home / "sms.db")}
+            if mongodb_uri is None
+            else {"SLUICE_MONGODB_URI": mongodb_uri, "SLUICE_SMS_DATABASE": f"test_sms_{port}"}
+        ),
         "SLUICE_SMS_PORT": str(port),
         "SLUICE_SMS_SIMULATION": "true",
         "SLUICE_LOG_LEVEL": "debug",
@@ -110,5 +115,6 @@ def serving(
         yield service
     finally:
         service.kill()
-        with MongoClient[dict[str, Any]](own["SLUICE_MONGODB_URI"]) as client:
-            client.drop_database(own["SLUICE_SMS_DATABASE"])
+        if mongodb_uri is not None:
+            with MongoClient[dict[str, Any]](mongodb_uri) as client:
+                client.drop_database(own["SLUICE_SMS_DATABASE"])

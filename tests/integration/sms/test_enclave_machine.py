@@ -42,7 +42,7 @@ from protocol.poco.seal import result_hash
 from protocol.poco.view import TaskStatus
 from protocol.results.attestation import Attestation
 from protocol.results.digest import file_digest
-from protocol.types import Hash32, TaskId, Wallet
+from protocol.types import ZERO_ADDRESS, Contract, Hash32, TaskId, Wallet
 from protocol.wire import Dataset, Mode, Ping, Pong, ResultLink, Stored
 from tests.faulty import Answer
 from tests.faulty.http import Handler, beside
@@ -55,6 +55,7 @@ from tests.integration.workers.restarts import one_replicate
 from tests.integration.workers.restarts.one_replicate import Orders, Point
 from tests.unit.workers.assignments import assignment
 from tests.waiting import ample, until
+from workers.care import left_enclaves
 from workers.data.layout import layout_of
 from workers.sandbox.engine.container import Engine
 
@@ -84,6 +85,8 @@ POINTS = {
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
     "container ended": Point("engine.wait"),
+    # After two that pre-compute may have left.
+    "app's container removed": Point("engine.remove", times=3),
     "post-compute's container made": Point("engine.create"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
@@ -152,6 +155,8 @@ class Scene:
     mongodb: str
     folder: Path
     beneficiary: RSAPrivateKey
+    #: Of the deal: the contract that gets its results.
+    callback: Contract = ZERO_ADDRESS
 
     def orders(self, index: int) -> Orders:
         shop, wallet, task = self.shop, self.shop.worker(0).wallet, self.deal.tasks[index]
@@ -168,6 +173,7 @@ class Scene:
             image=IMAGE,
             dataset=self.dataset and Dataset(address=self.dataset, url=f"{self.pool.url}/dataset", checksum=CHECKSUM),
             params=self.params,
+            callback=self.callback,
             category_seconds=SECONDS,
             enclave_challenge=challenge,
             authorization=sign_authorization(shop.owner.key, wallet, task, challenge),
@@ -223,6 +229,12 @@ class Scene:
         assert places
         assert not [(place, value) for place, content in places.items() for value in values if value in content]
 
+    def nothing_to_inspect(self) -> None:
+        """No container of the machine that has ended, or never ran, is left."""
+        with closing(Engine(self.engine)) as engine:
+            containers = [container for _, container in engine.containers_of(self.shop.worker(0).wallet)]
+            assert not [container for container in containers if not engine.state(container).running]
+
     def no_container(self) -> None:
         """The engine has no container of the machine, and what it keeps of others does not know the secrets."""
         with closing(Engine(self.engine)) as engine:
@@ -272,13 +284,18 @@ def bought(shop: Shop, pool: PlayedPool, params: str) -> tuple[Matched, str]:
     return confidential(shop, params, orders.offer_dataset(market, key, dataset)), dataset
 
 
-def confidential(shop: Shop, params: str, dataset: DatasetOrder) -> Matched:
-    """A confidential deal of TASKS tasks."""
+def confidential(
+    shop: Shop, params: str, dataset: DatasetOrder, *, volume: int = TASKS, callback: Contract = ZERO_ADDRESS
+) -> Matched:
+    """A confidential deal of so many tasks."""
     market, key = shop.chain.market, shop.owner.key
-    app = AppOrder(app=shop.app, volume=TASKS, tag=TDX_TAG, salt=orders.salt()).signed(key, market.chain_id, market.hub)
+    app = AppOrder(app=shop.app, volume=volume, tag=TDX_TAG, salt=orders.salt()).signed(
+        key, market.chain_id, market.hub
+    )
     work = orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1)
     offer = Offer(app, work, dataset)
-    request = orders.request(market, shop.requester.key, offer, volume=TASKS, params=params, tag=TDX_TAG)
+    wanted = {"volume": volume, "params": params, "callback": callback, "tag": TDX_TAG}
+    request = orders.request(market, shop.requester.key, offer, **wanted)
     return match(shop.requester, market, [(offer, request)])[0]
 
 
@@ -293,6 +310,11 @@ def test_a_machine_killed_at_each_step_of_a_confidential_task_completes_it_and_l
         given.reached.unlink()
         # Not even while the task is under way.
         scene.no_trace(*SECRETS)
+        # As the next start does before anything else.
+        left_enclaves.clear(
+            layout_of(scene.home, scene.shop.worker(0).wallet), scene.shop.worker(0).wallet, scene.engine
+        )
+        scene.nothing_to_inspect()
     assert scene.run(given) == 0, said(scene)
 
     view = scene.shop.view(task)

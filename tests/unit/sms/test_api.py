@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ from fastapi import FastAPI
 
 from config.http_server.rates import RateLimits, parsed
 from config.values.sms_settings import read_sms_settings
-from protocol.enclave.secrets import dataset_key, requester_secret
+from protocol.enclave.secrets import STORE_URL_NAME, dataset_key, requester_secret
 from protocol.enclave.session import fetching_hash
 from protocol.errors import BadSetting
 from protocol.ethereum.hexbytes import to_bytes
+from protocol.ethereum.signing import Key
 from protocol.poco.enclave import challenge_request
+from protocol.types import TaskId
 from sms.api.application import create_app
+from sms.challenges import challenge_place
 from sms.properties import read_properties
+from sms.store.port import Row
 from tests.unit.sms.world import (
     DATASET,
+    NOW,
     OWNER,
     POOL,
     REQUESTER,
@@ -32,12 +38,17 @@ from tests.unit.sms.world import (
     WORKER,
     World,
     ask,
+    execution,
     sign_secret,
+    with_deal,
+    with_place,
 )
 
 Call = Callable[..., httpx.Response]
 #: What the stock SDKs sent to store one secret of each kind, and to change one (tests/sdk/record_secrets.mjs).
 RECORDED = json.loads((Path(__file__).parents[2] / "data" / "sms-requests.json").read_text(encoding="utf-8"))
+#: What iExec's scheduler and workers send for one task, and the status that they expect; the file says where from.
+IEXECS = json.loads((Path(__file__).parents[2] / "data" / "sms-iexec-requests.json").read_text(encoding="utf-8"))
 RESULT_KEY_PATH = f"/secrets/web2?ownerAddress={REQUESTER.wallet}&secretName={RESULT_KEY.name}"
 
 
@@ -89,6 +100,67 @@ def test_what_a_stock_sdk_sends_is_stored_as_it_was_meant(call: Call, world: Wor
         f"requesters:{owner}:my-secret_1": "the requester\u2019s",
         f"web2:{owner}:{RESULT_KEY.name}": "TUlJQg==2",
     }
+
+
+@pytest.fixture
+def recorded(world: World) -> World:
+    """The world with the recorded task, whose challenge is the recorded one."""
+    task, challenge = TaskId(IEXECS["task"]), IEXECS["challenge"].lower()
+    found = with_deal(execution(), deal_id=IEXECS["deal"], workerpool_owner=IEXECS["scheduler"].lower())
+    found = replace(found, task_id=task, dataset=None, deal=replace(found.deal, dataset=None))
+    world.chain.executions[task] = with_place(found, index=0)
+    place = challenge_place(task)
+    world.store.add(Row(place, world.service.vault.seal(b"\x33" * 32, place), challenge, NOW + 3600))
+    return world
+
+
+def sent(call: Call, who: str) -> list[httpx.Response]:
+    """What the service answers to one of them, in the order in which it asks."""
+    return [
+        call(one["method"], one["path"], headers=one["headers"], content=(one["body"] or "").encode())
+        for one in IEXECS["requests"][who]
+    ]
+
+
+def test_iexecs_scheduler_is_told_the_challenge_as_it_asks_for_it(call: Call, recorded: World) -> None:
+    answers = sent(call, "scheduler")
+    assert [answer.status_code for answer in answers] == [one["status"] for one in IEXECS["requests"]["scheduler"]]
+    framework, challenge = answers[:2]
+    assert framework.json() == "TDX"
+    assert challenge.text == IEXECS["challenge"].lower()
+    assert recorded.store.has(f"web2:{IEXECS['scheduler'].lower()}:{STORE_URL_NAME}")
+
+
+def test_iexecs_worker_gets_a_session_as_it_asks_for_it(call: Call, recorded: World) -> None:
+    sent(call, "scheduler")
+    answers = sent(call, "worker")
+    assert [answer.status_code for answer in answers] == [one["status"] for one in IEXECS["requests"]["worker"]]
+    properties, session = answers[0].json(), answers[-1].json()
+    assert (properties["teeFramework"], properties["teeFrameworkVersion"]) == ("TDX", "v0")
+    assert session["error"] is None
+    opened = recorded.store.session(session["data"]["sessionId"])
+    assert opened is not None
+    assert (opened.task_id, opened.wallet) == (IEXECS["task"], IEXECS["worker"].lower())
+    made = recorded.service._session(opened).services
+    post_compute = made[-1].environment
+    assert (post_compute["RESULT_STORAGE_TOKEN"], post_compute["RESULT_STORAGE_PROXY"]) == (
+        "tok2",
+        "https://result.example",
+    )
+    assert Key.from_hex(post_compute["SIGN_TEE_CHALLENGE_PRIVATE_KEY"]).wallet == IEXECS["challenge"].lower()
+
+
+@pytest.mark.parametrize("changed", ["chainTaskId", "workerWallet", "enclaveChallenge"])
+def test_no_session_is_given_for_a_recorded_request_of_which_a_part_is_another(
+    call: Call, recorded: World, changed: str
+) -> None:
+    sent(call, "scheduler")
+    *_, asked = IEXECS["requests"]["worker"]
+    body = json.loads(asked["body"])
+    other = {"chainTaskId": TASK, "workerWallet": STRANGER.wallet, "enclaveChallenge": STRANGER.wallet}[changed]
+    answer = call("POST", asked["path"], headers=asked["headers"], json=body | {changed: other})
+    assert (answer.status_code, answer.json()["data"]) == (401, None)
+    assert not recorded.store.sessions
 
 
 def test_a_secrets_life_in_statuses(call: Call) -> None:

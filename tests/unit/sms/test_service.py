@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from config.key_ring import KeyFile, RingKey
+from config.values.sms_settings import read_sms_settings
 from protocol.enclave.secrets import (
     STORE_NAME,
     app_secret,
@@ -249,10 +250,10 @@ def test_neither_a_stranger_nor_a_chain_that_does_not_answer_uses_a_session_up(w
 
 
 def test_a_database_serves_the_chain_that_it_was_first_used_for_and_no_other(world: World) -> None:
-    require_own_chain(world.store, 134, "sluice_sms")
-    require_own_chain(world.store, 134, "sluice_sms")
+    require_own_chain(world.store, 134, read_sms_settings())
+    require_own_chain(world.store, 134, read_sms_settings())
     with pytest.raises(WrongChain, match="sluice_sms holds secrets of chain 134"):
-        require_own_chain(world.store, 31337, "sluice_sms")
+        require_own_chain(world.store, 31337, read_sms_settings())
 
 
 def test_a_key_file_that_opens_nothing_of_the_database_is_refused_before_anything_is_stored_with_it(
@@ -260,13 +261,13 @@ def test_a_key_file_that_opens_nothing_of_the_database_is_refused_before_anythin
 ) -> None:
     (tmp_path / "new").mkdir()
     new = Vault(KeyFile(tmp_path / "new" / "keys", RingKey, setting="SLUICE_SMS_KEY_FILE", fix="-"))
-    require_own_keys(world.store, new, "sluice_sms")
+    require_own_keys(world.store, new, read_sms_settings())
     world.keep(REQUESTER, REQUESTERS, b"value")
     with pytest.raises(BadSetting, match=r"SLUICE_SMS_KEY_FILE.*opens nothing"):
-        require_own_keys(world.store, new, "sluice_sms")
-    require_own_keys(world.store, world.service.vault, "sluice_sms")
+        require_own_keys(world.store, new, read_sms_settings())
+    require_own_keys(world.store, world.service.vault, read_sms_settings())
     world.service.vault.keys.add(NOW, keep=list)
-    require_own_keys(world.store, world.service.vault, "sluice_sms")
+    require_own_keys(world.store, world.service.vault, read_sms_settings())
 
 
 def test_no_log_line_and_no_error_holds_a_value(world: World) -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from pipeline.domain import enclaves
-from pipeline.domain.actions import Action, AskChallenge, End, Submit, Want
+from pipeline.domain.actions import Action, AskChallenge, End, Method, Postpone, Submit, Want
 from pipeline.domain.decide import decide
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.match import Capacity, Obstacle, match, obstacle
 from pipeline.domain.progress import after, next_visit
-from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
+from pipeline.domain.records import Replicate, ReplicateState, Submission, TaskRecord, TaskStage
 from protocol.poco.tags import GPU_BIT, Framework, make_tag
 from protocol.poco.view import ChainView
 from protocol.results.error_result import LOST_CHALLENGE
@@ -20,6 +20,7 @@ from protocol.types import Contract, Hash32
 from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONTRIBUTE_UNTIL,
+    FINAL,
     NO_TAG,
     PACE,
     START,
@@ -142,6 +143,7 @@ def test_a_task_that_ended_without_a_machine_says_for_want_of_what() -> None:
         ),
         (sealed(trust=3), "at trust 1 only, and its deal demands 3"),
         (sealed(), "The pool names no secret service"),
+        (sealed(unserved=True), "The pool names no secret service"),
     ):
         (end,) = (action for action in decide(record, over, NOW, PACE) if isinstance(action, End))
         assert end.why is not None
@@ -219,3 +221,57 @@ def test_a_task_whose_challenge_was_lost_for_good_says_so_when_it_ends() -> None
 
 def test_a_task_that_has_its_challenge_does_not_ask_for_it_again() -> None:
     assert enclaves.challenge_due(sealed(challenge=CHALLENGE), ACTIVE, SERVING) is None
+
+
+def test_a_task_that_nobody_can_serve_is_postponed_and_passed_over_until_it_is_initialized() -> None:
+    record = after(sealed(), view(), [Postpone(), Want(1)], NOW, SERVING)
+    assert (record.unserved, record.not_before, record.wants) == (True, CONTRIBUTE_UNTIL, 1)
+    # It is looked for by its tag; a deadline comes before that look.
+    assert next_visit(record, view(), NOW, SERVING) == CONTRIBUTE_UNTIL
+    submitted = after(record, view(), [Submit(Method.INITIALIZE, 0, {})], NOW, SERVING)
+    assert (submitted.unserved, submitted.not_before) == (False, 0.0)
+    ended = after(record, view(initialized(), claimed()), [End(TaskStage.FAILED, "why")], NOW, SERVING)
+    assert not ended.unserved
+
+
+@pytest.mark.parametrize(
+    ("record", "awaits"),
+    [
+        (sealed(), True),
+        (sealed(NO_TAG), False),
+        # It is with the lane already, or was.
+        (sealed(sent={"initialize": Submission(0, NOW)}), False),
+        (sealed(failed={"initialize": 1}), False),
+    ],
+    ids=["new", "standard", "submitted", "failed"],
+)
+def test_only_the_first_initialize_of_a_task_for_an_enclave_waits_for_somebody_who_serves_it(
+    record: TaskRecord, awaits: bool
+) -> None:
+    assert enclaves.awaits_initialize(record) is awaits
+
+
+def test_a_postponed_task_says_what_it_lacks() -> None:
+    for record, machines, says in (
+        (sealed(unserved=True, wants=1), [worker(1)], "No machine offers what its tag demands: TEE TDX"),
+        (sealed(unserved=True, wants=1), [], "No machine has signed in at the pool yet."),
+        (sealed(unserved=True, wants=1), [worker(1, tag=TDX)], "It is about to be given to a machine."),
+        (sealed(make_tag(0x1), unserved=True, wants=1), [worker(1, tag=TDX)], "a kind of enclave that is not known"),
+        (sealed(trust=3, unserved=True, wants=1), [worker(1, tag=TDX)], "served at trust 1 only"),
+    ):
+        supposed = enclaves.supposing_challenge(record, SERVING)
+        told = explain(supposed, view(), Candidates.of(supposed, machines, NOW, 0.0), NOW, SERVING)
+        assert told is not None
+        assert told.startswith("It is not initialized before somebody can serve its tag, as that costs gas. It wants ")
+        assert says in told
+
+
+def test_a_task_that_nobody_came_for_says_so_when_it_ends() -> None:
+    over = view(initialized(), claimed())
+    (end,) = (action for action in decide(sealed(unserved=True), over, NOW, SERVING) if isinstance(action, End))
+    assert end.why == f"No machine was given it: none that was there offered what its tag demands ({TDX})."
+
+
+def test_past_its_final_deadline_a_postponed_task_is_initialized_all_the_same_so_that_its_stakes_are_freed() -> None:
+    late = due(sealed(unserved=True), view(), now=FINAL + 1)
+    assert [action.method for action in late if isinstance(action, Submit)] == [Method.INITIALIZE]

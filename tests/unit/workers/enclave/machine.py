@@ -19,7 +19,7 @@ from config.settings import read_settings
 from protocol.assignment import sign_assignment
 from protocol.enclave.cipher import encrypted
 from protocol.enclave.secrets import app_secret, dataset_key, requester_secret
-from protocol.types import Hash32
+from protocol.types import ZERO_ADDRESS, Contract, Hash32
 from protocol.wire import Assignment, Dataset, Report
 from tests.unit.sms.world import (
     APP,
@@ -68,7 +68,13 @@ class Bench:
         self.tag = tag
         self.wire, self.sent, self.environments = Wire.of(folder / "sms", **sms), list[Report](), list[dict[str, str]]()
         self.served, self.opened = {"/ipfs/Qm": SEALED}, {DATASET: ROWS}
+        #: What the app says of its result.
+        self.computed = '{"deterministic-output-path": "/iexec_out/answer.txt"}'
+        #: Of the deal: the contract that gets its results.
+        self.callback: Contract | None = None
         self.end, self.resumed = ContainerExit(0, False, False), list[bool]()
+        #: Containers that were removed, by name or id.
+        self.removed = list[str]()
         #: What the engine says of the container of an earlier attempt.
         self.container = ENDED
         self.layout = Layout(folder / "worker")
@@ -96,7 +102,12 @@ class Bench:
             now=time.time,
             machine=self.machine,
             ledger=SimpleNamespace(why_not=lambda _: None),
-            engine=SimpleNamespace(data_folder=None, remove=lambda _: None, state=lambda _: self.container),
+            engine=SimpleNamespace(
+                data_folder=None,
+                remove=self.removed.append,
+                state=lambda _: self.container,
+                printed=lambda _: (b"printed", b""),
+            ),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
         )
         monkeypatch.setattr("workers.data.inputs.download", self._download)
@@ -111,14 +122,15 @@ class Bench:
     def deal(self, **params: object) -> None:
         """What the deal asks for besides a requester's secret."""
         wanted = {"iexec_secrets": {"1": "mine"}, **params}
-        found = with_deal(execution(**wanted), tag=self.tag)
+        found = with_deal(execution(**wanted), tag=self.tag, callback=self.callback)
         dataset = found.dataset and replace(found.dataset, checksum=CHECKSUM)
         self.wire.world.chain.executions[TASK] = replace(found, dataset=dataset)
 
     def assignment(self, **fields: object) -> Assignment:
         deal = self.wire.world.chain.executions[TASK].deal
         dataset = Dataset(address=DATASET, url="/ipfs/Qm", checksum=CHECKSUM) if deal.dataset else None
-        made = self.wire.assignment(params=deal.params, dataset=dataset, **fields)
+        given = {"params": deal.params, "dataset": dataset, "callback": deal.callback or ZERO_ADDRESS}
+        made = self.wire.assignment(**(given | fields))
         return sign_assignment(POOL, made, CHAIN_ID, WORKERPOOL)
 
     def replicate(self, **fields: object) -> Replicate:
@@ -139,7 +151,7 @@ class Bench:
         folders = self.layout.task(TASK)
         assert {path.name: path.read_bytes() for path in folders.inputs.iterdir()} == self.opened
         (folders.outputs / "answer.txt").write_bytes(ANSWER)
-        (folders.outputs / "computed.json").write_text('{"deterministic-output-path": "/iexec_out/answer.txt"}')
+        (folders.outputs / "computed.json").write_text(self.computed)
         return self.end
 
     def left(self) -> bytes:

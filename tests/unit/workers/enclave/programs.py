@@ -57,7 +57,7 @@ def run(
                     door.take_zip(variables["RESULT_STORAGE_TOKEN"], model(zip_))
             door.take_result(signed, computed)
     except Failed as failed:
-        door.take_exit_causes(signed, json.dumps([{"cause": str(failed), "message": "why"}]).encode())
+        door.take_exit_causes(service.name, signed, json.dumps([{"cause": str(failed), "message": "why"}]).encode())
         return ContainerExit(1, False, False)
     return ContainerExit(0, False, False)
 

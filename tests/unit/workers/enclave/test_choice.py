@@ -18,7 +18,6 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers import machine as machine_process
 from workers.context import Machine
-from workers.enclave import tdx
 from workers.enclave.choice import chosen
 from workers.enclave.images import OWN
 from workers.enclave.sgx import SgxHost
@@ -147,17 +146,6 @@ def test_sgx_is_refused_with_what_is_missing_and_offers_its_kind_where_all_is_th
 
 
 @pytest.mark.usefixtures("fit_engine")
-def test_what_a_killed_worker_has_left_in_memory_goes_at_the_next_start_whatever_that_one_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tdx, "MEMORY", tmp_path)
-    for kind in ("none", "simulated"):
-        (tmp_path / "sluice-session-killed").mkdir()
-        machine_process._require_enclaves(machine(settings(enclave=kind)))
-        assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.usefixtures("fit_engine")
 def test_start_refuses_what_cannot_be_run_and_warns_of_a_simulation() -> None:
     with pytest.raises(BadSetting):
         machine_process._require_enclaves(machine(settings(enclave="tdx")))
@@ -176,7 +164,8 @@ def test_a_machine_whose_enclaves_are_refused_reveals_its_votes_first_and_offers
         seen.append((refused.tag, refusal))
         raise refusal
 
-    monkeypatch.setattr(machine_process, "_prepared", lambda _: machine(settings(enclave="tdx")))
+    monkeypatch.setattr(machine_process, "load_key", lambda _: WORKER_KEY)
+    monkeypatch.setattr(machine_process, "_prepared", lambda *_: machine(settings(enclave="tdx")))
     monkeypatch.setattr(machine_process, "_refuse", refuse)
     with pytest.raises(BadSetting), machine_process.signed_in(settings(enclave="tdx")):
         pytest.fail("it was signed in")

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,11 +28,9 @@ from protocol.results.error_result import EnclaveFailure, Failure
 from protocol.types import ZERO_HASH, Hash32, TaskId
 from tests.unit.sms.world import TASK, WORKER
 from tests.unit.workers.enclave.programs import model
-from tests.waiting import wait_until
 from workers.data.layout import Layout
-from workers.enclave import door_server, images, surrounding
+from workers.enclave import images, surrounding
 from workers.enclave.door import Door
-from workers.enclave.door_server import DoorServer
 from workers.sandbox import disk
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.images.image import ImageRules
@@ -69,30 +63,64 @@ def test_what_the_challenge_key_has_signed_is_taken(door: Door) -> None:
     door.take_result(signed(), computed())
     assert door.result is not None
     assert door.result.result_digest == DIGEST
-    door.take_exit_causes(signed(), b'[{"cause": "A_CAUSE"}]')
-    door.take_exit_causes(signed(), b'[{"cause": "ANOTHER"}]')
-    assert door.exit_cause is not None
-    assert door.exit_cause.cause == "A_CAUSE"
+    assert door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "A_CAUSE"}]')
+    assert not door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "ANOTHER"}]')
+    assert door.exit_causes[POST_COMPUTE].cause == "A_CAUSE"
 
 
 @pytest.mark.parametrize("authorization", ["", "0x", "0x" + "00" * 65, signed(OTHER), signed(task=TaskId(DIGEST))])
 def test_nothing_is_taken_from_who_has_not_the_challenge_key(door: Door, authorization: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(NotSignedIn):
         door.take_result(authorization, computed())
-    with pytest.raises(BadInput):
-        door.take_exit_causes(authorization, b'[{"cause": "A_CAUSE"}]')
-    assert (door.result, door.exit_cause) == (None, None)
+    with pytest.raises(NotSignedIn):
+        door.take_exit_causes(PRE_COMPUTE, authorization, b'[{"cause": "A_CAUSE"}]')
+    assert (door.result, door.exit_causes) == (None, {})
 
 
 @pytest.mark.parametrize(
-    "body",
-    [computed(ZERO_HASH), computed(key=OTHER), computed(task=TaskId(DIGEST)), b"{}"],
+    ("body", "error"),
+    [
+        (computed(ZERO_HASH), NotSignedIn),
+        (computed(key=OTHER), NotSignedIn),
+        (computed(task=TaskId(DIGEST)), BadMessage),
+        (b"{}", BadMessage),
+    ],
     ids=["no digest", "another key", "another task", "nothing"],
 )
-def test_a_result_that_the_contract_would_refuse_is_refused_here(door: Door, body: bytes) -> None:
-    with pytest.raises(BadMessage):
+def test_a_result_that_the_contract_would_refuse_is_refused_here(
+    door: Door, body: bytes, error: type[BadInput]
+) -> None:
+    with pytest.raises(error):
         door.take_result(signed(), body)
     assert door.result is None
+
+
+def test_the_first_result_counts(door: Door) -> None:
+    door.take_result(signed(), computed())
+    with pytest.raises(NotSignedIn):
+        door.take_result(signed(), computed(Hash32("0x" + "6e" * 32)))
+    assert door.result is not None
+    assert door.result.result_digest == DIGEST
+
+
+def test_a_program_that_is_run_again_is_heard_again(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what an attempt said whose end the engine did not see would count for the next."""
+    work: Any = door.work
+    work.deadline = SimpleNamespace(wait_before_retry=lambda *_: None)
+    ends: list[ContainerExit | None] = [None, ContainerExit(0, False, False)]
+
+    def run(*_: object) -> ContainerExit:
+        assert door.take_exit_causes(POST_COMPUTE, signed(), b'[{"cause": "A_CAUSE"}]')
+        door.take_result(signed(), computed())
+        end = ends.pop(0)
+        if end is None:
+            raise EngineUnavailable(what="the engine", why="gone")
+        return end
+
+    monkeypatch.setattr(surrounding, "_run", run)
+    host: Any = None
+    surrounding.run(named(POST_COMPUTE), door.work, host, door)
+    assert ends == []
 
 
 def test_a_zip_is_taken_by_its_token_as_a_whole_or_not_at_all(door: Door) -> None:
@@ -171,7 +199,7 @@ def test_a_program_that_fails_has_the_cause_that_iexecs_worker_has_for_it(
 ) -> None:
     def run(*_: object) -> ContainerExit:
         if told is not None:
-            door.take_exit_causes(signed(), json.dumps([{"cause": told, "message": "why"}]).encode())
+            door.take_exit_causes(service, signed(), json.dumps([{"cause": told, "message": "why"}]).encode())
         return ended
 
     monkeypatch.setattr(surrounding, "_run", run)
@@ -284,69 +312,3 @@ def test_a_program_that_fills_the_disk_is_ended_and_says_nothing_of_the_task(
         surrounding._ended(spec, work, host, door, "container")
     assert declined.value.cause == "MACHINE_FAILED"
     assert killed.is_set()
-
-
-def test_no_door_is_opened_in_this_machines_own_network() -> None:
-    # In a container with processes of its own, a container's process has another's number.
-    assert door_server.open_listener() is None
-
-
-@pytest.fixture
-def served(door: Door) -> Iterator[tuple[DoorServer, Callable[[], socket.socket]]]:
-    """A door's server, and what connects a program to it; called again, another time."""
-    listener, other = socket.socketpair()
-    server, opened = DoorServer(listener, door), list[socket.socket]()
-    # There is always somebody to be taken.
-    other.send(b".")
-    coming: list[socket.socket] = []
-    server.get_request = lambda: (coming.pop(), ("", 0))  # type: ignore[method-assign]
-
-    def act() -> socket.socket:
-        ours, theirs = socket.socketpair()
-        ours.settimeout(60)
-        opened.append(ours)
-        coming.append(theirs)
-        server.handle_request()
-        return ours
-
-    yield server, act
-    for each in (*opened, other):
-        each.close()
-    server.server_close()
-
-
-def answer(program: socket.socket) -> bytes:
-    return b"".join(iter(partial(program.recv, 4096), b""))
-
-
-def test_a_program_that_opens_many_connections_gets_few_and_the_next_when_one_has_ended(
-    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, connect = served
-    door.file("0xdataset").write_bytes(b"rows")
-    many = [connect() for _ in range(16)]
-    assert answer(connect()) == b""
-    many[0].send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
-    assert answer(many[0]).endswith(b"\r\n\r\nrows")
-    # The first one's thread is about to end.
-    found = wait_until(lambda: ask(connect()), 60)
-    assert found.endswith(b"\r\n\r\nrows")
-    assert capsys.readouterr().err == ""
-
-
-def test_once_the_door_is_closed_nothing_more_is_written(
-    door: Door, served: tuple[DoorServer, Callable[[], socket.socket]]
-) -> None:
-    server, connect = served
-    target, program = door.work.folders.zip, connect()
-    head = f"POST /v1/results HTTP/1.1\r\nauthorization: {door.token}\r\ncontent-length: 1000\r\n\r\n"
-    program.send(head.encode() + b'{"zip": "' + b"AAAA" * 50)
-    wait_until(target.with_name(f"{target.name}.part").exists, 60)
-    server.server_close()
-    assert [path.name for path in target.parent.iterdir() if path.is_file()] == []
-
-
-def ask(program: socket.socket) -> bytes:
-    with suppress(OSError):
-        program.send(b"GET /files/0xdataset HTTP/1.1\r\n\r\n")
-    return answer(program)

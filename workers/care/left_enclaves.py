@@ -1,0 +1,56 @@
+"""What a killed machine has left of tasks for enclaves, gone before the next start does anything else: Docker keeps a
+container's environment, which has secrets, for as long as the container exists, and shows it to whoever may ask.
+
+    app that runs          goes on: it is watched again as soon as its task is
+    app that has ended     how it ended is kept, its container removed
+    all others             removed: what runs before and after an app begins anew with another session
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import structlog
+
+from protocol.errors import EngineUnavailable, NoSuchContainer
+from protocol.types import TaskId, Wallet
+from workers.data.layout import Layout
+from workers.enclave import tdx
+from workers.sandbox.engine.container import Engine
+from workers.task import app_end
+from workers.task.journal import Journal
+from workers.task.replicate import COMPUTING, Replicate
+
+log = structlog.get_logger(__name__)
+
+
+def clear(layout: Layout, wallet: Wallet, docker_host: str | None) -> None:
+    """Remove it, for a machine that does not run yet. What the engine does not let go is left to the first sweep."""
+    tdx.forget_killed(tdx.MEMORY)
+    if not layout.journal.exists():
+        return
+    try:
+        with closing(Engine(docker_host)) as engine, closing(Journal(layout.journal)) as journal:
+            for task_id, container in engine.containers_of(wallet):
+                replicate = journal.find(task_id)
+                if replicate is not None and replicate.in_enclave:
+                    _clear(engine, layout, task_id, container, replicate)
+    except (EngineUnavailable, OSError) as error:
+        log.warning("Containers of enclaves may be left.", action="enclaves_left", why=str(error))
+
+
+def _clear(engine: Engine, layout: Layout, task_id: TaskId, container: str, replicate: Replicate) -> None:
+    """Remove one container, unless it is an app's that runs. Raises EngineUnavailable, OSError."""
+    with layout.lock(task_id, wait=False) as idle:
+        if not idle:
+            # The machine runs after all.
+            return
+        if replicate.stage in COMPUTING and container == replicate.container_id:
+            try:
+                if engine.state(container).running:
+                    return
+            except NoSuchContainer:
+                return
+            app_end.settle(engine, layout.task(task_id), replicate)
+        engine.remove(container)
+        log.info("A container of an enclave was left, and is removed.", action="enclave_removed", task=task_id)
