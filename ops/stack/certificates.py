@@ -10,7 +10,8 @@ new certificate by itself within minutes. Importing this module takes 40 ms.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,18 +80,50 @@ def ensure(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -
     Raises BadInput for a host that no certificate can name, and for files that are something else.
     """
     files, moment = CertificateFiles(folder), now or datetime.now(UTC)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    try:
-        ca = _read(files.ca, files.ca_key)
-        if ca is None or not ca.is_good(moment):
+    with _saying_where(folder):
+        ca = _good_ca(files, moment)
+        server = _good_server(files, hosts, ca, moment)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if ca is None:
             ca = _make_ca(moment)
             _write(files.ca, files.ca_key, ca)
-        server = _read(files.certificate, files.key)
-        if server is None or not server.is_good(moment) or not _is_for(server.certificate, hosts, ca.certificate):
+        if server is None:
             _write(files.certificate, files.key, _make_server(hosts, ca, moment))
+    return files
+
+
+def to_write(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -> list[Path]:
+    """The files that `ensure` would write. Raises BadInput as it does."""
+    files, moment = CertificateFiles(folder), now or datetime.now(UTC)
+    with _saying_where(folder):
+        ca = _good_ca(files, moment)
+        server = _good_server(files, hosts, ca, moment)
+        _names(hosts)
+    lacking = [] if ca is not None else [files.ca, files.ca_key]
+    return lacking if server is not None else [*lacking, files.certificate, files.key]
+
+
+@contextmanager
+def _saying_where(folder: Path) -> Iterator[None]:
+    """What the library refuses in the block is raised as BadInput that names the folder."""
+    try:
+        yield
     except ValueError as error:
         raise BadInput(what=f"No certificate can be made in {folder}: {error}.") from error
-    return files
+
+
+def _good_ca(files: CertificateFiles, now: datetime) -> _Pair | None:
+    """The CA of the folder; None if there is none, or it is to be renewed."""
+    ca = _read(files.ca, files.ca_key)
+    return None if ca is None or not ca.is_good(now) else ca
+
+
+def _good_server(files: CertificateFiles, hosts: Sequence[str], ca: _Pair | None, now: datetime) -> _Pair | None:
+    """The certificate of the folder that this CA has issued for these hosts; None if a new one is wanted."""
+    server = _read(files.certificate, files.key)
+    if server is None or ca is None or not server.is_good(now):
+        return None
+    return server if _is_for(server.certificate, hosts, ca.certificate) else None
 
 
 def _is_for(certificate: x509.Certificate, hosts: Sequence[str], ca: x509.Certificate) -> bool:
