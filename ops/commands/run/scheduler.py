@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(_group)
     group.command(
         "run",
-        epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`, `--json`",
+        epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `run --only lane --only watch`",
     )(_run)
     group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(doctor)
     group.command(

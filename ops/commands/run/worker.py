@@ -257,7 +257,7 @@ def _prune(
 _MORE: dict[str, tuple[Callable[..., None], str]] = {
     "init": (
         _init,
-        "Examples: `sluice worker init`, `sluice worker init --dry-run`, `init --keystore /etc/sluice/wallet.json --json`",
+        "Examples: `sluice worker init --dry-run`, `sluice worker init --keystore /etc/sluice/wallet.json --json`",
     ),
     "stop": (_stop, "Examples: `sluice worker stop`, `sluice worker stop --wait 120 --json`"),
     "drain": (

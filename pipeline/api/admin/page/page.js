@@ -113,12 +113,30 @@ function drawStatus(found) {
     make("h2", { text: "Open tasks" }),
     table(["stage", "tasks", "oldest"], (work?.stages ?? []).filter((item) => item.count).map((item) =>
       [item.stage, number(item.count), number(age(item.oldest_seconds))]), "No task is open."),
+    make("h2", { text: "Transactions, queues, stake" }),
+    facts({
+      lane: laneWords(found.lane),
+      queues: queueWords(found.queues),
+      stake: found.stake_free_nrlc === null ? null : `${rlc(found.stake_free_nrlc)} RLC free, ${rlc(found.stake_locked_nrlc)} RLC locked`,
+    }),
     make("h2", { text: "Machines" }),
     table(["state", "machines"], machines.map(([state, count]) => [state, number(count)]), "No machine has signed in yet."),
     make("h2", { text: "Parts" }),
     table(["part", "how it is"], Object.entries(found.parts), "Nothing is known."),
     make("p", { cls: "faint", text: `workerpool ${found.workerpool} on chain ${found.chain_id}, scheduler ${found.scheduler}` }),
   );
+}
+
+function laneWords(lane) {
+  if (!lane) return null;
+  if (lane.halted ?? lane.waits) return `${lane.halted === null ? "waits" : "halted"}: ${lane.halted ?? lane.waits}`;
+  return lane.oldest_seconds === null ? "nothing waits" : `the oldest transaction is ${age(lane.oldest_seconds)} old: ${lane.why}`;
+}
+
+function queueWords(queues) {
+  if (!queues) return null;
+  const held = queues.filter((item) => item.ready + item.unacknowledged);
+  return held.map((item) => `${item.name} ${item.ready} + ${item.unacknowledged} in hand`).join(", ") || "empty";
 }
 
 async function live() {
