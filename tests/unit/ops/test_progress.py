@@ -9,13 +9,14 @@ import pytest
 from chain.watch.audit import Audit, DealPlace
 from ops.commands.pool import chain
 from protocol.poco.events import BlockRef
-from protocol.types import BlockHash, BlockNumber, DealId
+from protocol.types import BlockHash, BlockNumber, DealId, Timestamp
 
+BLOCK = BlockHash("0x" + "11" * 32)
 STEPS = [
     Audit(
         BlockNumber(first),
-        BlockRef(BlockNumber(first + 9), BlockHash("0x" + "11" * 32)),
-        missing_deals=() if first else (DealPlace(DealId("0x1"), BlockNumber(3), BlockHash("0x" + "11" * 32)),),
+        BlockRef(BlockNumber(first + 9), BLOCK, BLOCK, Timestamp(first)),
+        missing_deals=() if first else (DealPlace(DealId("0x1"), BlockNumber(3), BLOCK),),
     )
     for first in (0, 10)
 ]
