@@ -72,6 +72,7 @@ def _prepare(services: Services) -> None:
     while True:
         try:
             services.broker.prepare()
+            admit_monitor(services.broker, services.settings)
             services.store.ensure_indexes()
             services.challenges.ensure_indexes()
         except (Unavailable, PyMongoError) as error:

@@ -70,7 +70,7 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     facts: dict[str, object] = {
         "web page": page,
         "Flower": found["flower"],
-        "RabbitMQ": found["rabbitmq"],
+        "RabbitMQ": f"{found['rabbitmq']}, to look at as `{found['monitor']}`: monitor.password in SLUICE_HOME",
         "workerpool": f"{found['workerpool']} on chain {found['chain_id']}",
         "scheduler": found["scheduler"],
         "head": None if found["head"] is None else f"block {found['head']}, {lag or 0} still to be read",

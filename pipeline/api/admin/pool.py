@@ -38,7 +38,7 @@ from pipeline.api.limits.recent_answers import ANSWER_SECONDS
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
 from pipeline.api.services import Services
-from pipeline.broker.admin import MACHINES_QUEUES
+from pipeline.broker.admin import MACHINES_QUEUES, monitor_user
 from pipeline.domain.condition.attention import needs
 from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, Facts, LaneFacts, NoAnswer, NodeFacts
 from pipeline.domain.condition.health import task_cost
@@ -174,6 +174,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         queues=None if facts is None else _queue_counts(facts.broker, services.pool.scheduler),
         flower=f"http://{_here(settings.flower_host)}:{settings.flower_port}",
         rabbitmq=public_url(broker_nodes.api_urls(settings)[0]),
+        monitor=monitor_user(settings.amqp_core_vhost),
         work=work,
     )
 

@@ -114,6 +114,8 @@ class Status(_Model):
     #: Where the scheduler's host has Flower, and RabbitMQ's management with its web page.
     flower: str
     rabbitmq: str
+    #: The user for both, who can only look; its password is in the scheduler's SLUICE_HOME.
+    monitor: str
     #: None while MongoDB does not answer, or not in time, which an alert tells.
     work: Work | None
 
