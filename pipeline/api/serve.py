@@ -22,6 +22,7 @@ from config.http_server.server import http_server
 from config.settings import Settings
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
+from pipeline.broker.monitor import admit_monitor
 from protocol.errors import Unavailable
 
 log = structlog.get_logger(__name__)

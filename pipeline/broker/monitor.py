@@ -15,6 +15,7 @@ from pathlib import Path
 
 from config.connections.http_client import is_loopback
 from config.settings import Settings
+from config.values.endpoints import ALL_ADDRESSES
 from config.whole_files import create_whole
 from pipeline.broker.admin import PASSWORD_BYTES, BrokerAdmin, monitor_user
 from protocol.errors import BadSetting
@@ -59,6 +60,7 @@ def admit_monitor(admin: BrokerAdmin, settings: Settings) -> None:
 
 def flower_sign_in(settings: Settings) -> str | None:
     """User and password that Flower asks for; None where only this machine reaches it. Raises BadSetting."""
-    if is_loopback(settings.flower_host):
+    # "All addresses" counts as loopback for whoever connects to it, and is the opposite for what listens there.
+    if is_loopback(settings.flower_host) and settings.flower_host not in ALL_ADDRESSES:
         return None
     return f"{monitor_user(settings.amqp_core_vhost)}:{monitor_password(settings)}"

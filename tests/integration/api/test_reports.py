@@ -226,7 +226,7 @@ def test_flower_shows_a_machine_and_each_of_its_steps_to_who_signs_in(
     give()
     settings = api.settings
     # Reached by others it asks who comes.
-    sign_in = flower_sign_in(settings.model_copy(update={"flower_host": "0.0.0.0"}))  # noqa: S104
+    sign_in = flower_sign_in(settings.model_copy(update={"flower_host": "0.0.0.0"}))
     assert sign_in is not None
     launch = flower_launch(settings, api.services.broker.admit_flower(), settings.rabbitmq_api, sign_in)
     env = {

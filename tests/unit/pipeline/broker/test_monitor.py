@@ -47,7 +47,7 @@ def test_a_password_that_protects_nothing_is_refused_and_not_repeated(
 
 @pytest.mark.parametrize(
     ("host", "asks"), [("127.0.0.1", False), ("::1", False), ("0.0.0.0", True), ("10.0.0.7", True)]
-)  # noqa: S104
+)
 def test_flower_asks_who_comes_unless_only_this_machine_reaches_it(host: str, asks: bool, tmp_path: Path) -> None:
     now = read_settings(home=tmp_path, flower_host=host, amqp_url="amqp://a:b@127.0.0.1:5672")
     sign_in = monitor.flower_sign_in(now)
