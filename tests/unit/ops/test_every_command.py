@@ -32,7 +32,7 @@ NO_DRY_RUN = {
     "sms run": "it runs a service",
 }
 #: Further commands that only read.
-READ_ONLY = frozenset({"chain audit", "commands", "ledger", "metrics", "settings", "tx audit"})
+READ_ONLY = frozenset({"chain audit", "commands", "ledger", "metrics", "routes", "settings", "tx audit"})
 #: Commands that spend gas, of which each asks.
 COST_GAS = frozenset(
     {
