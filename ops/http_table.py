@@ -27,7 +27,7 @@ _PARTS = {
     "admin": (
         "Operator: the API behind the commands",
         "At the operations port. To change something, and to read from another machine, it wants the content of"
-        + " `admin.token` as `Authorization: Bearer …`.",
+        " `admin.token` as `Authorization: Bearer …`.",
     ),
 }
 _JSON = "application/json"
