@@ -26,8 +26,7 @@ _PARTS = {
     "operations": ("Operator: health and metrics", "At the operations port, which strangers must not reach."),
     "admin": (
         "Operator: the API behind the commands",
-        "At the operations port. To change something, and to read from another machine, it wants the content of"
-        " `admin.token` as `Authorization: Bearer …`.",
+        "At the operations port. Changes, and reads from another machine, want the content of `admin.token` as a token.",
     ),
 }
 _JSON = "application/json"
