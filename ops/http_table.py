@@ -26,7 +26,7 @@ _PARTS = {
     "operations": ("Operator: health and metrics", "At the operations port, which strangers must not reach."),
     "admin": (
         "Operator: the API behind the commands",
-        "At the operations port. Changes, and reads from another machine, want the content of `admin.token` as a token.",
+        "At the operations port. Changes, and reads from other machines, want the content of `admin.token` as a token.",
     ),
 }
 _JSON = "application/json"

@@ -102,7 +102,7 @@ def _calls(test: ast.FunctionDef, names: frozenset[str]) -> Iterator[ast.Call]:
 def _alerts(test: ast.FunctionDef) -> Iterator[str]:
     """The alerts that a test waits for."""
     for call in _calls(test, _ALARMS):
-        yield from (given.value for given in call.args if isinstance(given, ast.Constant))
+        yield from (str(given.value) for given in call.args if isinstance(given, ast.Constant))
 
 
 def _commands(test: ast.FunctionDef) -> Iterator[Command]:

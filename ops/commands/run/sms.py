@@ -102,11 +102,12 @@ def _images(
     from contextlib import closing  # noqa: PLC0415 # help is printed at once
 
     from ops.stack import enclave_images  # noqa: PLC0415
+    from workers.enclave.images import OWN  # noqa: PLC0415
     from workers.sandbox.engine.container import Engine  # noqa: PLC0415
 
     with closing(Engine(settings().docker_host)) as engine:
         if dry_run:
-            has = {name: engine.image_id(name) for name in enclave_images.OWN.values()}
+            has = {name: engine.image_id(name) for name in OWN.values()}
             typer.echo(json.dumps({"would_build_and_load": list(has), "loaded_now": has, "done": False}, indent=2))
             return
         typer.echo(json.dumps(enclave_images.properties(enclave_images.load(engine)), indent=2))

@@ -27,6 +27,7 @@ from pipeline.flow.audit.run import audit_when_due
 from pipeline.flow.orders.actions import FIRST_WAIT
 from pipeline.flow.orders.keep import keep_orders
 from pipeline.probes import Probes
+from pipeline.tasks import _ingest
 from protocol.ethereum.signing import Key
 from tests.faulty import Answer, answers
 from tests.faulty.market import market_api
@@ -174,9 +175,9 @@ def test_a_queue_has_lost_its_process(operated: OperatedPool, seen: Prometheus, 
 
 def test_the_database_has_lost_a_task(operated: OperatedPool, seen: Prometheus, open_shell: Shell) -> None:
     """As after a failover to a member that was behind."""
-    pool = operated.pool
-    tasks, started = pool.store._db["tasks"], pool.now
-    lost = tasks.find_one_and_delete({"_id": operated.bulk.tasks[0]})
+    pool, task = operated.pool, operated.bulk.tasks[0]
+    rows, started = pool.store._db["tasks"], pool.now
+    lost = rows.find_one_and_delete({"_id": task})
     assert lost is not None
     with begin(seen, "SluiceAuditDiffers"):
         for _ in range(2):
@@ -184,12 +185,13 @@ def test_the_database_has_lost_a_task(operated: OperatedPool, seen: Prometheus, 
             operated.look(READING)
     seen.alarms("SluicePartNotWell")
     open_shell.says("status", "audit: ", "sluice audit --fix", code=1)
-    open_shell.says("audit --wait 0", operated.bulk.tasks[0], code=1)
-    # Other differences than this one are of the test's own making: its machines are not there.
-    open_shell.run("audit", "--wait", "0", "--fix")
+    open_shell.says("audit --wait 0", "it has 8 tasks, of which 7 are stored", code=1)
+    # What is left is of the test's own making: nobody reads the message that the deal is to be read again.
+    open_shell.says("audit --wait 0 --fix", "fixed; see with the next `sluice audit` that it is", code=1)
+    _ingest(pool.scheduler, [operated.bulk.deal_id])
     operated.step(2)
-    assert tasks.find_one({"_id": operated.bulk.tasks[0]}) is not None
-    assert operated.bulk.tasks[0] not in open_shell.run("audit", "--wait", "0")[1]
+    assert rows.find_one({"_id": task}) is not None
+    assert "are stored" not in open_shell.run("audit", "--wait", "0")[1]
 
 
 def test_tasks_that_nobody_does_are_late_and_fail(operated: OperatedPool, seen: Prometheus, open_shell: Shell) -> None:
