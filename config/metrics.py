@@ -22,6 +22,8 @@ from prometheus_client.core import GaugeMetricFamily
 BLOCKS = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100, 300, 1000)
 #: Seconds from the match until the scheduler knows of it: blocks of 1 s and of a quarter of a minute, tasks of hours.
 TASK_SECONDS_BUCKETS = (2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 10800, 36000)
+#: Attempts at a task: 1 to 5 for the usual trusts, more where machines fail or are newcomers.
+REPLICATES = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30)
 #: Seconds of an upload: a few KB on a fast line to hundreds of MB at the least rate that the API takes.
 UPLOAD_SECONDS_BUCKETS = (0.1, 0.3, 1, 3, 10, 30, 60, 180, 600, 1800, 7200)
 
@@ -122,8 +124,12 @@ BACKGROUND_DROPPED = _counter("sluice_background_dropped_total", "Items a backgr
 
 # -- chain -------------------------------------------------------------------------------------------------------------
 
-RPC_REQUESTS = _counter("sluice_rpc_requests_total", "JSON-RPC calls sent, batched ones each.", ["method", "outcome"])
-RPC_SECONDS = _histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.")
+RPC_REQUESTS = _counter(
+    "sluice_rpc_requests_total",
+    "JSON-RPC calls sent, batched ones each. `endpoint`: the node's host and port, no other part of its address.",
+    ["method", "endpoint", "outcome"],
+)
+RPC_SECONDS = _histogram("sluice_rpc_seconds", "Seconds per HTTP exchange with a node.", ["endpoint"])
 CHAIN_HEAD = _reading("sluice_chain_head", "Newest block of the node.")
 HEAD_AGE = _reading("sluice_head_age_seconds", "Age of the node's newest block by this machine's clock.")
 BLOCK_TIME = _reading("sluice_block_time_seconds", "SLUICE_BLOCK_TIME.")
@@ -161,6 +167,11 @@ TASK_SECONDS = _histogram(
     ["step"],
     buckets=TASK_SECONDS_BUCKETS,
 )
+TASK_REPLICATES = _histogram(
+    "sluice_task_replicates",
+    "Attempts of machines at a task that ended: as many as vote on it, if none had to be asked in another's place.",
+    buckets=REPLICATES,
+)
 QUARANTINED_ROWS = _reading(
     "sluice_quarantined_rows", "Stored rows and deals in quarantine now that nobody has accepted.", ["collection"]
 )
@@ -173,6 +184,12 @@ QUEUE_READY = _reading(
 QUEUE_UNACKNOWLEDGED = _reading(
     "sluice_queue_unacknowledged", "Messages that a consumer has and did not acknowledge yet.", ["queue"]
 )
+QUEUE_AGE = _reading(
+    "sluice_queue_age_seconds",
+    "Seconds since a queue was last seen without messages that wait: none of them has waited longer. Counted every few"
+    " seconds since this process began to look.",
+    ["queue"],
+)
 DEAD_LETTERS = _reading("sluice_dead_letters", "Messages in the queue `dead`: each was delivered 20 times in vain.")
 
 # -- money -------------------------------------------------------------------------------------------------------------
@@ -181,6 +198,11 @@ WALLET_BALANCE = _reading("sluice_wallet_balance_wei", "What the scheduler's wal
 TASK_COST = _reading("sluice_task_cost_wei", "What the wallet must hold to carry a task through.")
 STAKE_FREE = _reading("sluice_stake_free_nrlc", "RLC of the scheduler's wallet in the hub that is free, in nRLC.")
 STAKE_LOCKED = _reading("sluice_stake_locked_nrlc", "RLC of the scheduler's wallet that open deals lock, in nRLC.")
+REWARDS = _counter(
+    "sluice_rewards_nrlc_total",
+    "Rewards that the hub paid in final blocks for tasks of this pool, in nRLC: to the `scheduler`, to `machines`.",
+    ["receiver"],
+)
 TRANSACTIONS_OPEN = _reading("sluice_transactions_open", "Actions of the scheduler that are not on chain yet.")
 TRANSACTION_OLDEST_AGE = _reading(
     "sluice_transaction_oldest_age_seconds", "Age of the oldest of them, 0 where there is none."
@@ -248,6 +270,12 @@ MACHINES = _reading(
     "Machines that have signed in, by state; of those gone for good, `away` and `lost` are counted up to 10,000 each.",
     ["state"],
 )
+SLOTS = _reading(
+    "sluice_slots",
+    "Slots, used and free, of machines that could be given a task, by what the machine offers: `any` has all of them.",
+    ["tag"],
+)
+SLOTS_FREE = _reading("sluice_slots_free", "Those of them that are free.", ["tag"])
 ASSIGNMENTS_REFUSED = _counter(
     "sluice_assignments_refused_total",
     "Tasks that a round of matching gave to no machine, by what stood in the way. One that waits is counted in each "
@@ -277,4 +305,6 @@ for _status in ("COMPLETED", "FAILED"):
     TASKS_ENDED.labels(_status)
 for _answer in ("done", "refused", "unknown"):
     MARKET_ANSWERS.labels(_answer)
+for _receiver in ("scheduler", "machines"):
+    REWARDS.labels(_receiver)
 LATE_FINDS.labels("overlap")

@@ -243,7 +243,7 @@ class Settings(GivenOrEnvironment):
         1024, ge=4, le=1_000_000, description="The same from one address that is no trusted proxy."
     )
     flower_host: str = Field(
-        "127.0.0.1", description="Address Flower listens on. It asks for no password: keep it from strangers."
+        "127.0.0.1", description="Address Flower listens on. Elsewhere than on loopback it asks for the user `monitor`."
     )
     flower_port: Port = Field(18555, description="Port Flower listens on.")
 

@@ -26,13 +26,15 @@ from config.processes.lean_imports import lean_imports
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
+#: What each command ends with, below its help; what is special in one its own words say.
+EXIT_CODES = "Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files."
 #: Below the help of all commands.
-_EPILOG = """\
+_EPILOG = f"""\
 To begin: `sluice demo` has a whole pool on this machine, `sluice init` sets up one of your own, `sluice status` says
 how it is and what needs you, and `sluice explain ID` why a task, a deal or a machine does not go on. `sluice commands`
 lists all commands, `sluice COMMAND --help` has examples.
 
-Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files. Errors are
+{EXIT_CODES} Errors are
 JSON too with `--json`.
 """
 
@@ -48,7 +50,8 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     # Until a command sets up its own logging: standard output is for answers.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    command, as_json = typer.main.get_command(_build_app(words)), "--json" in words
+    command = _with_exit_codes(typer.main.get_command(_build_app(words)))
+    as_json = "--json" in words
     try:
         # Typer prints usage errors itself, for people, and ends with 0, 2, or what typer.Exit says.
         ended = command.main(list(words), prog_name="sluice", standalone_mode=not as_json)
@@ -80,7 +83,16 @@ def _fail(error: BaseException, says: str, code: int, *, as_json: bool) -> int:
 
 def every_command() -> Any:
     """The group of click's that has all commands."""
-    return typer.main.get_command(_build_app(()))
+    return _with_exit_codes(typer.main.get_command(_build_app(())))
+
+
+def _with_exit_codes(command: Any) -> Any:
+    """The command, with the exit codes below the help of each command below it that says none itself."""
+    for each in getattr(command, "commands", {}).values():
+        _with_exit_codes(each)
+        if "Exit codes:" not in (each.epilog or ""):
+            each.epilog = f"{each.epilog or ''}\n\n{EXIT_CODES}".strip()
+    return command
 
 
 def _build_app(words: Sequence[str]) -> typer.Typer:

@@ -24,17 +24,22 @@ def make_wallet(keystore: Path, password_file: Path) -> Wallet:
 
     Raises BadKeystore where there is a wallet already, or where a file cannot be written.
     """
+    refuse_existing(keystore)
+    password = password_in(password_file)
+    secret = secrets.token_bytes(32)
+    document = load_eth_account().Account.encrypt(secret, password)
+    write_new(keystore, json.dumps(document))
+    return Key(secret).wallet
+
+
+def refuse_existing(keystore: Path) -> None:
+    """Raise BadKeystore where there is a wallet already."""
     if keystore.exists():
         raise BadKeystore(
             path=keystore,
             why="it exists, and a wallet is never overwritten",
             fix="Use it, or name another file with --keystore.",
         )
-    password = password_in(password_file)
-    secret = secrets.token_bytes(32)
-    document = load_eth_account().Account.encrypt(secret, password)
-    write_new(keystore, json.dumps(document))
-    return Key(secret).wallet
 
 
 def password_in(path: Path) -> str:

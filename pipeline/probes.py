@@ -103,6 +103,8 @@ class Probes:
     _chain: tuple[float, Wallet, Account] | None = None
     #: The last count of messages, and when: monotonic seconds.
     _counted: tuple[float, tuple[QueueFacts, ...]] | None = None
+    #: Since when messages wait in a queue, by its name; by `monotonic`.
+    _waiting: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: Settings, key: Key, results: Callable[[], ResultFacts | None] = lambda: None) -> Self:
@@ -224,7 +226,14 @@ class Probes:
             counts = [count for count in ours if count.name in wanted]
             machines = _counted(self.broker.machines_queues)
             counts += () if machines is None else (machines,)
-            self._counted = (now, tuple(QueueFacts(it.name, it.ready, it.unacknowledged) for it in counts))
+            self._waiting = {it.name: self._waiting.get(it.name, now) for it in counts if it.ready}
+            self._counted = (
+                now,
+                tuple(
+                    QueueFacts(it.name, it.ready, it.unacknowledged, now - self._waiting.get(it.name, now))
+                    for it in counts
+                ),
+            )
         return self._counted[1]
 
     def _lane(self) -> LaneFacts | None:

@@ -35,6 +35,43 @@ class Rotation:
     unreadable: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What a rotation would do. `rows`: to be encrypted anew, counted up to `more`."""
+
+    new_key: bool
+    rows: int
+    more: bool
+    #: Ids of keys that would be dropped.
+    dropped: tuple[str, ...]
+
+    @property
+    def says(self) -> str:
+        """The same for people."""
+        key = "A new key would be made" if self.new_key else f"No new key would be made; {len(self.dropped)} would go"
+        return f"{key}, and {'at least ' if self.more else ''}{self.rows} rows encrypted anew. Nothing was done."
+
+
+def plan(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True) -> Planned:
+    """What `rotate` would do; changes nothing. Raises Unavailable."""
+    newest = vault.keys.newest
+    # No row has a key without a name: with a new key, all are encrypted anew.
+    rows = store.sealed_otherwise("" if new_key else newest.id, _BATCH)
+    settled = not new_key and now - newest.made_at >= SETTLE_SECONDS
+    left = {row.sealed.key_id for row in rows if not _opens(vault, row)}
+    dropped = [key.id for key in vault.keys.all()[1:] if settled and key.id not in left]
+    return Planned(new_key, len(rows), len(rows) == _BATCH, tuple(dropped))
+
+
+def _opens(vault: Vault, row: Row) -> bool:
+    """Whether one of the keys opens the row."""
+    try:
+        vault.open(row.sealed, row.place)
+    except StorageUnavailable:
+        return False
+    return True
+
+
 def rotate(store: SecretStore, vault: Vault, now: float, *, new_key: bool = True) -> Rotation:
     """Encrypt everything with the newest key, which is a new one if `new_key`. `now`: Unix seconds.
 

@@ -91,6 +91,8 @@ class Rpc:
     ) -> None:
         """`fits` says which results may be answers (`chain.rpc.shapes`); any other is an error of the node."""
         self.url = url
+        #: In metrics: host and port.
+        self._endpoint = urlsplit(redacted(url)).netloc
         self._fits = fits
         self._adapter = adapter
         self._timeout = timeout
@@ -266,12 +268,12 @@ class Rpc:
             self._count_outcome(requests, "unavailable")
             raise
         finally:
-            RPC_SECONDS.observe(time.perf_counter() - started)
+            RPC_SECONDS.labels(self._endpoint).observe(time.perf_counter() - started)
         outcomes = ("error" if isinstance(answer, RpcError) else "ok" for answer in answers)
         for (method, outcome), number in Counter(
             zip((method for method, _ in requests), outcomes, strict=True)
         ).items():
-            RPC_REQUESTS.labels(method, outcome).inc(number)
+            RPC_REQUESTS.labels(method, self._endpoint, outcome).inc(number)
         return answers
 
     def _post(self, calls: Sequence[dict[str, Any]], *, reads: bool, as_list: bool) -> tuple[int, bytes]:
@@ -288,11 +290,10 @@ class Rpc:
 
         return Transport(self.url, self._timeout, self._adapter)
 
-    @staticmethod
-    def _count_outcome(requests: Sequence[Request], outcome: str) -> None:
+    def _count_outcome(self, requests: Sequence[Request], outcome: str) -> None:
         """Count the requests of an exchange in the metrics."""
         for method, _ in requests:
-            RPC_REQUESTS.labels(method, outcome).inc()
+            RPC_REQUESTS.labels(method, self._endpoint, outcome).inc()
 
 
 def redacted(url: str) -> str:

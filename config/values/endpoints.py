@@ -19,7 +19,7 @@ _SMS_FIX = (
     "Give an address like https://sms.pool.example, or TDX=https://tdx.pool.example,SCONE=https://scone.pool.example."
 )
 #: To listen on each of the machine's addresses.
-_ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+ALL_ADDRESSES = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 #: Schemes without encryption.
 _PLAINTEXT = frozenset({"http", "ws", "amqp"})
 _HTTP, _WEBSOCKET = frozenset({"http", "https"}), frozenset({"ws", "wss"})
@@ -82,7 +82,7 @@ def loopback_warnings(settings: Settings) -> list[str]:
     None for a pool of this machine only, whose API listens on loopback and is named so. Raises BadSetting.
     """
     api = urlsplit(settings.api_url).hostname or ""
-    listens_here = is_loopback(settings.api_host) and settings.api_host not in _ALL_ADDRESSES
+    listens_here = is_loopback(settings.api_host) and settings.api_host not in ALL_ADDRESSES
     if listens_here and is_loopback(api):
         return []
     given = [

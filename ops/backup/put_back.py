@@ -12,7 +12,7 @@ be some, nothing new is offered until the operator publishes again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,12 @@ from pipeline.store.activity import Activity
 from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, split
 from pipeline.store.money import transfer_wish
+from protocol.counts import count
 from protocol.errors import BadBackup, NotPossible
 from protocol.types import Contract, Wallet
+
+#: Told what is done, in words.
+Progress = Callable[[str], None]
 
 _SUFFIX = ".bson"
 #: The setting that names what is offered, as a line of `settings.env` begins.
@@ -60,18 +64,29 @@ class Restored:
     dry_run: bool
 
 
-def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_run: bool, wait: float) -> Restored:
+def put_back(
+    settings: Settings,
+    path: Path,
+    *,
+    replace: bool,
+    keys: bool,
+    dry_run: bool,
+    wait: float,
+    progress: Progress = lambda _: None,
+) -> Restored:
     """Put a backup in the place of the database. `replace`: also if that holds something; `keys`: write the archive's
     key files too; `wait`: seconds for transactions that the lost scheduler sent to be mined. With `dry_run` everything
-    is checked and nothing changed.
+    is checked and nothing changed. `progress`: called with what is done.
 
     Raises BadBackup, NotPossible, BadSetting, WrongChain, Unavailable, RpcUnavailable.
     """
     pool = Pool.of(settings)
     with open_archive(path) as archive, answering():
         require_usable(archive, pool)
+        progress("Checking every byte of the backup …")
         archive.check()
         places = key_places(archive, settings, replace=replace) if keys else {}
+        progress("Looking for transactions that are on their way …")
         pending = _settle(settings, pool, archive.about["wallets"], 0.0 if dry_run else wait)
         db = database(settings)
         copies = Copies(db)
@@ -86,7 +101,8 @@ def put_back(settings: Settings, path: Path, *, replace: bool, keys: bool, dry_r
         given_up = False
         if not dry_run:
             with keys_in_place({place: b"".join(archive.pieces(member)) for member, place in places.items()}):
-                given_up = _replace(archive, copies, collections, hold=held)
+                given_up = _replace(archive, copies, collections, progress, hold=held)
+                progress("Making the indexes …")
                 Store.of(db).ensure_indexes()
                 with while_indexing():
                     MongoStore(db).ensure_indexes()
@@ -115,14 +131,15 @@ def may_have_sold(archive: Archive, settings: Settings) -> bool:
     return then is not None and f"\n{_ORDERS_FILE}=".encode() in b"\n" + b"".join(archive.pieces(then))
 
 
-def _replace(archive: Archive, copies: Copies, collections: list[Member], *, hold: bool) -> bool:
+def _replace(archive: Archive, copies: Copies, collections: list[Member], progress: Progress, *, hold: bool) -> bool:
     """Stage every collection, then put all in place. `hold`: have nothing offered. Whether a transfer was given up.
 
     Raises BadBackup.
     """
     copies.forget_stage()
-    for member in collections:
+    for place, member in enumerate(collections, start=1):
         name = member.name.removeprefix(DATABASE).removesuffix(_SUFFIX)
+        progress(f"Collection {place} of {len(collections)}, {name}: {count(member.items, 'document')} …")
         try:
             number = copies.stage(name, split(archive.pieces(member)))
         except ValueError as error:
@@ -134,6 +151,7 @@ def _replace(archive: Archive, copies: Copies, collections: list[Member], *, hol
     given_up = transfer_wish.give_up(copies.staged("pool"), copies.staged("intents"))
     if hold:
         orders.hold(copies.staged("orders"), time.time())
+    progress("Putting all in place …")
     copies.put_in_place()
     return given_up
 

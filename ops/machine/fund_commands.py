@@ -14,9 +14,9 @@ from rich.text import Text
 
 from chain.lane.transfer import Direction, sentence
 from config.settings import settings
+from ops.admin.asking import Yes, confirm, require_yes
 from protocol.amounts import amount_of, ether, rlc
 from protocol.counts import count
-from protocol.errors import BadInput
 
 #: Columns of a table whose cells must not be cut.
 WIDE = 1000
@@ -26,7 +26,6 @@ WAIT_SECONDS = 300.0
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Amount = Annotated[str, typer.Argument(help="How much, like `12.5 RLC` or `100 nRLC`.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and what it may cost; do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait until a block has it.", min=1)]
 
 
@@ -55,8 +54,7 @@ def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bo
     from ops.machine.funds import Moved, funds  # noqa: PLC0415
 
     amount = amount_of(text)
-    if as_json and not yes and not dry_run:
-        raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
 
     def tell(moved: Moved) -> None:
         if as_json:
@@ -83,8 +81,7 @@ def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bo
             shown = {**where, **asdict(transfer), "pending": None if before is None else asdict(before), "done": False}
             print(json.dumps(shown, indent=1) if as_json else "Nothing was done.")
             return
-        if not yes and not typer.confirm("Send it?", err=True):
-            raise typer.Exit(1)
+        confirm("Send it?", yes=yes)
         own.carry_out(own.begin(transfer), wait, resumed=False, told=tell)
 
 

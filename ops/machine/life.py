@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from chain.keystore import load_key
 from config.settings import Settings
@@ -55,6 +55,17 @@ def stop(settings: Settings, seconds: float = STOP_SECONDS) -> Ended:
     return _ended(settings, place, was_running=pid is not None, stopped=stopped)
 
 
+def would_end(settings: Settings, *, drained: bool = False) -> Ended:
+    """What `stop`, or `drain` if `drained`, would leave as it is now; changes nothing."""
+    place = layout(settings)
+    running = control.running_process(place) is not None
+    found = _ended(settings, place, was_running=running, stopped=True)
+    if not running:
+        return found
+    says = f"Would drain: {_progress(place)}" if drained else found.says.replace("Stopped.", "Would be stopped.", 1)
+    return replace(found, stopped=False, says=f"{says} Nothing was done.")
+
+
 def drain(settings: Settings, deadline: float | None) -> Ended:
     """Have the machine take no new task and wait until it has ended. `deadline`: seconds until what is not computed is
     given back to the pool; None: everything is finished first.
@@ -67,7 +78,7 @@ def drain(settings: Settings, deadline: float | None) -> Ended:
     _sign_off(settings, place)
     said = ""
     while control.running_process(place) == pid:
-        now = _progress(place)
+        now = f"Draining: {_progress(place)}"
         if now != said:
             print(now, file=sys.stderr)
             said = now
@@ -101,13 +112,13 @@ def _sign_off(settings: Settings, place: Layout) -> None:
 
 
 def _progress(place: Layout) -> str:
-    """What a draining machine has left to do, as a sentence."""
+    """What a draining machine has left to do, as the end of a sentence."""
     with closing(Journal(place.journal)) as journal:
         stages = [item.stage for item in journal.all_replicates()]
     apps = sum(stage in (ReplicateStage.TAKEN, ReplicateStage.RUNNING) for stage in stages)
     votes = sum(stage in (ReplicateStage.COMPUTED, ReplicateStage.COMMITTED) for stage in stages)
     rest = sum(stage is ReplicateStage.REVEALED for stage in stages)
-    return f"Draining: {apps} computing, {votes} to vote or reveal, {rest} revealed and not over."
+    return f"{apps} computing, {votes} to vote or reveal, {rest} revealed and not over."
 
 
 def _ended(settings: Settings, place: Layout, *, was_running: bool, stopped: bool) -> Ended:

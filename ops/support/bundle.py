@@ -28,7 +28,7 @@ from ops.admin.client import OperatorApi, admin_url
 from ops.archive import ArchiveWriter, write_archive
 from ops.settings_table import shown
 from ops.support.secrets import Scrubber
-from protocol.errors import SluiceError
+from protocol.errors import BadInput, SluiceError
 
 KIND = "sluice support bundle"
 #: Bytes of each log's end, and lines of trouble out of all of them.
@@ -58,9 +58,24 @@ def make(settings: Settings, path: Path, logs: Sequence[str]) -> list[str]:
         for number, log in enumerate(_logs(settings, logs), start=1):
             lines = scrub.text("\n".join(_tail(log))).splitlines()
             trouble.extend(line for line in lines if _is_trouble(line))
-            _write(archive, f"logs/{number}-{_plain(scrub.text(Path(log).name))}.log", lines)
+            _write(archive, _log_name(scrub, number, log), lines)
         _write(archive, "last-errors.log", trouble)
         return [member.name for member in archive.members]
+
+
+def planned(settings: Settings, path: Path, logs: Sequence[str]) -> list[str]:
+    """The names of what `make` would put in; nothing is asked or written. Raises BadInput."""
+    if path.exists():
+        raise BadInput(what=f"{path} exists; it is not overwritten.")
+    scrub = Scrubber.of(settings, os.environ)
+    answers = [f"{name}.json" for name in ("settings", "versions", "health", *_ADMIN)]
+    ends = [_log_name(scrub, number, log) for number, log in enumerate(_logs(settings, logs), start=1)]
+    return [*answers, *ends, "last-errors.log"]
+
+
+def _log_name(scrub: Scrubber, number: int, log: str) -> str:
+    """What the end of a log is called in the bundle."""
+    return f"logs/{number}-{_plain(scrub.text(Path(log).name))}.log"
 
 
 def _add(archive: ArchiveWriter, scrub: Scrubber, name: str, ask: Callable[[], object]) -> None:

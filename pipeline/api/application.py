@@ -74,12 +74,34 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    for routes in (pool, workers, reports, upload, tasks):
-        app.include_router(routes.router)
+    _add_public_routes(app)
     app.add_middleware(BodyLimit, result_bytes=largest_zip(services.settings.max_result_bytes))
     # The last one added is asked first.
     app.add_middleware(AddressLimit, rates=services.rates)
     return app
+
+
+def documents() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The OpenAPI documents of the public API and of the operator's port, without a pool: for the reference."""
+    public = FastAPI(title="Sluice", version=VERSION, description=DESCRIPTION)
+    operator = FastAPI(title="Sluice operations", version=VERSION, description=OPERATIONS)
+    _add_public_routes(public)
+    _add_operator_routes(operator)
+    return public.openapi(), operator.openapi()
+
+
+def _add_public_routes(app: FastAPI) -> None:
+    """What workers and requesters ask."""
+    for routes in (pool, workers, reports, upload, tasks):
+        app.include_router(routes.router)
+
+
+def _add_operator_routes(app: FastAPI) -> None:
+    """Health, metrics, and the API behind the commands."""
+    app.include_router(operations.router, tags=["operations"])
+    parts_of_admin = (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, admin_orders)
+    for part in (*parts_of_admin, dead_letters):
+        app.include_router(part.router, prefix="/admin", tags=["admin"])
 
 
 def create_operations_app(services: Services) -> FastAPI:
@@ -92,10 +114,7 @@ def create_operations_app(services: Services) -> FastAPI:
     app.state.answers = RecentAnswers(ANSWER_SECONDS)
     errors.install(app, bad_request="See `sluice … --help`, or /docs on this port.")
     app.state.admin_token = CurrentToken(services.settings)
-    app.include_router(operations.router)
-    parts_of_admin = (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, admin_orders)
-    for part in (*parts_of_admin, dead_letters):
-        app.include_router(part.router, prefix="/admin", tags=["admin"])
+    _add_operator_routes(app)
     app.include_router(web_page.router)
     app.add_middleware(DatabaseLimit)
     app.add_middleware(BodyLimit, result_bytes=0)

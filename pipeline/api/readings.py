@@ -13,13 +13,16 @@ from pymongo.errors import PyMongoError
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
 from config import metrics, topology
+from config.values.order_policy import TAGS
 from pipeline.api.auth.access import Access
 from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, NodeFacts, QueueFacts
 from pipeline.domain.condition.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.store.client import database
+from pipeline.store.machine.census import Capacity
 from pipeline.store.task.lists import StageCount
-from protocol.types import Wallet
+from protocol.poco.tags import fits, make_tag
+from protocol.types import Hash32, Wallet
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +93,7 @@ class Readings:
         questions: list[Question] = [
             lambda: stage_readings(store.lists.count_by_stage(), now),
             machines,
+            lambda: slot_readings(store.census.capacity(now - settings.worker_lost_seconds, now)),
             lambda: [metrics.TRANSACTIONS_OPEN.of(transactions.count(lane, _OPEN))],
             oldest_transaction,
             quarantined,
@@ -126,6 +130,18 @@ def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[G
     ]
 
 
+def slot_readings(capacity: Mapping[Hash32, Capacity]) -> list[GaugeMetricFamily]:
+    """Slots by what machines offer. Machines may make up tags, so those are counted by the few names that tags have."""
+    names = dict.fromkeys(("any", *TAGS), 0.0)
+    every, free = dict(names), dict(names)
+    for tag, found in capacity.items():
+        for name in names:
+            if name == "any" or fits(make_tag(TAGS[name]), tag):
+                every[name] += found.held + found.free
+                free[name] += found.free
+    return [metrics.SLOTS.by(every), metrics.SLOTS_FREE.by(free)]
+
+
 def queue_readings(queues: Iterable[QueueFacts], scheduler: Wallet) -> list[GaugeMetricFamily]:
     """Messages by queue. That of the scheduler's lane is called `lane`, so that queries need not know the wallet."""
     lane = topology.lane_queue_name(scheduler)
@@ -133,6 +149,7 @@ def queue_readings(queues: Iterable[QueueFacts], scheduler: Wallet) -> list[Gaug
     found = [
         metrics.QUEUE_READY.by({name: queue.ready for name, queue in named.items()}),
         metrics.QUEUE_UNACKNOWLEDGED.by({name: queue.unacknowledged for name, queue in named.items()}),
+        metrics.QUEUE_AGE.by({name: queue.age for name, queue in named.items()}),
     ]
     if topology.DEAD_QUEUE in named:
         found.append(metrics.DEAD_LETTERS.of(named[topology.DEAD_QUEUE].ready))

@@ -22,6 +22,7 @@ from config.http_server.server import http_server
 from config.settings import Settings
 from pipeline.api.application import create_app, create_operations_app
 from pipeline.api.services import Services
+from pipeline.broker.monitor import admit_monitor
 from protocol.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -72,6 +73,7 @@ def _prepare(services: Services) -> None:
     while True:
         try:
             services.broker.prepare()
+            admit_monitor(services.broker, services.settings)
             services.store.ensure_indexes()
             services.challenges.ensure_indexes()
         except (Unavailable, PyMongoError) as error:

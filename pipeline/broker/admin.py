@@ -18,8 +18,7 @@ import re
 import secrets
 import socket
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -32,6 +31,7 @@ from config.connections import broker_nodes
 from config.connections.http_client import http_client
 from config.settings import Settings
 from pipeline.broker import presence
+from pipeline.broker.queue_count import QueueCount
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
@@ -72,6 +72,7 @@ CONNECT_SECONDS = 1.0
 MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
+NO_PERMISSIONS = {"configure": "^$", "write": "^$", "read": "^$"}
 
 
 def worker_permissions(wallet: Wallet) -> dict[str, str]:
@@ -87,6 +88,11 @@ def flower_user(settings: Settings) -> str:
     return f"flower-{settings.amqp_core_vhost}-{settings.host_name or socket.gethostname()}"
 
 
+def monitor_user(core: str) -> str:
+    """Name of the user of people who only look; with the vhost's name (`core`) where a broker serves several pools."""
+    return "monitor" if core == "core" else f"monitor-{core}"
+
+
 def worker_queue_arguments() -> dict[str, object]:
     """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`).
 
@@ -99,25 +105,6 @@ def worker_queue_arguments() -> dict[str, object]:
         "x-max-length": QUEUE_MESSAGES,
         "x-expires": QUEUE_EXPIRES,
     }
-
-
-@dataclass(frozen=True, slots=True)
-class QueueCount:
-    """Messages and consumers of a queue; `queues`: of how many together."""
-
-    name: str
-    ready: int
-    unacknowledged: int
-    consumers: int
-    queues: int = 1
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
-        """From a row of the management API, where a queue that was made a moment ago has no counts."""
-        ready, held, consumers = (
-            int(row.get(name) or 0) for name in ("messages_ready", "messages_unacknowledged", "consumers")
-        )
-        return cls(str(row["name"]), ready, held, consumers)
 
 
 class BrokerAdmin:
@@ -258,6 +245,7 @@ class BrokerAdmin:
     def remove_vhosts(self) -> None:
         """Delete both vhosts with all that is in them, and the users made by `enrol`: for pools of a demo or a test."""
         self.dismiss_flower()
+        self.dismiss_monitor()
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions", missing_ok=True)
         for row in admitted.json() if admitted.is_success else ():
             # A worker's user is named as its wallet; any other user is the operator's.
@@ -326,6 +314,17 @@ class BrokerAdmin:
     def dismiss_flower(self) -> None:
         """Delete Flower's RabbitMQ user."""
         self._call("DELETE", f"/users/{_part(self._flower)}", missing_ok=True)
+
+    def admit_monitor(self, password: str) -> None:
+        """Make the user of people who only look: it sees queues and counts, and reads and changes nothing."""
+        user = monitor_user(self._core)
+        self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
+        for vhost in (self._core, self._pool):
+            self._permit(vhost, user, NO_PERMISSIONS)
+
+    def dismiss_monitor(self) -> None:
+        """Delete that user."""
+        self._call("DELETE", f"/users/{_part(monitor_user(self._core))}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
         """Set a user's permissions in a vhost. Raises BrokerUnavailable."""

@@ -1,7 +1,8 @@
 """Starts Flower, the web page that shows every worker machine and every step, with a user that can only read.
 
 It runs on vhost `core`, by default listens on this machine only, is read-only, and signs in to RabbitMQ as a user that
-can receive events but not publish a task. Passwords are passed in the environment: any user sees an argument list.
+can receive events but not publish a task. Where others may reach it, it asks for user and password
+(`pipeline.broker.monitor`). Passwords are passed in the environment: any user sees an argument list.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from config import metrics_folder
 from config.connections import broker_nodes
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin, flower_user
+from pipeline.broker.monitor import admit_monitor, flower_sign_in
 
 log = structlog.get_logger(__name__)
 
@@ -35,9 +37,9 @@ class FlowerLaunch:
     env: dict[str, str] = field(repr=False)
 
 
-def flower_launch(settings: Settings, password: str, api_url: str) -> FlowerLaunch:
+def flower_launch(settings: Settings, password: str, api_url: str, sign_in: str | None = None) -> FlowerLaunch:
     """How to start Flower with the broker user of `BrokerAdmin.admit_flower` and its `password`. `api_url`: the node
-    whose management API it asks, since Flower takes one only.
+    whose management API it asks, since Flower takes one only. `sign_in`: user and password that it asks for.
     """
     argv = (
         sys.executable,
@@ -62,9 +64,12 @@ def flower_launch(settings: Settings, password: str, api_url: str) -> FlowerLaun
             _signed_in(url, user, password) for url in broker_nodes.amqp_urls(settings)
         ),
         "FLOWER_BROKER_API": f"{_signed_in(api_url, user, password)}/api/",
-        # A reader can change nothing; who may read is decided by where it listens.
+        # A reader can change nothing. With a sign-in its API asks for it too; else who may read is decided by where it
+        # listens.
         "FLOWER_UNAUTHENTICATED_API": "true",
     }
+    if sign_in is not None:
+        env["FLOWER_BASIC_AUTH"] = sign_in
     return FlowerLaunch(argv, env)
 
 
@@ -72,8 +77,9 @@ def run(settings: Settings) -> None:
     """Main of the process `flower`: make its broker user, then become Flower (same pid, so signals reach it)."""
     with BrokerAdmin.from_settings(settings) as admin:
         admin.prepare()
+        admit_monitor(admin, settings)
         password = admin.admit_flower()
-    launch = flower_launch(settings, password, admin.api_url)
+    launch = flower_launch(settings, password, admin.api_url, flower_sign_in(settings))
     log.info("Flower starts.", action="flower_start", port=settings.flower_port)
     # Without the folder in which our processes count together: Flower's own series have a page of their own there.
     inherited = {name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE}

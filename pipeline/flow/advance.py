@@ -18,7 +18,7 @@ from functools import partial
 
 import structlog
 
-from config.metrics import REPLICATES_ENDED, TASKS_ENDED
+from config.metrics import REPLICATES_ENDED, TASK_REPLICATES, TASKS_ENDED
 from pipeline.broker import segments
 from pipeline.broker.segments import Segment
 from pipeline.domain import decide as deciding
@@ -219,6 +219,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
                 if step.before.stage is not action.stage:
                     # not once more after a reorg that changed nothing in the end
                     TASKS_ENDED.labels(str(action.stage)).inc()
+                    TASK_REPLICATES.observe(len(step.before.replicates))
                     _show_end(scheduler, step.before, action)
                 log.info(
                     "Task ended.", action="task_ended", task=step.before.task_id, stage=action.stage, why=action.why

@@ -49,13 +49,14 @@ def _audit(
 
     scheduler = Scheduler.open(settings())
     try:
-        with answering(), Console(stderr=True, highlight=False).status("Reading and comparing …"):
-            reading = Reading(scheduler)
+        with answering(), Console(stderr=True, highlight=False).status("Reading and comparing …") as line:
+            reading = Reading(scheduler, progress=lambda done: line.update(f"First reading: {done}"))
             reading.run()
             found = reading.differences
             if found:
+                line.update(f"{count(len(found), 'difference')}; read again in {wait:g} s, to see which of them last …")
                 time.sleep(wait)
-                again = Reading(scheduler)
+                again = Reading(scheduler, progress=lambda done: line.update(f"Second reading: {done}"))
                 again.run()
                 reading, found = again, lasting(found, again.differences)
             left = repair(scheduler, found) if fix else found

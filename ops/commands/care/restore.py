@@ -46,8 +46,8 @@ def _restore(
     """
     from ops.backup.put_back import put_back  # noqa: PLC0415
 
-    with Console(stderr=True, highlight=False).status("Checking, then restoring …"):
-        done = put_back(settings(), path, replace=replace, keys=keys, dry_run=dry_run, wait=wait)
+    with Console(stderr=True, highlight=False).status("Checking …") as line:
+        done = put_back(settings(), path, replace=replace, keys=keys, dry_run=dry_run, wait=wait, progress=line.update)
     old = age(screen.clock() - done.made_at)
     block = "before the first block" if done.block is None else f"up to block {done.block}"
     what = f"{count(done.documents, 'document')} of {count(done.collections, 'collection')}, {block}, {old} old"

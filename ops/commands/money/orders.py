@@ -11,6 +11,7 @@ from rich.text import Text
 
 from config.values.order_policy import TAGS
 from ops.admin import screen
+from ops.admin.asking import Yes, confirm, require_yes
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, age
 from protocol.amounts import ether, rlc
@@ -18,7 +19,6 @@ from protocol.errors import BadInput
 
 Hashes = Annotated[list[str] | None, typer.Argument(metavar="[HASH…]", help="Whole hashes, from `sluice orders ls`.")]
 All = Annotated[bool, typer.Option("--all", help="Every order, and offer nothing until `sluice orders publish`.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -120,8 +120,7 @@ def _cancel(
     """
     if bool(hashes) == every:
         raise BadInput(what="Give hashes of orders, or --all.")
-    if as_json and not yes and not dry_run:
-        raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     api, body = OperatorApi.open(), {"orders": hashes or [], "all": every}
     planned = api.post("/orders/cancel", body, dry_run=True)
     if dry_run:
@@ -129,8 +128,7 @@ def _cancel(
         return
     if planned["closes"] and not yes:
         Console(stderr=True, soft_wrap=True, highlight=False).print(screen.printable(planned["says"]))
-        if not typer.confirm("Cancel them?", err=True):
-            raise typer.Exit(1)
+        confirm("Cancel them?", yes=yes)
     answer = api.post("/orders/cancel", body)
     screen.show(answer, screen.changed(answer), as_json=as_json)
 

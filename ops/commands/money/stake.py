@@ -11,6 +11,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from ops.admin import screen
+from ops.admin.asking import Yes, confirm, require_yes
 from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json, native
 from protocol.amounts import amount_of, ether, rlc
@@ -23,7 +24,6 @@ WAIT_SECONDS, LOOK_SECONDS = 300.0, 1.0
 _MADE, _DROPPED = "made", "dropped"
 
 Amount = Annotated[str, typer.Argument(help="How much, like `12.5 RLC` or `100 nRLC`.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Wait = Annotated[float, typer.Option("--wait", help="Seconds to wait until a block has it.", min=1)]
 
 
@@ -73,8 +73,7 @@ def _move(direction: str, text: str, *, yes: bool, dry_run: bool, as_json: bool,
     `wait` seconds.
     """
     amount = amount_of(text)
-    if as_json and not yes and not dry_run:
-        raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     api, body = OperatorApi.open(), {"amount_nrlc": amount}
     before = None if dry_run else api.get("/stake/transfer")["transfer"]
     if before is not None:
@@ -89,8 +88,7 @@ def _move(direction: str, text: str, *, yes: bool, dry_run: bool, as_json: bool,
         screen.show(planned, f"Would be, on {place}. Nothing was done.", as_json=as_json)
         return
     _say(f"chain {planned['chain_id']}, hub {planned['hub']}: {planned['says']}")
-    if not yes and not typer.confirm("Send it?", err=True):
-        raise typer.Exit(1)
+    confirm("Send it?", yes=yes)
     _finish(api, api.post(f"/stake/{direction}", body), wait, as_json=as_json, shown=True)
 
 

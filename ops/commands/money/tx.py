@@ -25,7 +25,9 @@ from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.settings import settings
 from ops.admin import screen
+from ops.admin.asking import Yes, confirm, require_yes
 from pipeline.store.client import answering, database
+from protocol.counts import count
 from protocol.errors import BadInput
 from protocol.types import Nonce, TxHash
 from workers.data.layout import layout_of
@@ -48,10 +50,13 @@ def register(app: typer.Typer) -> None:
     commands: dict[str, tuple[Callable[..., None], str]] = {
         "ls": (_ls, "Examples: `sluice tx ls`, `sluice tx ls --json --worker`"),
         "show": (_show, "Examples: `sluice tx show 41`, `sluice tx show 0x…`"),
-        "bump": (_bump, "Example: `sluice tx bump 41 --dry-run`"),
+        "bump": (
+            _bump,
+            "Examples: `sluice tx bump 41`, `sluice tx bump 41 --dry-run`, `sluice tx bump 41 --yes --json`",
+        ),
         "cancel": (_cancel, "Examples: `sluice tx cancel 41`, `sluice tx cancel --intent 31337:0x…:claim:0x…`"),
         "rebroadcast": (_rebroadcast, "Example: `sluice tx rebroadcast`"),
-        "fill-gap": (_fill_gap, "Example: `sluice tx fill-gap --dry-run`"),
+        "fill-gap": (_fill_gap, "Examples: `sluice tx fill-gap`, `sluice tx fill-gap --dry-run`"),
         "disown": (_disown, "Example: `sluice tx disown 41`"),
         "resume": (_resume, "Example: `sluice tx resume`"),
         "audit": (_audit, "Example: `sluice tx audit --json`"),
@@ -136,28 +141,37 @@ def _record(lane: Lane, what: str) -> NonceRecord | None:
     return None if nonce is None else store.record(lane.id, nonce)
 
 
-def _bump(nonce: NonceArg, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
-    """Raise the price of an open transaction: same nonce, same call."""
+def _bump(
+    nonce: NonceArg, yes: Yes = False, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False
+) -> None:
+    """Raise the price of an open transaction: same nonce, same call; shows what it may cost, and asks."""
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     lane = _open_lane(worker)
     offer = admin.quote_bump(lane, Nonce(nonce))
-    _replace_nonce(offer, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
+    _replace_nonce(offer, yes, dry_run, as_json, lambda: admin.bump(lane, Nonce(nonce)))
 
 
 def _cancel(
     nonce: Annotated[int | None, typer.Argument(help="Nonce of an open transaction.", min=0)] = None,
     intent: Annotated[str | None, typer.Option(help="Key of an intent that has no nonce yet.")] = None,
+    yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
     worker: Worker = False,
 ) -> None:
-    """Give an action up: spend its nonce on a 0-value self-transfer, or take it out of the queue."""
-    lane = _open_lane(worker)
+    """Give an action up: spend its nonce on a 0-value self-transfer, or take it out of the queue.
+
+    Shows what the transfer may cost, and asks. What has no nonce yet costs nothing.
+    """
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
     if nonce is not None:
+        require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
+        lane = _open_lane(worker)
         offer = admin.quote_cancel(lane, Nonce(nonce))
-        _replace_nonce(offer, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
+        _replace_nonce(offer, yes, dry_run, as_json, lambda: admin.cancel(lane, Nonce(nonce)))
         return
+    lane = _open_lane(worker)
     admin.cancel_queued(lane, str(intent), dry_run=dry_run)
     _print_answer({"intent": intent, "done": not dry_run}, as_json)
 
@@ -170,11 +184,17 @@ def _rebroadcast(dry_run: DryRun = False, as_json: Json = False, worker: Worker 
     _print_answer({"nonces": open_nonces, "answers": answers, "done": not dry_run}, as_json)
 
 
-def _fill_gap(dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
-    """Fill nonces that have no transaction, so that those above can be mined. The lane does so itself a block later."""
+def _fill_gap(yes: Yes = False, dry_run: DryRun = False, as_json: Json = False, worker: Worker = False) -> None:
+    """Fill nonces that have no transaction, so that those above can be mined; shows what it may cost, and asks.
+
+    The lane does so itself a block later.
+    """
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     lane = _open_lane(worker)
     offer = admin.quote_gaps(lane)
     price = _print_price(offer, as_json)
+    if not dry_run and offer.nonces:
+        confirm(f"Fill {count(len(offer.nonces), 'nonce')}?", yes=yes)
     gaps = list(offer.nonces) if dry_run else admin.fill_gaps(lane)
     _print_answer({"gaps": gaps, **price, "done": not dry_run}, as_json)
 
@@ -221,13 +241,14 @@ def _open_lane(worker: bool) -> Lane:
 
 
 def _replace_nonce(
-    offer: admin.ReplacementPrice, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]
+    offer: admin.ReplacementPrice, yes: bool, dry_run: bool, as_json: bool, act: Callable[[], admin.Replaced]
 ) -> None:
-    """Print what a replacement costs, then call `act` unless `dry_run`, and print the outcome."""
+    """Print what a replacement costs and ask; then call `act` unless `dry_run`, and print the outcome."""
     answer = {"nonce": offer.nonces[0], **_print_price(offer, as_json)}
     if dry_run:
         _print_answer(answer | {"done": False}, as_json)
         return
+    confirm("Send it?", yes=yes)
     replaced = act()
     _print_answer(answer | {"tx": replaced.record.newest.tx_hash, "answer": replaced.answer, "done": True}, as_json)
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from chain.contracts.ens_names import with_addresses
@@ -94,7 +95,7 @@ def _audit(first: From = None, last: To = None, as_json: Json = False) -> None:
     """
     with _open_chain() as opened:
         span = opened.span(first, last)
-        found = _unclean(auditing.audit(opened.watcher, opened.store.chain, *span))
+        found = _unclean(auditing.audit(opened.watcher, opened.store.chain, *span), span)
         aside = _quarantine_sentences(opened.store.quarantine.counts())
     _print_differences(span, found, as_json, {"mend": _replay_command(found), "quarantine": aside})
     for line in aside:
@@ -116,7 +117,7 @@ def _replay(
     with _open_chain() as opened:
         span = opened.span(first, last)
         walk = auditing.audit if dry_run else auditing.replay
-        found = _unclean(walk(opened.watcher, opened.store.chain, *span))
+        found = _unclean(walk(opened.watcher, opened.store.chain, *span), span)
     _print_differences(span, found, as_json, {"done": not dry_run})
 
 
@@ -172,9 +173,20 @@ def _require_address(value: str | None, name: str) -> Contract:
     return Contract(value.lower())
 
 
-def _unclean(found: Iterator[Audit]) -> list[Audit]:
-    """The steps of an audit in which store and chain differ."""
-    return [one for one in found if not one.clean]
+def _unclean(found: Iterator[Audit], span: tuple[BlockNumber, BlockNumber]) -> list[Audit]:
+    """The steps of an audit in which store and chain differ; a terminal is shown how far it is."""
+    first, last, unclean = *span, []
+    # A bar that goes when it is full; nothing at all where standard error is no terminal.
+    console = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        blocks = bar.add_task("Comparing blocks …", total=last - first + 1)
+        for one in found:
+            bar.update(blocks, completed=one.last.number - first + 1)
+            if not one.clean:
+                unclean.append(one)
+    return unclean
 
 
 def _replay_command(found: Sequence[Audit]) -> str | None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from ops.admin import screen
 from ops.admin.client import OperatorApi
 from ops.admin.screen import Json, age, native
+from protocol.amounts import rlc
 from protocol.counts import count
 
 
@@ -69,11 +70,14 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     facts: dict[str, object] = {
         "web page": page,
         "Flower": found["flower"],
-        "RabbitMQ": found["rabbitmq"],
+        "RabbitMQ": f"{found['rabbitmq']}, to look at as `{found['monitor']}`: monitor.password in SLUICE_HOME",
         "workerpool": f"{found['workerpool']} on chain {found['chain_id']}",
         "scheduler": found["scheduler"],
         "head": None if found["head"] is None else f"block {found['head']}, {lag or 0} still to be read",
         "gas": _gas(found),
+        "stake": _stake(found),
+        "lane": _lane(found["lane"]),
+        "queues": _queues(found["queues"]),
     }
     if work is not None:
         machines = {state: number for state, number in work["machines"].items() if number}
@@ -92,6 +96,37 @@ def drawn(found: Mapping[str, Any], page: str) -> RenderableType:
     ]
     tasks = screen.table(("tasks", "count", "oldest"), rows, empty="No task is open.") if work is not None else None
     return screen.stacked(head, *alerts, Text(""), screen.pairs(facts), Text(""), tasks)
+
+
+def _stake(found: Mapping[str, Any]) -> str | None:
+    """The scheduler's stake in the hub as text; None if the node did not say."""
+    free, locked = found["stake_free_nrlc"], found["stake_locked_nrlc"]
+    return None if free is None or locked is None else f"{rlc(free)} RLC free, {rlc(locked)} RLC locked by deals"
+
+
+def _lane(found: Mapping[str, Any] | None) -> str | None:
+    """How the scheduler's wallet's transactions stand, as text; None if that is not known."""
+    if found is None:
+        return None
+    if found["halted"] is not None:
+        return f"halted: {found['halted']} (`sluice tx ls`)"
+    if found["waits"] is not None:
+        return f"waits: {found['waits']} (`sluice tx ls`)"
+    oldest = found["oldest_seconds"]
+    return "nothing waits" if oldest is None else f"the oldest transaction is {age(oldest)} old: {found['why']}"
+
+
+def _queues(found: list[Mapping[str, Any]] | None) -> str | None:
+    """The queues that hold messages, as text; None if RabbitMQ did not count them."""
+    if found is None:
+        return None
+    held = [f"{item['name']} {item['ready']} + {item['unacknowledged']} in hand" for item in found if _messages(item)]
+    return f"{', '.join(held)} (`sluice queue ls`)" if held else "empty"
+
+
+def _messages(item: Mapping[str, Any]) -> int:
+    """Messages of a queue that wait or that a process has."""
+    return int(item["ready"]) + int(item["unacknowledged"])
 
 
 def _gas(found: Mapping[str, Any]) -> str | None:

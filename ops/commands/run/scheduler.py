@@ -18,9 +18,10 @@ from config.metrics_folder import share
 from config.processes.lean_imports import lean_imports
 from config.settings import settings
 from ops.admin import screen
+from ops.admin.asking import Yes, confirm, require_yes
 from ops.admin.screen import DryRun, Json
+from ops.admin.service_lines import JsonLines, write_json_lines
 from protocol.counts import count
-from protocol.errors import BadInput
 
 if TYPE_CHECKING:
     from ops.adopt import Adoption
@@ -41,7 +42,8 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="The scheduler of one workerpool.")
     group.callback()(_group)
     group.command(
-        "run", epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `--only lane --only watch`"
+        "run",
+        epilog="Examples: `sluice scheduler run`, `sluice scheduler run --only api`, `run --only lane --only watch`",
     )(_run)
     group.command("doctor", epilog="Examples: `sluice scheduler doctor`, `sluice scheduler doctor --json`")(doctor)
     group.command(
@@ -49,7 +51,8 @@ def register(app: typer.Typer) -> None:
     )(_adopt)
     group.command(
         "certificate",
-        epilog="Example: `sluice scheduler certificate pool.example --folder docker/secrets`",
+        epilog="Examples: `sluice scheduler certificate pool.example --folder docker/secrets`,"
+        " `sluice scheduler certificate pool.example --dry-run --json`",
     )(_certificate)
     app.add_typer(group, name="scheduler")
 
@@ -58,12 +61,13 @@ def _group() -> None:
     """The scheduler of one workerpool."""
 
 
-def _run(only: Only = None, wait: Wait = None) -> None:
+def _run(only: Only = None, wait: Wait = None, as_json: JsonLines = False) -> None:
     """Run the scheduler's processes until SIGTERM or Ctrl-C, starting again whichever dies.
 
     Needs the chain (`SLUICE_RPC_URL`, `SLUICE_HUB`, `SLUICE_WORKERPOOL`), the workerpool owner's wallet
     (`SLUICE_KEYSTORE` …), MongoDB, RabbitMQ and IPFS. Every setting is in docs/settings.md.
     """
+    write_json_lines(as_json)
     now = settings()
     configure(now, process="scheduler")
     share(now.metrics_dir or now.home / "metrics")
@@ -120,7 +124,7 @@ def _adopt(
     wait: Annotated[
         float, typer.Option("--wait", min=0, help="Seconds for transactions of the wallet to get into a block.")
     ] = 60.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -132,8 +136,7 @@ def _adopt(
     """
     from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
 
-    if as_json and not yes and not dry_run:
-        raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
+    require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     now = settings()
     with Console(stderr=True, highlight=False).status("Looking at the wallet, then for open deals …") as status:
         found = look(
@@ -148,8 +151,7 @@ def _adopt(
     if dry_run:
         screen.show({**answer, "done": False}, "Nothing was done.", as_json=as_json)
         return
-    if not yes and not typer.confirm("Adopt it?", err=True):
-        raise typer.Exit(1)
+    confirm("Adopt it?", yes=yes)
     first = adopt(now, found)
     next_step = f"The scheduler will read from block {first} on. Next: `sluice scheduler run`, then `sluice audit`."
     screen.show({**answer, "done": True}, next_step, as_json=as_json)
@@ -208,6 +210,7 @@ def _found_words(found: Adoption) -> list[str]:
 def _certificate(
     hosts: Annotated[list[str], typer.Argument(help="Names or addresses by which workers reach RabbitMQ.")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the files are, or are made.")] = Path(),
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Make a certificate for RabbitMQ, signed by a CA of your own, where no public CA signs one; renew what ends soon.
@@ -219,15 +222,15 @@ def _certificate(
     """
     from ops.stack import certificates  # noqa: PLC0415 # 40 ms to import
 
-    files = certificates.ensure(folder, hosts)
-    made = {
-        "certificate": files.certificate,
-        "key": files.key,
-        "ca": files.ca,
-        "ca_key": files.ca_key,
-    }
+    written = certificates.to_write(folder, hosts)
+    files = certificates.CertificateFiles(folder) if dry_run else certificates.ensure(folder, hosts)
     if as_json:
-        print(json.dumps({name: str(path) for name, path in made.items()}, indent=1))
+        names = ("certificate", "key", "ca", "ca_key")
+        answer = {name: str(getattr(files, name)) for name in names}
+        print(json.dumps({**answer, "written": list(map(str, written)), "done": not dry_run}, indent=1))
+        return
+    if dry_run:
+        print(f"Would write {', '.join(map(str, written)) or 'nothing: what is there is good'}. Nothing was written.")
         return
     print(f"For RabbitMQ: {files.certificate} and {files.key}, which only its user may read.")
     print(f"For workers: {files.ca}. Give it out, and have them set SLUICE_AMQP_CA_FILE to it.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Self
 
 import typer
@@ -14,16 +16,16 @@ from rich.table import Table
 
 from config.settings import Settings, settings
 from config.values.stack_settings import StackSettings
+from ops.admin.screen import DryRun, Json
 from ops.stack import stack, status
 from ops.stack.parts import StackPart, wanted
 from ops.stack.stack import StackStep
 from protocol.errors import BadSetting
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Parts = Annotated[list[StackPart] | None, typer.Argument(help="Parts to act on. Default: all.", show_default=False)]
 
 
-_UP_EXAMPLES = "Examples: `sluice stack up`, `sluice stack up mongodb rabbitmq --json`, `sluice stack up --cluster`"
+_UP_EXAMPLES = "Examples: `sluice stack up`, `sluice stack up mongodb rabbitmq --json`, `sluice stack up --dry-run`"
 
 
 def register(app: typer.Typer) -> None:
@@ -64,6 +66,7 @@ def _up(
         bool,
         typer.Option("--sharded", help="MongoDB as a router, a config server and two shards, to try `sluice shard`."),
     ] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Start what does not run yet, wait until it is ready, and say where everything is.
@@ -77,6 +80,9 @@ def _up(
     """
     now, ports = _settings(), stack_settings()
     ports = ports.model_copy(update={"cluster": ports.cluster or clustered, "sharded": ports.sharded or sharded})
+    if dry_run:
+        _print_plan(status.of(now, ports, wanted(parts or ())), _would_start, as_json)
+        return
     with Board(quiet=as_json) as board:
         running = stack.up(now, ports, wanted(parts or ()), board.show)
     if as_json:
@@ -117,13 +123,42 @@ def _status(parts: Parts = None, as_json: Json = False) -> None:
 def _down(
     parts: Parts = None,
     wipe: Annotated[bool, typer.Option("--wipe", help="Remove their data too.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Stop the parts that Sluice started; what was there before stays."""
+    if dry_run:
+        _print_plan(status.of(_settings(), stack_settings(), wanted(parts or ())), partial(_would_stop, wipe), as_json)
+        return
     with Board(quiet=as_json) as board:
         stopped = stack.down(_settings().home, stack_settings(), wanted(parts or ()), board.show, wipe=wipe)
     if as_json:
         print(json.dumps({"stopped": stopped}))
+
+
+def _would_start(state: status.State) -> str:
+    """What `up` would do about a part."""
+    if state.answers:
+        return "nothing: it answers"
+    return "start it" if state.ours else "fail: it is named by the settings and does not answer"
+
+
+def _would_stop(wipe: bool, state: status.State) -> str:
+    """What `down` would do about a part."""
+    stops = "stop it" if state.ours and state.pid is not None else "nothing: Sluice did not start it, or it is down"
+    return f"{stops}; remove its data" if wipe else stops
+
+
+def _print_plan(states: list[status.State], would: Callable[[status.State], str], as_json: bool) -> None:
+    """Print what would be done about each part, or each member of one."""
+    lines = [(state.part, state.member, state.endpoint, would(state)) for state in states]
+    if as_json:
+        names = ("part", "member", "endpoint", "would")
+        print(json.dumps({"would": [dict(zip(names, line, strict=True)) for line in lines], "done": False}, indent=1))
+        return
+    for part, member, endpoint, does in lines:
+        print(f"{part.label}{f' {member}' if member else ''} at {endpoint}: would {does}")
+    print("Nothing was done.")
 
 
 def _server_json(server: stack.Server) -> dict[str, object]:

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,8 @@ from config.logging import configure
 from config.processes.lean_imports import lean_imports
 from config.settings import settings
 from ops.admin import worker_commands
+from ops.admin.screen import DryRun, Json
+from ops.admin.service_lines import JsonLines, write_json_lines
 from ops.machine import fund_commands
 from protocol.errors import BadSetting
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 #: Columns of a table whose cells must not be cut.
 WIDE = 1000
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,12 +58,13 @@ TakeOver = Annotated[
 ]
 
 
-def _run(take_over: TakeOver = False) -> None:
+def _run(take_over: TakeOver = False, as_json: JsonLines = False) -> None:
     """Run this machine for the pool at `SLUICE_API_URL` until SIGTERM or Ctrl-C.
 
     Needs a wallet with gas and stake (`SLUICE_KEYSTORE` …) and a Docker engine (`SLUICE_DOCKER_HOST`). What it does
     survives restarts: running containers are found again, and what was voted for is revealed.
     """
+    write_json_lines(as_json)
     now = settings()
     configure(now, process="worker")
     structlog.contextvars.bind_contextvars(machine=now.worker_name)
@@ -136,6 +138,7 @@ def _init(
     password_file: Annotated[
         Path | None, typer.Option("--password-file", help="File with its password; made if absent.")
     ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Make a wallet for this machine, and say what it needs: gas, stake, and how to give it both.
@@ -149,11 +152,17 @@ def _init(
     now = settings()
     place = keystore or now.keystore or wallet_files.KEYSTORE
     password = password_file or now.keystore_password_file or wallet_files.PASSWORD_FILE
-    wallet = wallet_files.make_wallet(place, password)
+    if dry_run:
+        wallet_files.refuse_existing(place)
+    wallet = None if dry_run else wallet_files.make_wallet(place, password)
     needs, why = setup.ask_needs(now)
     if as_json:
-        made = {"wallet": wallet, "keystore": str(place), "password_file": str(password)}
+        made = {"wallet": wallet, "keystore": str(place), "password_file": str(password), "done": not dry_run}
         print(json.dumps({**made, "needs": None if needs is None else asdict(needs), "unknown": why}, indent=1))
+        return
+    if wallet is None:
+        new = "" if password.exists() else f", its password to {password}"
+        print(f"Would write a new wallet to {place}{new}. Nothing was written.")
         return
     for line in setup.advice(wallet, place, password, needs, why):
         print(line)
@@ -161,14 +170,15 @@ def _init(
 
 def _stop(
     wait: Annotated[float, typer.Option("--wait", help="Seconds to wait until it has ended.", min=0)] = 60.0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Stop this machine as SIGTERM does, wait for its end, and say what is left and until when it must be back."""
     from ops.machine import life  # noqa: PLC0415
 
-    ended = life.stop(settings(), wait)
+    ended = life.would_end(settings()) if dry_run else life.stop(settings(), wait)
     print(life.as_json(ended) if as_json else ended.says)
-    if not ended.stopped:
+    if not ended.stopped and not dry_run:
         raise typer.Exit(1)
 
 
@@ -181,7 +191,7 @@ def _drain(
         typer.Option("--deadline", help="Seconds after which what is not computed goes back to the pool.", min=0),
     ] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Take tasks again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With WALLET: only say what would change.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take no new task, finish those that are here, then stop. Votes are always revealed, whatever the deadline.
@@ -196,6 +206,11 @@ def _drain(
         return
     from ops.machine import life  # noqa: PLC0415
 
+    if dry_run:
+        found = life.would_end(settings(), drained=True)
+        says = "It would take tasks again. Nothing was done." if cancel else found.says
+        print(life.as_json(replace(found, says=says)) if as_json else says)
+        return
     if cancel:
         life.cancel_drain(settings())
         print(json.dumps({"draining": False}) if as_json else "It takes tasks again.")
@@ -240,7 +255,10 @@ def _prune(
 
 
 _MORE: dict[str, tuple[Callable[..., None], str]] = {
-    "init": (_init, "Examples: `sluice worker init`, `sluice worker init --keystore /etc/sluice/wallet.json --json`"),
+    "init": (
+        _init,
+        "Examples: `sluice worker init --dry-run`, `sluice worker init --keystore /etc/sluice/wallet.json --json`",
+    ),
     "stop": (_stop, "Examples: `sluice worker stop`, `sluice worker stop --wait 120 --json`"),
     "drain": (
         _drain,

@@ -17,25 +17,37 @@ from starlette.responses import StreamingResponse
 
 from chain.lane.model.intent import IntentState, LaneId
 from chain.lane.store.mongo import MongoStore
+from config import topology
 from config.connections import broker_nodes
 from config.redaction import public_url
 from pipeline.api.admin.access import Operator, Reader
-from pipeline.api.admin.answers.pool import Alert, Changed, PauseModel, PoolState, QueueLine, StageLine, Status, Work
+from pipeline.api.admin.answers.pool import (
+    Alert,
+    Changed,
+    LaneLine,
+    PauseModel,
+    PoolState,
+    QueueCount,
+    QueueLine,
+    StageLine,
+    Status,
+    Work,
+)
 from pipeline.api.admin.gas_days import GasDays, gas_days
 from pipeline.api.limits.recent_answers import ANSWER_SECONDS
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
 from pipeline.api.services import Services
-from pipeline.broker.admin import MACHINES_QUEUES
+from pipeline.broker.admin import MACHINES_QUEUES, monitor_user
 from pipeline.domain.condition.attention import needs
-from pipeline.domain.condition.facts import DatabaseFacts, Facts, NodeFacts
+from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, Facts, LaneFacts, NoAnswer, NodeFacts
 from pipeline.domain.condition.health import task_cost
 from pipeline.domain.records import TaskStage
 from pipeline.flow.reasons import what_nobody_can_take
 from pipeline.store.client import database
 from pipeline.store.task.lists import StageCount
 from protocol.errors import BrokerUnavailable, Unavailable
-from protocol.types import BlockNumber
+from protocol.types import BlockNumber, Wallet
 
 log = structlog.get_logger(__name__)
 router = APIRouter()
@@ -156,10 +168,35 @@ def _status(services: Services, report: HealthReport | None) -> Status:
         gas_for_tasks=None if node is None else _tasks_paid_for(node, settings.keep_balance_wei),
         gas_days=lasts.days,
         gas_says=lasts.says,
+        stake_free_nrlc=None if node is None else node.stake,
+        stake_locked_nrlc=None if node is None else node.locked,
+        lane=None if facts is None or facts.lane is None else _lane(facts.lane),
+        queues=None if facts is None else _queue_counts(facts.broker, services.pool.scheduler),
         flower=f"http://{_here(settings.flower_host)}:{settings.flower_port}",
         rabbitmq=public_url(broker_nodes.api_urls(settings)[0]),
+        monitor=monitor_user(settings.amqp_core_vhost),
         work=work,
     )
+
+
+def _lane(facts: LaneFacts) -> LaneLine:
+    """How the lane stands, as the last report has it."""
+    return LaneLine(halted=facts.halted, waits=facts.stuck, oldest_seconds=facts.waiting, why=facts.why)
+
+
+def _queue_counts(facts: BrokerFacts | NoAnswer | None, scheduler: Wallet) -> list[QueueCount] | None:
+    """Messages by queue; None where RabbitMQ did not count them."""
+    if not isinstance(facts, BrokerFacts) or not facts.queues:
+        return None
+    lane = topology.lane_queue_name(scheduler)
+    return [
+        QueueCount(
+            name="lane" if queue.name == lane else queue.name,
+            ready=queue.ready,
+            unacknowledged=queue.unacknowledged,
+        )
+        for queue in facts.queues
+    ]
 
 
 def _here(host: str) -> str:

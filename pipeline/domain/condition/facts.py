@@ -58,6 +58,8 @@ class QueueFacts:
     name: str
     ready: int
     unacknowledged: int
+    #: Seconds since it was last seen without messages that wait.
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

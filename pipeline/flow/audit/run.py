@@ -12,7 +12,7 @@ every task that is not over, however old, and the open tasks must explain all of
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from math import inf
@@ -39,6 +39,7 @@ from pipeline.domain.audit.views import (
 )
 from pipeline.domain.records import TaskRecord, TaskStage
 from pipeline.scheduler import Scheduler
+from protocol.counts import count
 from protocol.errors import BrokerUnavailable, ChainMoved, RpcError, RpcUnavailable, StorageUnavailable, WrongChain
 from protocol.poco.events import BlockRef
 from protocol.poco.view import fold
@@ -75,6 +76,8 @@ class Reading:
     scheduler: Scheduler
     #: Seconds for which it goes through tasks; those beyond are told as not asked.
     seconds: float = inf
+    #: Called with what is done, for people who wait.
+    progress: Callable[[str], None] = lambda _: None
     differences: list[Difference] = field(default_factory=list)
     unasked: dict[str, str] = field(default_factory=dict)
     #: The block that everything is read at, once the node is known to have it; None: the chain is not asked.
@@ -95,13 +98,16 @@ class Reading:
     def run(self) -> None:
         """Read and compare all pages. Raises PyMongoError: without the database nothing can be compared."""
         self._block = self._followed_block()
-        end = time.monotonic() + self.seconds
+        end, compared = time.monotonic() + self.seconds, 0
         for tasks in self._pages():
             if time.monotonic() >= end:
                 self.unasked["further tasks"] = f"comparing them takes longer than {self.seconds:g} s"
                 self._explained = None
                 break
             self._compare_tasks(tasks)
+            compared += len(tasks)
+            self.progress(f"{count(compared, 'task')} compared")
+        self.progress(f"{count(compared, 'task')} compared; machines, queues, results, events and transactions …")
         self._compare_rest()
 
     def _followed_block(self) -> BlockRef | None:

@@ -24,6 +24,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
+from config.metrics import REWARDS
 from pipeline.domain.money.ledger import Books, Mark, Outside
 from pipeline.domain.money.statement import By
 from pipeline.store.documents import over
@@ -122,7 +123,15 @@ class Movements:
 
         with self._rows.database.client.start_session() as session:
             won = session.with_transaction(write)
+        if won:
+            self._count_rewards(found.movements)
         return _books(row) if won else self.books() or before
+
+    def _count_rewards(self, movements: Sequence[Movement]) -> None:
+        """Add rewards to the metrics: of the processes that read the same blocks, the one that stored them counts."""
+        for each in movements:
+            if each.kind is Kind.REWARD:
+                REWARDS.labels("scheduler" if each.owner == self._wallet else "machines").inc(each.amount)
 
     def outside(self, since: float, limit: int, until: float = math.inf) -> list[Outside]:
         """Native token that came or went without the lane, oldest first: the newest `limit` that were found since Unix

@@ -17,6 +17,7 @@ from config.settings import Settings
 from config.topology import PIPELINE_QUEUE
 from ops.stack import ports
 from pipeline.broker.flower import flower_launch
+from pipeline.broker.monitor import flower_sign_in
 from pipeline.broker.notify import FREED
 from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import ReplicateState, Reservation, TaskRecord
@@ -219,10 +220,15 @@ def test_a_ping_says_which_tasks_this_pool_has_no_record_of(api: Api, give: Call
     assert pong.json() == {"forget": [], "abort": [], "unknown": [unknown], "superseded": False}
 
 
-def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[..., TaskRecord]) -> None:
+def test_flower_shows_a_machine_and_each_of_its_steps_to_who_signs_in(
+    api: Api, give: Callable[..., TaskRecord]
+) -> None:
     give()
     settings = api.settings
-    launch = flower_launch(settings, api.services.broker.admit_flower(), settings.rabbitmq_api)
+    # Reached by others it asks who comes.
+    sign_in = flower_sign_in(settings.model_copy(update={"flower_host": "0.0.0.0"}))
+    assert sign_in is not None
+    launch = flower_launch(settings, api.services.broker.admit_flower(), settings.rabbitmq_api, sign_in)
     env = {
         **os.environ,
         **launch.env,
@@ -232,6 +238,11 @@ def test_flower_shows_a_machine_and_each_of_its_steps(api: Api, give: Callable[.
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{settings.flower_port}", timeout=ample(5.0)) as ui:
             wait_until(lambda: _listens_to_events(settings), 30.0, what="Flower")
+            for page in ("/", "/tasks", "/api/tasks", "/api/workers"):
+                assert ui.get(page).status_code == 401
+                assert ui.get(page, auth=("monitor", "another password")).status_code == 401
+            user, _, password = sign_in.partition(":")
+            ui.auth = (user, password)
             header = api.bearer(WORKER)
             for step in (Step.STARTED, Step.COMPUTED, Step.UPLOADED, Step.CONTRIBUTED):
                 api.http.post(REPORTS, json={"step": step}, headers=header).raise_for_status()

@@ -16,7 +16,7 @@ from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID
 from protocol.types import Nonce, TxHash
 from tests.integration.conftest import Chain, MiningSender
-from tests.integration.forged import sluice
+from tests.integration.forged import Ended, sluice
 from tests.integration.lane.rig import LaneRig
 
 ACCOUNT = 22
@@ -40,6 +40,10 @@ class RunContext:
         ended = sluice("tx", *words, "--json", env=self._env)
         assert ended.code == code, ended.err
         return json.loads(ended.out) if ended.out else ended.err
+
+    def typed(self, *words: str, answer: str) -> Ended:
+        """`sluice tx …` by somebody who answers what is asked."""
+        return sluice("tx", *words, env=self._env, stdin=f"{answer}\n")
 
 
 @pytest.fixture
@@ -72,7 +76,7 @@ def test_the_queue_its_head_and_the_price_of_a_bump_are_printed_before_gas_is_sp
     assert not offer["done"]
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
     assert len(context.tx("show", "0")["nonce"]["attempts"]) == 1
-    bumped = context.tx("bump", "0")
+    bumped = context.tx("bump", "0", "--yes")
     assert bumped["max_fee_wei"] * 10 >= first["max_fee_wei"] * 11
     context.chain.rpc.call("evm_mine")
     assert context.chain.rpc.call("eth_getTransactionReceipt", bumped["tx"])["status"] == "0x1"
@@ -91,7 +95,7 @@ def test_cancel_takes_a_nonce_or_a_queued_intent_away(context: RunContext) -> No
     assert context.rig.intent("b").state is IntentState.FAILED
     offer = context.tx("cancel", "0", "--dry-run")
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
-    assert context.tx("cancel", "0")["answer"] == "accepted"
+    assert context.tx("cancel", "0", "--yes")["answer"] == "accepted"
     context.chain.rpc.call("anvil_mine", hex(6))
     context.rig.run()
     context.rig.run()
@@ -104,7 +108,7 @@ def test_a_transaction_is_found_by_its_hash_also_one_that_was_replaced(context: 
     context.rig.run()
     shown = context.tx("show", "0")
     (first,) = shown["nonce"]["attempts"]
-    context.tx("bump", "0")
+    context.tx("bump", "0", "--yes")
     for attempt in context.tx("show", "0")["nonce"]["attempts"]:
         assert context.tx("show", attempt["tx"].upper().replace("0X", "0x"))["nonce"]["nonce"] == 0
     assert "no nonce and no intent" in context.tx("show", "0x" + "12" * 32, code=2)
@@ -132,11 +136,43 @@ def test_a_gap_is_found_by_the_audit_and_filled(context: RunContext, mongo_store
     offer = context.tx("fill-gap", "--dry-run")
     assert (offer["gaps"], offer["done"]) == ([1], False)
     assert offer["cost_wei_at_most"] == offer["max_fee_wei"] * 21_000
-    filled = context.tx("fill-gap")
+    filled = context.tx("fill-gap", "--yes")
     assert (filled["gaps"], filled["done"]) == ([1], True)
     context.tx("rebroadcast")
     context.chain.rpc.call("evm_mine")
     assert int(context.chain.rpc.call("eth_getTransactionCount", context.rig.key.wallet, "latest"), 16) == 3
+
+
+@pytest.mark.parametrize("words", [("bump", "0"), ("cancel", "0"), ("fill-gap",)], ids=" ".join)
+def test_what_costs_gas_shows_its_price_and_asks(
+    words: tuple[str, ...], context: RunContext, mongo_store: MongoStore
+) -> None:
+    context.rig.submit("a", "b", "c")
+    context.rig.run()
+    if words == ("fill-gap",):
+        mongo_store._nonces.delete_one({"nonce": 1})
+
+    def attempts() -> list[int]:
+        return [len(record["attempts"]) for record in context.tx("ls")["open"]]
+
+    before = attempts()
+    assert "With --json nobody is asked" in context.tx(*words, code=2)
+    refused = context.typed(*words, answer="n")
+    assert (refused.code, refused.out, attempts()) == (1, "", before)
+    assert "costs at most" in refused.err
+    assert "[y/N]" in refused.err
+    taken = context.typed(*words, answer="y")
+    assert (taken.code, "done: True" in taken.out) == (0, True)
+    assert attempts() != before
+
+
+def test_what_costs_nothing_is_not_asked(context: RunContext) -> None:
+    context.rig.submit("a")
+    context.rig.run()
+    assert context.tx("fill-gap", "--yes")["gaps"] == []
+    assert context.typed("fill-gap", answer="").code == 0
+    context.rig.submit("b")
+    assert context.tx("cancel", "--intent", context.rig.intent("b").key)["done"]
 
 
 def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(context: RunContext) -> None:
@@ -163,5 +199,5 @@ def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(context: RunContext) -
 
 
 def test_a_nonce_that_is_not_open_is_refused_in_one_sentence(context: RunContext) -> None:
-    assert "Nonce 7 of" in context.tx("bump", "7", code=2)
+    assert "Nonce 7 of" in context.tx("bump", "7", "--yes", code=2)
     assert "no nonce and no intent" in context.tx("show", "nonsense", code=2)

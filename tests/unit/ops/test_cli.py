@@ -102,14 +102,6 @@ def test_the_page_of_commands_is_what_there_is() -> None:
         assert row.about.endswith("."), row.name
 
 
-@pytest.mark.parametrize("words", [each.words for each in commands(cli.every_command())], ids=" ".join)
-def test_every_command_has_an_example_in_its_help(words: tuple[str, ...]) -> None:
-    found = cli.every_command()
-    for word in words:
-        found = found.commands[word]
-    assert f"sluice {' '.join(words)}" in (found.epilog or "")
-
-
 def test_settings_show_no_key_that_is_inside_of_an_address(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,26 +119,6 @@ def test_settings_show_no_key_that_is_inside_of_an_address(
 @pytest.mark.parametrize("words", [["nonsense"], ["stack", "fly"], ["stack", "up", "no-such-part"]])
 def test_words_that_mean_nothing_exit_with_2(words: list[str]) -> None:
     assert cli.run(words) == 2
-
-
-@pytest.mark.parametrize("command", ["up", "status", "down"])
-def test_every_stack_command_has_json_and_an_example_in_its_help(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["stack", command, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert "--json" in text
-    assert f"sluice stack {command}" in text
-
-
-@pytest.mark.parametrize("command", ["status", "audit", "replay"])
-def test_every_chain_command_has_json_and_an_example_in_its_help(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.run(["chain", command, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert "--json" in text
-    assert f"sluice chain {command}" in text
 
 
 def test_a_wrong_setting_is_one_line_that_names_it_and_exits_with_2(

@@ -9,7 +9,7 @@ from config.key_ring import KeyFile, RingKey
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Timestamp, Wallet
 from sms.challenges import Challenges
-from sms.rotate import SETTLE_SECONDS, rotate
+from sms.rotate import SETTLE_SECONDS, Planned, plan, rotate
 from sms.store.port import Row
 from sms.testing import MemorySecretStore
 from sms.vault import Sealed, Vault
@@ -71,6 +71,19 @@ def test_after_a_rotation_all_rows_have_the_new_key_and_the_old_one_goes_when_no
     assert (second.key, second.rows, second.dropped, second.kept) == (first.key, 1, (old,), ())
     assert [running.open(row.sealed, row.place) for row in list(store.rows.values())[:2]] == [b"0", b"1"]
     assert running.open(store.rows["late"].sealed, "late") == VALUE
+
+
+def test_what_a_rotation_would_do_is_told_and_not_done(vault: Vault) -> None:
+    store = MemorySecretStore()
+    for number in range(3):
+        store.add(Row(f"{number}", vault.seal(VALUE, f"{number}")))
+    old, before = vault.keys.newest.id, dict(store.rows)
+    assert plan(store, vault, NOW) == Planned(new_key=True, rows=3, more=False, dropped=())
+    assert plan(store, vault, NOW, new_key=False) == Planned(new_key=False, rows=0, more=False, dropped=())
+    assert (vault.keys.newest.id, store.rows) == (old, before)
+    rotate(store, vault, NOW)
+    late = plan(store, vault, NOW + SETTLE_SECONDS, new_key=False)
+    assert late.dropped == rotate(store, vault, NOW + SETTLE_SECONDS, new_key=False).dropped == (old,)
 
 
 def test_a_row_that_no_key_opens_is_named_and_does_not_keep_others_from_the_new_key(vault: Vault) -> None:

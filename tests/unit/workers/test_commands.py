@@ -18,14 +18,15 @@ import pytest
 
 from chain.keystore import load_key
 from config.settings import read_settings
-from ops import wallet_files
+from ops import cli, wallet_files
+from ops.machine import life
 from protocol.errors import BadInput, BadKeystore, NotFound, PoolUnavailable, RefusedHere
 from protocol.types import Hash32
 from protocol.wire import Pong, Report, Step
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from workers import control, log_file
 from workers.care.upkeep import Upkeep
-from workers.data.layout import Layout
+from workers.data.layout import Layout, layout_of
 from workers.pool.release import upgrade_notice
 from workers.task.journal import ENDED_SECONDS, Journal
 from workers.task.replicate import ReplicateStage
@@ -94,6 +95,37 @@ def test_the_process_that_holds_the_machine_s_lock_is_found_and_ended(layout: La
         assert control.running_process(layout) == machine.pid
         assert control.stop(machine.pid, 20.0)
     assert control.running_process(layout) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("stop", "Would be stopped. Nothing is left unfinished."),
+        ("drain", "Would drain: 0 computing"),
+        ("drain --deadline 1", "Would drain: 0 computing"),
+        ("drain --cancel", "It would take tasks again."),
+    ],
+)
+def test_a_machine_that_would_be_ended_goes_on(
+    words: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = read_settings(home=tmp_path, private_key=WORKER_KEY._private.to_hex())
+    monkeypatch.setattr("ops.commands.run.worker.settings", lambda: now)
+    place = layout_of(tmp_path, WORKER_KEY.wallet)
+    place.make()
+    Journal(place.journal).close()
+    monkeypatch.setattr(life, "settings_from_pool", lambda given, _: given)
+    with subprocess.Popen([sys.executable, "-c", _MACHINE, str(place.root)], stdout=subprocess.PIPE) as machine:
+        assert machine.stdout is not None
+        assert machine.stdout.readline() == b"ready\n"
+        before = sorted(path.name for path in place.root.iterdir())
+        assert cli.run(["worker", *words.split(), "--dry-run"]) == 0
+        assert says in capsys.readouterr().out
+        assert control.running_process(place) == machine.pid
+        assert sorted(path.name for path in place.root.iterdir()) == before
+        assert control.stop(machine.pid, 20.0)
+    assert cli.run(["worker", "stop", "--dry-run"]) == 0
+    assert "This machine does not run." in capsys.readouterr().out
 
 
 def test_another_process_with_the_machine_s_old_pid_is_left_alone(layout: Layout) -> None:

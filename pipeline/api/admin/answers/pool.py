@@ -62,6 +62,25 @@ class Work(_Model):
     paused: PauseModel | None
 
 
+class LaneLine(_Model):
+    """The scheduler's wallet's transactions."""
+
+    #: Why it stands still until the operator decides, and what it waits for and cannot mend; None if it does not.
+    halted: str | None
+    waits: str | None
+    #: Age of the oldest transaction that is not mined, and what that waits for; None and empty if there is none.
+    oldest_seconds: float | None
+    why: str
+
+
+class QueueCount(_Model):
+    """Messages of a queue of RabbitMQ. That of the scheduler's lane is called `lane`; those of all machines are one."""
+
+    name: str
+    ready: int
+    unacknowledged: int
+
+
 class Status(_Model):
     """The pool on one screen."""
 
@@ -85,9 +104,18 @@ class Status(_Model):
     gas_days: float | None
     #: The same in words, or why it cannot be told yet.
     gas_says: str | None
+    #: RLC of the scheduler's wallet in the hub, in nRLC; None: the node did not say.
+    stake_free_nrlc: int | None
+    stake_locked_nrlc: int | None
+    #: None: not known.
+    lane: LaneLine | None
+    #: None: RabbitMQ did not count them.
+    queues: list[QueueCount] | None
     #: Where the scheduler's host has Flower, and RabbitMQ's management with its web page.
     flower: str
     rabbitmq: str
+    #: The user for both, who can only look; its password is in the scheduler's SLUICE_HOME.
+    monitor: str
     #: None while MongoDB does not answer, or not in time, which an alert tells.
     work: Work | None
 

@@ -81,6 +81,7 @@ function age(seconds) {
 
 const now = () => Date.now() / 1000;
 const native = (wei) => (wei === null ? null : `${(Number(wei) / 1e18).toPrecision(6)}`);
+const rlc = (nrlc) => `${Number(nrlc) / 1e9}`;
 const date = (at) => new Date(at * 1000).toISOString().replace("T", " ").slice(0, 19) + " UTC";
 
 const taskTable = (tasks, empty) => table(
@@ -113,12 +114,30 @@ function drawStatus(found) {
     make("h2", { text: "Open tasks" }),
     table(["stage", "tasks", "oldest"], (work?.stages ?? []).filter((item) => item.count).map((item) =>
       [item.stage, number(item.count), number(age(item.oldest_seconds))]), "No task is open."),
+    make("h2", { text: "Transactions, queues, stake" }),
+    facts({
+      lane: laneWords(found.lane),
+      queues: queueWords(found.queues),
+      stake: found.stake_free_nrlc === null ? null : `${rlc(found.stake_free_nrlc)} RLC free, ${rlc(found.stake_locked_nrlc)} RLC locked`,
+    }),
     make("h2", { text: "Machines" }),
     table(["state", "machines"], machines.map(([state, count]) => [state, number(count)]), "No machine has signed in yet."),
     make("h2", { text: "Parts" }),
     table(["part", "how it is"], Object.entries(found.parts), "Nothing is known."),
     make("p", { cls: "faint", text: `workerpool ${found.workerpool} on chain ${found.chain_id}, scheduler ${found.scheduler}` }),
   );
+}
+
+function laneWords(lane) {
+  if (!lane) return null;
+  if (lane.halted ?? lane.waits) return `${lane.halted === null ? "waits" : "halted"}: ${lane.halted ?? lane.waits}`;
+  return lane.oldest_seconds === null ? "nothing waits" : `the oldest transaction is ${age(lane.oldest_seconds)} old: ${lane.why}`;
+}
+
+function queueWords(queues) {
+  if (!queues) return null;
+  const held = queues.filter((item) => item.ready + item.unacknowledged);
+  return held.map((item) => `${item.name} ${item.ready} + ${item.unacknowledged} in hand`).join(", ") || "empty";
 }
 
 async function live() {
@@ -252,12 +271,46 @@ async function queues() {
   ]), "No queue."));
 }
 
+async function money() {
+  const [stake, days, kinds, offers] = await Promise.all([
+    get("/stake"), get("/ledger?by=day"), get("/ledger?by=kind"), get("/orders"),
+  ]);
+  const { reconciled, forecast } = kinds;
+  const sums = (lines, name, empty) => table([name, "earned, RLC", "rewards", "seized", "gas", "transactions"], lines.map((line) => [
+    line.key, number(rlc(line.earned_nrlc)), number(rlc(line.reward_nrlc)), number(rlc(line.seize_nrlc)),
+    number(native(line.gas_wei)), number(line.transactions),
+  ]), empty);
+  show(
+    make("h1", { text: "Money" }),
+    make("p", { text: `Compared with the chain: ${reconciled.says}` }),
+    facts({
+      "free stake": `${rlc(stake.free_nrlc)} RLC in the hub`,
+      locked: `${rlc(stake.locked_nrlc)} RLC by deals`,
+      "enough for": stake.tasks_paid_for === null ? null : `${stake.tasks_paid_for} more tasks of the last deal's price`,
+      "gas in the wallet": native(stake.native_wei),
+      "it lasts": stake.gas_says,
+      "spent on gas in 24 h": native(stake.spend.spent_wei),
+      "daily cap": stake.spend.cap_wei === null ? null : `${native(stake.spend.cap_wei)}, ${native(stake.spend.left_wei)} left`,
+      "open deals will bring": forecast === null ? null
+        : `${rlc(forecast.scheduler_nrlc)} RLC to the scheduler, ${rlc(forecast.workers_nrlc)} RLC to machines, for ${forecast.tasks} tasks`,
+    }),
+    make("h2", { text: "The last week, by day" }),
+    sums(days.lines, "day", "Nothing was earned or spent."),
+    make("h2", { text: "By kind" }),
+    sums(kinds.lines, "kind", "Nothing was earned or spent."),
+    make("h2", { text: "Orders" }),
+    table(["order", "stage", "price, RLC", "left"], offers.orders.map((item) => [
+      make("td", { text: item.order_hash, cls: "id" }), item.stage, number(rlc(item.price_nrlc)), number(`${item.remaining} of ${item.volume}`),
+    ]), "None is offered."),
+  );
+}
+
 async function search(id) {
   const found = await get(`/explain/${encodeURIComponent(id)}`);
   location.hash = `#/${found.kind}/${found.id}`;
 }
 
-const PAGES = { tasks, task, deals, deal, workers, worker, queues, search };
+const PAGES = { tasks, task, deals, deal, workers, worker, queues, money, search };
 
 async function route() {
   stopLive();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import amqp
 import httpx
@@ -13,8 +14,9 @@ from amqp.exceptions import AccessRefused, NotAllowed
 
 from config import topology
 from config.celery_apps import core_app, pool_app
-from pipeline.broker import segments
-from pipeline.broker.admin import MOST_CONNECTIONS, BrokerAdmin, flower_user
+from config.connections.http_client import http_client
+from pipeline.broker import monitor, segments
+from pipeline.broker.admin import MOST_CONNECTIONS, BrokerAdmin, flower_user, monitor_user
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.notify import Notifier
 from protocol.wire import BrokerAccess
@@ -112,6 +114,31 @@ def test_preparing_and_enrolling_twice_changes_nothing(api: Api) -> None:
         admin.enrol(WORKER.wallet)
         admin.remove(WORKER.wallet)
         admin.remove(WORKER.wallet)
+
+
+def test_the_user_of_who_only_looks_sees_queues_and_can_read_and_change_nothing(api: Api, tmp_path: Path) -> None:
+    settings = api.settings.model_copy(update={"home": tmp_path})
+    core, pool = settings.amqp_core_vhost, settings.amqp_pool_vhost
+    with BrokerAdmin.from_settings(settings) as admin:
+        for _ in range(2):
+            monitor.admit_monitor(admin, settings)
+        auth = (monitor_user(core), monitor.password_file(settings).read_text().strip())
+        with http_client(f"{settings.rabbitmq_api}/api", auth=auth, timeout=ample(5.0)) as http:
+            for vhost in (core, pool):
+                assert http.get(f"/queues/{vhost}").is_success
+            assert "dead" in {row["name"] for row in http.get(f"/queues/{core}").json()}
+            reading = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+            for method, path, body in (
+                ("POST", f"/queues/{core}/dead/get", reading),
+                ("DELETE", f"/queues/{core}/dead", None),
+                ("DELETE", f"/queues/{core}/dead/contents", None),
+                ("PUT", f"/queues/{core}/mine", {}),
+                ("PUT", "/users/mine", {"password": "x", "tags": "administrator"}),
+            ):
+                assert http.request(method, path, json=body).status_code in (400, 401, 403), path
+            assert "mine" not in {row["name"] for row in http.get(f"/queues/{core}").json()}
+            admin.dismiss_monitor()
+            assert http.get("/whoami").status_code == 401
 
 
 def test_flowers_user_reads_events_and_can_start_nothing(api: Api) -> None:

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 
 
 def test_a_result_that_ipfs_does_not_take_is_an_alert(
-    api: Api, give: Callable[..., TaskRecord], tmp_path: Path
+    api: Api, give: Callable[..., TaskRecord], sluice: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     give()
     header = api.bearer(WORKER)
@@ -31,6 +31,8 @@ def test_a_result_that_ipfs_does_not_take_is_an_alert(
         api.application.state.services = replace(api.services, ipfs=away)
         try:
             assert upload(api, header, zipped()).status_code == 503
+            api.services.monitor.report().result()
+            assert "results: " in sluice("status")[1]
         finally:
             api.application.state.services = api.services
         seen.alarms("SluiceResultsNotStored")

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from chain.watch.escrow import Holdings, Passage
 from config.settings import read_settings
@@ -58,6 +59,25 @@ def answer(movements: Movements, books: Books, since: float = 0.0, until: float 
     ref = BlockRef(books.block, block_hash(books.block), block_hash(books.block), Timestamp(1))
     passage = Passage(ref, (), Holdings(books.account, Wei(5), Nonce(0)))
     return reconciled(LedgerView(ME, books, books.block, passage), movements, since, until)
+
+
+def test_rewards_are_counted_once_by_the_process_that_stores_them(movements: Movements) -> None:
+    def counted() -> list[float]:
+        value = REGISTRY.get_sample_value
+        return [value("sluice_rewards_nrlc_total", {"receiver": who}) or 0 for who in ("scheduler", "machines")]
+
+    found = [
+        movement(Kind.REWARD, 5, block=2, index=0, owner=ME, task=TASKS[0]),
+        movement(Kind.REWARD, 70, block=2, index=1, owner=OTHER, task=TASKS[0]),
+        movement(Kind.SEIZE, 900, block=2, index=2, owner=OTHER, task=TASKS[0]),
+    ]
+    before = movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
+    was = counted()
+    for _ in range(2):
+        # The second process read the same blocks and is too late.
+        after = before.with_movements(BlockNumber(2), [])
+        movements.store(before, after, BlocksRead(BlockNumber(2), found))
+    assert [now - then for now, then in zip(counted(), was, strict=True)] == [5, 70]
 
 
 def life(count: int) -> list[Movement]:

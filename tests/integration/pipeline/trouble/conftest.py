@@ -25,10 +25,17 @@ def seen(operated: OperatedPool, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture
-def shell(
+def shell(open_shell: Shell) -> Iterator[Shell]:
+    """A shell in which the pool works again at the end."""
+    yield open_shell
+    open_shell.says("status", "The pool works.")
+
+
+@pytest.fixture
+def open_shell(
     operated: OperatedPool, seen: Prometheus, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Shell]:
+    """A shell for troubles that the pool does not get over by itself."""
     opened = Shell(operated, seen, monkeypatch, capsys)
     yield opened
-    opened.says("status", "The pool works.")
     sys.stdout.writelines(f"{seconds:.2f} s  sluice {words}\n" for seconds, words in opened.took)

@@ -92,6 +92,9 @@ def test_deal_not_decodable(operated: OperatedPool, shell: Shell) -> None:
     shell.says(f"quarantine accept --key {deal.deal_id} --dry-run", "would be accepted")
     shell.says("quarantine retry --dry-run", "would be read again within seconds: 1")
     shell.says("quarantine ls", "deals", why, code=1)
+    shell.says("quarantine retry", "1")
+    operated.step(2)
+    shell.says("quarantine ls", "deals", why, code=1)
     shell.says(f"quarantine accept --key {deal.deal_id}", "Accepted")
     shell.says("quarantine ls", "accepted: ", why)
     shell.says("chain status")
@@ -111,6 +114,8 @@ def test_no_gas(operated: OperatedPool, shell: Shell) -> None:
     shell.says("tx ls", "fund the wallet", f"initialize {deal.tasks[0]}")
     shell.says("stake show", "gas", "1e-15 (native token)")
     shell.says("pool status", "not all of it is well: gas, lane (`sluice status`)")
+    shell.says("pool pause", "begins no new task")
+    shell.says("pool resume", "takes work again")
     chain.rpc.call("anvil_setBalance", wallet, held)
     operated.step(3)
     assert operated.task(deal).initialized_block is not None
@@ -129,8 +134,14 @@ def test_no_stake(operated: OperatedPool, shell: Shell) -> None:
     shell.says(f"explain {deal.tasks[0]}", f"needs 960000000 nRLC of free stake; the most a machine has is {STAKE}")
     shell.says(f"explain {operated.wallets[0]}", f"a vote locks more than the {STAKE} nRLC of stake that it has free")
     shell.says("worker ls", "nRLC free", str(STAKE))
-    code, said = shell.run("stake", "deposit", "10 RLC", "--dry-run")
+    code, said = shell.run("stake", "deposit", "10 nRLC", "--dry-run")
     assert (code, "Would be" in said) == (0, True)
+    # The lane is the test's: once it has run, the same command sees the end of what it began.
+    code, said = shell.run("stake", "deposit", "10 nRLC", "--yes", "--wait", "1")
+    assert (code, "Run the same command again" in said) == (1, True)
+    operated.step(2)
+    code, said = shell.run("stake", "deposit", "10 nRLC", "--yes")
+    assert (code, "RLC deposited in block" in said) == (0, True)
     for wallet in (operated.pool.scheduler.key.wallet, operated.wallets[0]):
         operated.fund(wallet, NRlc(10 * DEAR))
     facts = ChainFacts(1, NRlc(10 * DEAR), Wei(10**18), funded=True)
@@ -192,6 +203,8 @@ def test_node_behind(operated: OperatedPool, shell: Shell) -> None:
     shell.says(f"explain {deal.tasks[0]}", "a new deal is known a block or two after it was matched", code=2)
     waiting = operated.bulk.tasks[-1]
     shell.says(f"explain {waiting}", "The pool holds and begins nothing new: chain: the head")
+    shell.says("pool pause", "begins no new task")
+    shell.says("pool resume", "takes work again")
     pool.node.fault = answers.honest
     operated.step(3)
     shell.says("chain status", "0 blocks behind")
@@ -236,9 +249,13 @@ def test_halted_lane(operated: OperatedPool, shell: Shell) -> None:
     assert re.search(rf"^\s*{nonce} ", told, re.MULTILINE)
     shell.says(f"tx show {nonce}", deal.tasks[0])
     shell.says("pool status", "not all of it is well: lane (`sluice status`)")
+    shell.says("tx resume", "not ours")
+    operated.step(2)
+    shell.says("status", f"lane: it is halted: Nonce {nonce}", code=1)
     shell.says(f"tx disown {nonce} --dry-run", "queued")
     shell.says(f"tx disown {nonce}", "queued")
     operated.step(3)
+    shell.says("tx audit", "All is as the chain says.")
     assert operated.task(deal).initialized_block is not None
 
 
@@ -257,7 +274,11 @@ def test_banned_worker(operated: OperatedPool, shell: Shell) -> None:
     operated.step(2)
     shell.says("status", "none of 10 machines can take work: 10 banned", "`sluice worker unban WALLET`", code=1)
     assert shell.health() == {"workers"}
+    shell.alarms("SluiceNoMachine")
+    shell.says("scheduler certificate --help", "signed by a CA of your own")
     shell.says(f"explain {deal.tasks[0]}", "Every machine that signed in is banned.")
+    shell.says(f"worker drain {first}", "drained")
+    shell.says(f"worker undrain {first}", "work again")
     for number, wallet in enumerate(operated.wallets):
         shell.says(f"worker unban {wallet}", "may sign in again")
         operated.sign_in(number)
@@ -298,6 +319,13 @@ def test_dead_letter(operated: OperatedPool, shell: Shell) -> None:
     shell.says("queue ls", "dead 1")
     letter = said.splitlines()[1].split()[0]
     shell.says(f"dead show {letter}", task)
+    shell.says("quarantine ls", "Nothing is quarantined.")
+    with operated.nobody_reads(topology.PIPELINE_QUEUE), app.connection_for_write() as connection:
+        shell.says("dead retry --all", "1 message")
+        channel = connection.channel()
+        found = until("the message again", lambda: channel.basic_get(topology.PIPELINE_QUEUE))
+        channel.basic_reject(found.delivery_tag, requeue=False)
+    until("the dead letter again", lambda: task in shell.run("dead", "ls")[1])
     shell.says("dead drop --all", "1 message removed.")
 
     def gone() -> bool:

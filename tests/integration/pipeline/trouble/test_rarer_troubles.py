@@ -175,6 +175,7 @@ def test_half_of_the_machines_are_gone_while_the_pool_is_paused(operated: Operat
     operated.step(2)
     shell.says("status", "pause: the pool was paused", f"{len(operated.wallets) - 1} banned", code=1)
     shell.says("pool status", "Paused since", code=1)
+    shell.says("task ls --stage RECEIVED", deal.tasks[0])
     shell.says(f"explain {deal.tasks[0]}", "paused", "sluice pool resume")
     shell.alarms("SluicePaused", "SluiceMachinesLost")
     shell.says("pool resume", "takes work")

@@ -14,12 +14,11 @@ from selenium.webdriver.common.by import By
 
 from bench.rig.bench_pool import BenchPool
 from config import topology
-from config.settings import read_settings
 from ops.market.match import Matched
-from ops.stack.parts import credentials
+from pipeline.broker import monitor
+from pipeline.broker.admin import monitor_user
 from protocol.results.error_result import Failure
 from protocol.types import TaskId
-from tests.integration.conftest import given
 from tests.integration.pool.conftest import PAGE_SECONDS, view
 from tests.waiting import wait_until
 
@@ -131,7 +130,9 @@ def test_the_queues_that_a_task_went_through_are_there_with_who_reads_them(
     shared_pool: BenchPool, browser: Chrome, voted: TaskId
 ) -> None:
     api = shared_pool.servers.rabbitmq_api
-    user, password = credentials(read_settings(**given(shared_pool.pool.env)))
+    # As somebody who can only look.
+    user = monitor_user(shared_pool.names.core)
+    password = (shared_pool.pool.home / "scheduler" / monitor.FILE).read_text().strip()
     browser.get(api)
     wait_until(lambda: browser.find_elements(By.NAME, "username"), PAGE_SECONDS, what="the form to sign in")
     browser.find_element(By.NAME, "username").send_keys(user)

@@ -67,9 +67,21 @@ def test_machines_deals_and_queues_have_their_pages(shared_pool: BenchPool, brow
     assert "No such task" in open_page(shared_pool, browser, "/task/0x" + "0" * 64, "cannot be shown")
 
 
+def test_the_money_page_says_what_the_chain_has(shared_pool: BenchPool, browser: Chrome, voted: TaskId) -> None:
+    shown = open_page(shared_pool, browser, "/money", "The last week, by day")
+    stake = browser.execute_script("return fetch('/admin/stake').then(answer => answer.json())")
+    ledger = browser.execute_script("return fetch('/admin/ledger?by=kind').then(answer => answer.json())")
+    assert "Compared with the chain: " in shown
+    assert f"{stake['locked_nrlc'] / 1e9:g} RLC by deals" in shown
+    for line in ledger["lines"]:
+        assert line["key"] in shown
+    assert "None is offered." in shown
+
+
 def test_no_page_loads_from_elsewhere_or_logs_an_error(shared_pool: BenchPool, browser: Chrome, voted: TaskId) -> None:
     # What was logged before was another test's.
     browser.get_log("browser")  # type: ignore[no-untyped-call]  # the library has no types here
+    open_page(shared_pool, browser, "/money", "By kind")
     open_page(shared_pool, browser, f"/task/{voted}", voted)
     loaded = browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
     assert loaded

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from chain.rpc.client import Rpc, redacted
 from protocol.errors import RpcError, RpcUnavailable
@@ -59,6 +60,25 @@ def test_an_error_of_the_node_keeps_its_code_words_and_data() -> None:
         Node(revert).rpc.call("eth_call")
 
     assert (caught.value.code, caught.value.message, caught.value.data) == (3, "execution reverted", "0x1234")
+
+
+def test_calls_are_counted_by_the_node_s_host_and_port_and_never_with_a_key() -> None:
+    def counted() -> dict[tuple[str, ...], float]:
+        return {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for metric in REGISTRY.collect()
+            for sample in metric.samples
+            if sample.name in ("sluice_rpc_requests_total", "sluice_rpc_seconds_count")
+        }
+
+    called = ("sluice_rpc_requests_total", *sorted(("eth_counted", "node.example:8545", "ok")))
+    timed = ("sluice_rpc_seconds_count", "node.example:8545")
+    before = counted()
+    Node(echo).rpc.call("eth_counted")
+    after = counted()
+    assert after[called] - before.get(called, 0) == 1
+    assert after[timed] - before.get(timed, 0) == 1
+    assert not any("secret" in label or "key" in label or "v3" in label for labels in after for label in labels)
 
 
 def test_answers_of_a_batch_are_matched_by_id_not_by_order() -> None:

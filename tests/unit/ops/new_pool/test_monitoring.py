@@ -186,23 +186,6 @@ def test_each_alert_has_a_test_of_its_own_that_names_metrics_which_exist() -> No
                 assert all(f'alertname="{name}"' in each["expr"] for each in test["promql_expr_test"])
 
 
-def test_each_alert_fires_in_a_fault_of_a_pool_that_the_real_prometheus_sees() -> None:
-    """In `make test` or `make test-alerts`."""
-    runs = ("pipeline/trouble/test_operators_questions.py", "pipeline/trouble/test_rarer_troubles.py")
-    said = " ".join((ROOT / "tests/integration" / run).read_text() for run in (*runs, *_of_target("test-alerts")))
-    assert set(re.findall(r'"(Sluice\w+)"', said)) == ALERTS.keys()
-
-
-def _of_target(target: str) -> list[str]:
-    """The files below tests/integration that a target of the Makefile runs."""
-    makefile = (ROOT / "Makefile").read_text()
-    named = re.search(rf"^{target}:.*?\$\((\w+_RUNS)\)", makefile, re.MULTILINE | re.DOTALL)
-    assert named is not None
-    listed = re.search(rf"^{named[1]} := \$\(addprefix tests/integration/,(.*)\)$", makefile, re.MULTILINE)
-    assert listed is not None
-    return listed[1].split()
-
-
 @pytest.mark.parametrize("name", ALERTS)
 def test_each_alerts_own_test_sees_it_wait_as_long_as_it_says_and_no_judgement_longer(name: str) -> None:
     """Whether it does so promtool says (test_prometheus.py): here, that it is asked at the right times."""

@@ -8,14 +8,16 @@ from prometheus_client import REGISTRY
 from prometheus_client.core import GaugeMetricFamily
 
 from config import topology
-from pipeline.api.readings import queue_readings, stage_readings
+from pipeline.api.readings import queue_readings, slot_readings, stage_readings
 from pipeline.domain.condition.facts import QueueFacts
 from pipeline.domain.match import Match
 from pipeline.domain.records import TaskStage
 from pipeline.flow import latency
 from pipeline.flow.machines import unmatched
+from pipeline.store.machine.census import Capacity
 from pipeline.store.task.lists import StageCount, Window
-from protocol.types import BlockNumber, Hash32, TaskId, Timestamp
+from protocol.poco.tags import GPU_BIT, TDX_BITS, make_tag
+from protocol.types import ZERO_HASH, BlockNumber, Hash32, TaskId, Timestamp
 from tests.unit.pipeline.builders import START, task, wallet, worker
 
 
@@ -93,8 +95,29 @@ def test_of_the_oldest_task_and_the_one_that_ends_first_the_one_that_has_used_mo
 
 def test_the_lanes_queue_is_named_without_its_wallet() -> None:
     scheduler = wallet(7)
-    queues = [QueueFacts(topology.lane_queue_name(scheduler), 3, 1), QueueFacts(topology.DEAD_QUEUE, 5, 0)]
+    queues = [QueueFacts(topology.lane_queue_name(scheduler), 3, 1, 7.0), QueueFacts(topology.DEAD_QUEUE, 5, 0)]
     found = samples(queue_readings(queues, scheduler))
     assert found["sluice_queue_ready", "lane"] == 3
     assert found["sluice_queue_unacknowledged", "lane"] == 1
+    assert found["sluice_queue_age_seconds", "lane"] == 7
     assert found["sluice_dead_letters", ""] == 5
+
+
+def test_slots_are_counted_by_the_names_of_tags_whatever_tags_machines_make_up() -> None:
+    gpu, both, odd = make_tag(GPU_BIT), make_tag(GPU_BIT, *TDX_BITS), make_tag(1 << 77)
+    capacity = {
+        ZERO_HASH: Capacity(machines=2, busy=1, held=1, free=3),
+        gpu: Capacity(machines=1, busy=1, held=2, free=0),
+        both: Capacity(machines=1, busy=0, held=0, free=5),
+        odd: Capacity(machines=1, busy=0, held=0, free=1),
+    }
+    found = samples(slot_readings(capacity))
+    assert {tag: found["sluice_slots", tag] for tag in ("any", "gpu", "tdx", "scone", "gramine")} == {
+        "any": 12,
+        "gpu": 7,
+        "tdx": 5,
+        "scone": 0,
+        "gramine": 0,
+    }
+    assert [found["sluice_slots_free", tag] for tag in ("any", "gpu", "tdx")] == [9, 5, 5]
+    assert sum(name == "sluice_slots" for name, _ in found) == 5
