@@ -357,7 +357,7 @@ def _find(words: str, phrases: Phrases) -> Kind | None:
 
 
 def deciding(error: RpcError, first: Phrases = ()) -> tuple[Kind, RpcError]:
-    """The kind of a refused transaction, and the error that says so: of several nodes' errors the first by RANKS."""
+    """The kind of a refused transaction, and the error that decides it: of several nodes' errors the first by RANKS."""
     said = [(classify(each.message, first, each.code), each) for each in (error, *error.others)]
     return min(said, key=lambda item: RANKS.index(item[0]))
 

@@ -33,7 +33,7 @@ class RunContext:
     def __init__(self, chain: Chain, store: MongoStore, env: dict[str, str]) -> None:
         self.chain = chain
         self.rig = LaneRig(chain.rpc, store, dev_key(ACCOUNT), by_hand=True)
-        self._env = env
+        self._env = env | {"SLUICE_FINALITY_BLOCKS": str(self.rig.policy.finality)}
 
     def tx(self, *words: str, code: int = 0) -> Any:
         """The JSON that `sluice tx …` prints; it must end with `code`."""
