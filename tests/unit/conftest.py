@@ -10,6 +10,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 import pytest
+import structlog
 from eth_account import Account
 from hypothesis import settings
 
@@ -47,6 +48,14 @@ def no_sockets() -> Iterator[None]:
             patch.setattr(socket.socket, name, _refusing(getattr(socket.socket, name)))
         patch.setattr(socket, "getaddrinfo", _refusing(socket.getaddrinfo))
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def logging_as_before() -> Iterator[None]:
+    """A command sets up logging for its process: the tests of the next file log as if it had not run."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture

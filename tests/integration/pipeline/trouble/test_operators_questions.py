@@ -345,6 +345,7 @@ def test_cap_reached(operated: OperatedPool, shell: Shell) -> None:
         shell.alarms("SluiceLaneWaits")
         shell.says(f"explain {deal.tasks[0]}", why, "SLUICE_DAILY_SPEND_CAP_WEI", "`sluice tx ls`")
         shell.says("tx ls", why, f"initialize {deal.tasks[0]}")
+        shell.says("tx audit", "All is as the chain says.")
         shell.says("stake show", "daily cap 0.000000000000000001 of the native token, 0 left")
         shell.says("pool status", "not all of it is well: lane (`sluice status`)")
     operated.step(3)

@@ -19,6 +19,7 @@ ALERTS = {
 }
 #: Commands that no test of a fault runs, each with the reason.
 NOT_RUN = {
+    "restore": "it puts back a whole database; tests/integration/pool/trouble/test_backup.py does so on a pool at work",
     "scheduler run": "it runs until it is stopped; the tests of tests/integration/pool start, kill and restart it",
     "worker doctor": "it is for the machine's operator; tests/integration/workers run it on a machine",
 }

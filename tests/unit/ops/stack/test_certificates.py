@@ -211,12 +211,14 @@ def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.Capture
     command.main([*arguments, "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     files = CertificateFiles(tmp_path)
-    assert told == {
+    names = {
         "certificate": str(files.certificate),
         "key": str(files.key),
         "ca": str(files.ca),
         "ca_key": str(files.ca_key),
     }
+    assert {name: told[name] for name in names} == names
+    assert ({*told["written"]}, told["done"]) == ({*names.values()}, True)
     for host in ("pool.example", "192.0.2.7"):
         _handshake(files, host, files.ca)
     command.main(arguments, standalone_mode=False)
