@@ -87,7 +87,7 @@ def test_a_lane_that_only_waits_for_messages_is_seen_at_rabbitmq(stack: Stack, v
     require_no_consumer(settings, [WALLET])
     with core_app(settings).connection_for_write() as connection:
         channel: Any = connection.channel()
-        queue = lane_queue(WALLET).bind(channel)
+        queue: Any = lane_queue(WALLET).bind(channel)
         queue.declare()
         require_no_consumer(settings, [WALLET])
         queue.consume("lane", callback=lambda _: None)
