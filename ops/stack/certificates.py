@@ -91,6 +91,8 @@ def ensure(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -
     """
     files, moment = CertificateFiles(folder), now or datetime.now(UTC)
     with _saying_where(folder):
+        # A host that no certificate can name is refused before anything is made.
+        _names(hosts)
         lacking = _lacking(files, hosts, moment)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if lacking is not None and lacking.new_ca:

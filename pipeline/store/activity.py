@@ -29,8 +29,11 @@ class Activity:
     def leases_end_in(self) -> float:
         """Seconds until the last lease of a lane ends that is held now, by the server's clock; 0: none is held."""
         left = {"$max": {"$subtract": ["$until", "$$NOW"]}}
-        held = [{"$match": {"_id": {"$regex": f"^{LEASES}"}}}, {"$group": {"_id": None, "left": left}}]
-        return max([0.0, *(row["left"] / 1000 for row in self._cursors.aggregate(held))])
+        held: list[dict[str, Any]] = [
+            {"$match": {"_id": {"$regex": f"^{LEASES}"}}},
+            {"$group": {"_id": None, "milliseconds": left}},
+        ]
+        return max([0.0, *(float(row["milliseconds"]) / 1000 for row in self._cursors.aggregate(held))])
 
     def wallets(self) -> list[Wallet]:
         """Wallets that have had a lane here."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.mongo import MongoStore
 from config.celery_apps import core_app
 from config.connections.mongodb import client
-from config.settings import read_settings
+from config.settings import Settings, read_settings
 from config.topology import lane_queue
 from ops.at_work import require_no_consumer, require_stopped
 from ops.stack.stack import Stack
@@ -35,33 +33,23 @@ def db(stack: Stack, emptied_database: str) -> Database[dict[str, Any]]:
     return client(stack.settings["SLUICE_MONGODB_URI"])[emptied_database]
 
 
-@contextmanager
-def working(step: Callable[[], object]) -> Iterator[None]:
-    """A process that does this all the time, but not before one has looked once."""
-    ended = threading.Event()
+def require_stopped_beside(activity: Activity, settings: Settings, step: Callable[[], object]) -> None:
+    """`require_stopped` while another host does this between any two looks."""
 
-    def work() -> None:
-        while not ended.wait(0.2):
-            step()
+    def sleep(_: float) -> None:
+        step()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+    require_stopped(activity, settings, [], sleep=sleep)
 
 
 @pytest.mark.parametrize("behind", [3600.0, -3600.0, CLOCKS_APART - 1])
 def test_sweeps_of_a_host_with_another_clock_are_seen(db: Database[dict[str, Any]], behind: float) -> None:
     sweeps, before = Sweeps(db), 2_000_000_000.0
     sweeps.record(before, heard=True, last_after=0.0)
-    with (
-        working(lambda: sweeps.record(before - behind, heard=True, last_after=0.0)),
-        pytest.raises(NotPossible, match="It writes sweep in `cursors`"),
-    ):
-        require_stopped(Activity(db), read_settings(), [])
+    with pytest.raises(NotPossible, match="It writes sweep in `cursors`"):
+        require_stopped_beside(
+            Activity(db), read_settings(), lambda: sweeps.record(before - behind, heard=True, last_after=0.0)
+        )
 
 
 def test_a_host_with_only_lanes_is_seen_by_its_lease(db: Database[dict[str, Any]]) -> None:
@@ -72,11 +60,8 @@ def test_a_host_with_only_lanes_is_seen_by_its_lease(db: Database[dict[str, Any]
     assert 0.0 < activity.leases_end_in() <= 3.0
     assert activity.wallets() == [WALLET]
     quick = read_settings(sweep_seconds=0.1)
-    with (
-        working(lambda: store.renew_lease(lease, 3.0)),
-        pytest.raises(NotPossible, match=f"It writes lane:{LANE} in `cursors`"),
-    ):
-        require_stopped(activity, quick, [])
+    with pytest.raises(NotPossible, match=f"It writes lane:{LANE} in `cursors`"):
+        require_stopped_beside(activity, quick, lambda: store.renew_lease(lease, 3.0))
     store.give_back(lease)
     assert activity.leases_end_in() == 0.0
     require_stopped(activity, quick, [])
@@ -87,7 +72,7 @@ def test_a_lane_that_only_waits_for_messages_is_seen_at_rabbitmq(stack: Stack, v
     require_no_consumer(settings, [WALLET])
     with core_app(settings).connection_for_write() as connection:
         channel: Any = connection.channel()
-        queue = lane_queue(WALLET).bind(channel)
+        queue: Any = lane_queue(WALLET).bind(channel)
         queue.declare()
         require_no_consumer(settings, [WALLET])
         queue.consume("lane", callback=lambda _: None)

@@ -82,9 +82,8 @@ def test_a_keystore_that_is_there_is_the_one_that_the_settings_name(
     elsewhere = Path("../elsewhere") if relative else folder.parent / "elsewhere"
     path, file = elsewhere / "owner.json", elsewhere / "owner.password"
     answers(monkeypatch, NAMED | {"--keystore": str(path)})
-    options = {"keystore": path} if keystore == "option" else {}
-    options |= {"password_file": file} if password == "option" else {}
-    written, env = init(folder, Given(**options))
+    given = Given(keystore=path if keystore == "option" else None, password_file=file if password == "option" else None)
+    written, env = init(folder, given)
     named, secret = Path(env["SLUICE_KEYSTORE"]), Path(env["SLUICE_KEYSTORE_PASSWORD_FILE"])
     assert (named.is_absolute(), secret.is_absolute(), named.samefile(path)) == (True, True, True)
     assert open_keystore(named, secret.read_text().rstrip("\n")).wallet == KEY.wallet == written.wallet

@@ -203,6 +203,7 @@ def test_a_file_that_is_something_else_is_left_alone_and_named(tmp_path: Path, s
 def test_a_host_that_no_certificate_can_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="No certificate"):
         ensure(tmp_path, ["pöol.example"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
