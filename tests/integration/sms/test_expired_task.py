@@ -40,11 +40,8 @@ def test_once_a_tasks_deadline_has_passed_it_has_no_session_no_challenge_and_no_
     owner, requester, worker = (chain.sender(number) for number in (OWNER, REQUESTER, WORKER))
     category = calls.create_category("SHORT", "", SECONDS)
     chain.sender(0).run([TxRequest(chain.at.hub, category, 500_000)])
-    wanted = [
-        contracts.NewApp("hello", "docker.io/library/hello:1", orders.salt()),
-        contracts.NewWorkerpool("test pool"),
-    ]
-    app, workerpool = contracts.create(owner, chain.at, wanted)
+    hello = contracts.NewApp("hello", "docker.io/library/hello:1", orders.salt())
+    app, workerpool = contracts.create(owner, chain.at, [hello, contracts.NewWorkerpool("test pool")])
     offer = Offer(
         orders.offer_app(chain.market, owner.key, app, tag=TDX_TAG),
         orders.offer_work(chain.market, owner.key, workerpool, category=len(CATEGORIES), trust=1, tag=TDX_TAG),
