@@ -84,6 +84,7 @@ ALLOWED = {
     "Workers.with_free_slots": "a machine that offers rare bits is looked for among all that are free",
     "Census.count_by_state": "counts all machines that are there, by keys alone",
     "Census.capacity": "iExec's tooling asks what all machines that are there offer",
+    "Census.offers": "an enclave is looked for among all machines that are there, once for all tasks of its kind",
     "Census.machine_facts": "counts machines that are there up to MACHINES_LIMIT",
 }
 

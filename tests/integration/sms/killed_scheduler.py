@@ -153,7 +153,9 @@ class Market:
             found = [(each, each.given[task]) for each in self.machines if task in each.given]
             return next((pair for pair in found if pair[0].number not in self.dead), None)
 
-        return until("the task's assignment", given, 40.0)
+        found = until("the task's assignment", given, 40.0)
+        assert found is not None
+        return found
 
     def complete(self, machine: Place, job: Assignment) -> None:
         """What the machine does, and then the scheduler."""

@@ -294,8 +294,9 @@ def confidential(
     )
     work = orders.offer_work(market, key, shop.pool, category=CATEGORY, tag=TDX_TAG, trust=1)
     offer = Offer(app, work, dataset)
-    wanted = {"volume": volume, "params": params, "callback": callback, "tag": TDX_TAG}
-    request = orders.request(market, shop.requester.key, offer, **wanted)
+    request = orders.request(
+        market, shop.requester.key, offer, volume=volume, params=params, callback=callback, tag=TDX_TAG
+    )
     return match(shop.requester, market, [(offer, request)])[0]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -84,9 +85,12 @@ class TestSqlite(SecretStoreContract):
                 SqliteSecretStore(path).find([ROW.place])
 
 
-def test_the_settings_say_which_store_it_is(tmp_path: Path) -> None:
+def test_the_settings_say_which_store_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, file = read_settings(), tmp_path / "sms.db"
+    named: list[str] = []
+    monkeypatch.setattr(choice, "durable_database", lambda _, name: named.append(name) or defaultdict(dict))
     assert isinstance(choice.chosen(settings, read_sms_settings()), MongoSecretStore)
+    assert named == ["sluice_sms"]
     own = read_sms_settings(sqlite_file=file)
     assert isinstance(choice.chosen(settings, own), SqliteSecretStore)
     assert (choice.name_of(own), choice.setting_of(own)) == (f"file {file}", "SQLITE_FILE")
