@@ -163,4 +163,6 @@ def _run(
         opened = os.open(path, how, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)
+    # In the place of the empty file that multiprocessing gives its processes: what asks reads it.
+    sys.stdin = os.fdopen(0, closefd=False)
     main(*args)

@@ -158,7 +158,7 @@ def test_what_costs_gas_shows_its_price_and_asks(
     before = attempts()
     assert "With --json nobody is asked" in context.tx(*words, code=2)
     refused = context.typed(*words, answer="n")
-    assert (refused.code, refused.out, attempts()) == (1, "", before)
+    assert (refused.code, refused.out.strip(), attempts()) == (1, "", before)
     assert "costs at most" in refused.err
     assert "[y/N]" in refused.err
     taken = context.typed(*words, answer="y")

@@ -27,6 +27,9 @@ from tests.waiting import until
 
 # -- a whole pool ------------------------------------------------------------------------------------------------------
 
+#: Seconds within which nothing may be offered any more once the last machine has gone.
+CANCELLED_SECONDS = 10.0
+
 
 def test_free_slots_are_offered_and_what_is_bought_is_carried_through_and_counted(
     make_shop: Callable[..., Shop],
@@ -59,18 +62,25 @@ def test_when_the_last_machine_goes_its_broker_event_alone_has_every_offer_withd
     shop = make_shop("watch", "pipeline", "lane")
     first, last = shop.machine(0), shop.machine(1)
 
-    def offered() -> bool:
+    def offered(volume: int) -> bool:
         shop.notifier.send_orders()
-        return [order.volume for order in shop.market.listed()] == [4]
+        return [order.volume for order in shop.market.listed()] == [volume]
 
-    until("the offer", offered)
+    until("the offer", lambda: offered(4))
     (order,) = shop.market.listed()
     first.stop()
     until("the larger offer to go", lambda: shop.market.count("unpublished") == 1)
+    until("an offer of the last machine alone", lambda: offered(2))
     last.stop()
     until("no offer to be left", lambda: not shop.market.listed() and not any(each.live for each in shop.orders()))
     (offer,) = [each for each in shop.orders() if each.order == order]
     assert offer.why is Withdrawal.CAPACITY
+    # By the moments that the pool has stored: when the machine went, and when its order counted no more.
+    (gone,) = shop.pool.store.workers.load_workers([last.key.wallet])
+    (smaller,) = [each for each in shop.orders() if each.order.volume == 2]
+    assert gone.disconnected_at is not None
+    assert smaller.withdrawn_at is not None
+    assert 0 <= smaller.withdrawn_at - gone.disconnected_at <= CANCELLED_SECONDS
 
     def used() -> int:
         (found,) = Hub(shop.market.rpc, shop.pool.chain.at.hub).consumed(

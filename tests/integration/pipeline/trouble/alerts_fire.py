@@ -247,7 +247,7 @@ def test_mongodb_is_away(operated: OperatedPool, seen: Prometheus, open_shell: S
     open_shell.says("status", "mongodb: ", code=1)
     operated.pool.mongodb.away = False
     operated.step(2)
-    open_shell.says("status", "machines")
+    assert "busy" in open_shell.run("status")[1]
 
 
 def test_the_checks_hang(
@@ -268,19 +268,23 @@ def test_the_checks_hang(
     operated.pool.now += ANEW
     operated.services.monitor.report()
     until("a check", begun.is_set)
-    with begin(seen, "SluiceChecksHang"):
-        operated.pool.now += UNCHECKED
-    # No scheduler runs where this one looks for it: it asks the servers.
-    with open_shell.told(SLUICE_OPERATIONS_PORT="1"):
-        open_shell.says("scheduler doctor", "ok mongodb", "ok rabbitmq")
-    over.set()
+    try:
+        with begin(seen, "SluiceChecksHang"):
+            operated.pool.now += UNCHECKED
+        # No scheduler runs where this one looks for it: it asks the servers.
+        with open_shell.told(SLUICE_OPERATIONS_PORT="1"):
+            said = " ".join(open_shell.run("scheduler", "doctor")[1].split())
+        assert "ok mongodb" in said, said
+    finally:
+        over.set()
 
 
 def test_the_process_of_the_api_is_gone(operated: OperatedPool, seen: Prometheus, open_shell: Shell) -> None:
     with begin(seen, "SluiceDown"):
         operated.operations.stop()
     open_shell.says("status", "see that `sluice scheduler run` runs", code=1)
-    open_shell.says("scheduler doctor", "ok mongodb", "ok rabbitmq")
+    said = " ".join(open_shell.run("scheduler", "doctor")[1].split())
+    assert "ok mongodb" in said, said
     operated.operations.start()
     until("the end of the alert", lambda: seen.states()["SluiceDown"] == "inactive")
     open_shell.run("status")

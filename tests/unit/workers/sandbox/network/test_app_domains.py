@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from config.settings import read_settings
 from protocol.errors import BadSetting, RefusedHere
-from tests.unit.workers.sandbox.test_app_network import API, FRESH, config
+from tests.unit.workers.sandbox.network.test_app_network import API, FRESH, config
 from tests.unit.workers.sandbox.test_rehearsal import Engine as RehearsalEngine
 from tests.unit.workers.sandbox.test_rehearsal import machine_of
 from tests.unit.workers.sandbox.test_sandbox import spec

@@ -156,7 +156,7 @@ OWN_CLIENT = "workers/data/download.py"
 
 
 def test_every_http_client_is_made_in_one_place() -> None:
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     files = (path for folder in CODE for path in (root / folder).rglob("*.py"))
     makers = {str(path.relative_to(root)) for path in files if "httpx.Client(" in path.read_text()}
     assert makers - {OWN_CLIENT} == {"config/connections/http_client.py"}
