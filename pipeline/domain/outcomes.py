@@ -61,6 +61,9 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
         return False
     if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
         return False
+    if item.mode not in (task.mode, Mode.VOTE):
+        # It cannot vote any more.
+        return False
     # The task may have got on chain late.
     able = max(item.steps.get(Step.COMPUTED, item.assigned_at), task.heard_at)
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
@@ -92,7 +95,7 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
         return _if_asked_to_reveal(item)
     if vote not in view.winners:
         return Outcome.WRONG if view.status is TaskStatus.COMPLETED else Outcome.NEUTRAL
-    revealed, alone = vote.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    revealed, alone = vote.status is ContributionStatus.REVEALED, item.mode is Mode.SOLO
     if not (revealed or alone):
         # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
         return _if_asked_to_reveal(item)
@@ -158,7 +161,9 @@ def _excused(
     blind = now > trouble.block_at + timeouts.upload_timeout
     # A moment that is still to come is of a clock that was wrong.
     unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now
-    alone = task.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
+    item = task.replicate(action.wallet)
+    # Alone, a machine that votes instead of finalizing has nobody else to blame.
+    alone = item is not None and item.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
     busy = isinstance(action, Free) and action.outcome is Outcome.LATE and action.wallet in trouble.uploading
     if alone or not (blind or unheard or busy):
         return action

@@ -141,6 +141,12 @@ def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicat
     )
 
 
+def as_on_chain(task: TaskRecord, view: ChainView) -> TaskRecord:
+    """The task with whether it was reopened, as the chain shows it; the same object if the record says so already."""
+    reopened = any(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
+    return task if reopened == task.reopened else replace(task, reopened=reopened)
+
+
 def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
     """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
     asked.
@@ -165,7 +171,10 @@ def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -
     return [
         item
         for item in task.replicates
-        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, timeouts)
+        if item.live
+        and item.mode in (task.mode, Mode.VOTE)
+        and view.contribution(item.wallet) is None
+        and not late(item, task.category_seconds, now, timeouts)
     ]
 
 

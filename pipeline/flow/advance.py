@@ -179,7 +179,8 @@ def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     """Hand the decided transactions to the lane and wake it."""
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
-        count, failures = scheduler.transactions.submit(submits, scheduler.clock())
+        now = scheduler.clock()
+        count, failures = scheduler.transactions.submit(submits, now, scheduler.chain_time.read(now) or now)
         scheduler.store.tasks.record_failed_intents(failures)
         if count:
             scheduler.notifier.send_lane()

@@ -256,18 +256,20 @@ class Tasks:
             },
         )
 
-    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
-        """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
+    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str, str]]) -> None:
+        """Note lane intents that ended FAILED: (task, method, generation, name under which it is counted, why);
+        repeating it changes nothing.
+        """
         writes = [
             UpdateOne(
                 {"_id": task, f"sent.{method}.generation": generation},
                 {
-                    "$inc": {f"failed.{method}": 1, "version": 1},
+                    "$inc": {f"failed.{name}": 1, "version": 1},
                     "$set": {"why": why, "next_visit": 0.0, "changed_at": time.time()},
                     "$unset": {f"sent.{method}": ""},
                 },
             )
-            for task, method, generation, why in failures
+            for task, method, generation, name, why in failures
         ]
         if writes:
             self._rows.bulk_write(writes, ordered=False)

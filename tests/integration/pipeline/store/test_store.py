@@ -150,7 +150,7 @@ def test_a_failed_transaction_is_counted_once(store: Store) -> None:
     task = some_tasks(store, 1)[0]
     store.tasks.save([replace(task, sent={"finalize": Submission(0, NOW)})])
     for _ in range(2):
-        store.tasks.record_failed_intents([(task.task_id, "finalize", 0, "reverted")])
+        store.tasks.record_failed_intents([(task.task_id, "finalize", 0, "finalize", "reverted")])
     (stored,) = store.tasks.load_tasks([task.task_id])
     assert stored.failed == {"finalize": 1}
     assert stored.sent == {}
