@@ -1,7 +1,7 @@
 """What a replicate tells of its worker, and when the pool itself is to blame. Pure.
 
     slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
-    computed, and no vote for `contribute_timeout`                       LATE
+    computed, and no vote for `contribute_timeout`                       LATE; alone, from when its result was coming in
     task reopened    WITHHELD if it was asked to reveal its vote; it is held to nothing more when the task ends
     task completed   VOTED or PAID; LATE if another winner had to bring the result in its place; WRONG if it voted for
                      another result; WITHHELD if it was asked to reveal its vote and did not
@@ -24,7 +24,7 @@ from pipeline.domain.replicas import Timeouts
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.results.error_result import counts_against_machine
 from protocol.types import Wallet
-from protocol.wire import Mode, Step
+from protocol.wire import Mode
 
 #: What a trouble of the pool's own may be the reason for, beside work that is dropped since nothing was heard of it.
 _EXCUSABLE = {Outcome.LATE, Outcome.WITHHELD}
@@ -65,7 +65,7 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
         # It cannot vote any more.
         return False
     # The task may have got on chain late.
-    able = max(item.steps.get(Step.COMPUTED, item.assigned_at), task.heard_at)
+    able = max(replicas.vote_due_since(item), task.heard_at)
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
 
 
@@ -178,4 +178,4 @@ def _since(task: TaskRecord, view: ChainView, wallet: Wallet) -> float:
     assert item is not None
     if vote is not None and vote.status is not ContributionStatus.REVEALED and item.reveal_asked_at is not None:
         return item.reveal_asked_at
-    return item.upload_asked_at or item.steps.get(Step.COMPUTED, item.assigned_at)
+    return item.upload_asked_at or replicas.vote_due_since(item)

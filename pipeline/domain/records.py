@@ -125,6 +125,8 @@ class Replicate:
     callback_data: str | None = None
     #: When the body of its result began to come, if that is too large to be here before another winner is asked.
     upload_begun_at: float | None = None
+    #: Where its machine works alone: when the pool last had its result coming in, if that takes long.
+    upload_coming_at: float | None = None
     #: When the pool itself first could not store its result: IPFS did not take it, or the pool's disk was full.
     not_stored_at: float | None = None
     #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.

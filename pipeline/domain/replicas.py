@@ -30,6 +30,9 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
+#: Longest that a large result may be on its way, seconds: at the least rate that the API takes, 256 MiB take half an
+#: hour, and the part that came before a cut is kept for an hour.
+UPLOAD_SECONDS = 3600.0
 #: The highest trust that workers never right on chain may decide alone: four of them, where proven ones stay busy for
 #: `Timeouts.proven_share`. Above it, a result needs the vote of one that was right before, if the pool has any
 #: (`PROVEN_SECONDS`).
@@ -141,6 +144,19 @@ def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicat
     )
 
 
+def vote_due_since(replicate: Replicate) -> float:
+    """Since when the vote of a replicate that computed could come, Unix seconds.
+
+    Alone, it carries the link of the result, which the pool has to receive and store first, for UPLOAD_SECONDS at most.
+    """
+    computed = replicate.steps.get(Step.COMPUTED, replicate.assigned_at)
+    if replicate.mode is not Mode.SOLO:
+        return computed
+    begun = computed if replicate.upload_begun_at is None else replicate.upload_begun_at
+    coming = max(begun, replicate.upload_coming_at or 0.0, replicate.steps.get(Step.UPLOADED, 0.0))
+    return max(computed, min(coming, begun + UPLOAD_SECONDS))
+
+
 def as_on_chain(task: TaskRecord, view: ChainView) -> TaskRecord:
     """The task with whether it was reopened, as the chain shows it; the same object if the record says so already."""
     reopened = any(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
@@ -161,7 +177,7 @@ def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Time
         case ReplicateState.STARTED:
             return now > max(hearable, replicate.assigned_at + timeouts.compute_timeout(category_seconds))
         case ReplicateState.COMPUTED:
-            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + timeouts.contribute_timeout
+            return now > vote_due_since(replicate) + timeouts.contribute_timeout
         case _:
             return True
 

@@ -21,10 +21,10 @@ from pipeline.domain.records import (
     TaskRecord,
     TaskStage,
 )
+from pipeline.domain.replicas import UPLOAD_SECONDS
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
 from pipeline.store.task.tasks import NewReplicates
-from pipeline.store.task.uploads import UPLOAD_SECONDS
 from protocol.types import (
     TaskId,
     Timestamp,
@@ -302,6 +302,14 @@ def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
         store.uploads.record_begun(task.task_id, ALICE, moment)
     (found,) = store.tasks.load_tasks([task.task_id])
     assert (found.replicates[0].upload_begun_at, found.version) == (NOW, task.version + 1)
+
+
+def test_the_last_moment_at_which_a_result_was_coming_is_kept_and_when_it_began(store: Store) -> None:
+    task = given_to(store, ALICE)
+    for moment in (NOW, NOW + 1):
+        store.uploads.record_coming(task.task_id, ALICE, moment)
+    (found,) = store.tasks.load_tasks([task.task_id])
+    assert (found.replicates[0].upload_begun_at, found.replicates[0].upload_coming_at) == (NOW, NOW + 1)
 
 
 def test_a_large_result_that_was_on_its_way_when_another_was_awaited_is_found(store: Store) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,10 +14,10 @@ from pipeline.domain.actions import Action, Count, Drop, Free, Pledge, Resend, S
 from pipeline.domain.decide import decide_excusing
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord
-from pipeline.domain.replicas import TOO_LATE
+from pipeline.domain.replicas import TOO_LATE, UPLOAD_SECONDS
 from protocol.poco.view import ChainView
 from protocol.types import Timestamp
-from protocol.wire import Mode
+from protocol.wire import Mode, Step
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     LIE,
@@ -62,6 +63,40 @@ def test_a_result_that_is_announced_and_not_voted_for_in_time_counts_once_agains
     assert held_against(after, chain, DUE + 100) == []
     # Its vote is still welcome, and its stake is promised until it is seen.
     assert (after.replicates[0].state, after.replicates[0].pledged) == (ReplicateState.COMPUTED, True)
+
+
+@pytest.mark.parametrize(
+    "coming",
+    [
+        {"upload_begun_at": START + 50.0},
+        {"upload_begun_at": START + 2.0, "upload_coming_at": START + 50.0},
+        {"upload_coming_at": START + 50.0},
+        {"steps": {Step.COMPUTED: START + 1.0, Step.UPLOADED: START + 50.0}},
+    ],
+    ids=["begun", "still coming", "not large, and slow to store", "stored"],
+)
+def test_a_machine_alone_has_its_time_to_vote_from_when_the_pool_was_receiving_its_result(
+    coming: dict[str, Any],
+) -> None:
+    """Its vote carries the link of the result: 20 MB on a line of 2 Mbit/s are no fault of an honest machine."""
+    record, chain = at_work(replace(COMPUTED, **coming)), view(initialized())
+    due = START + 50 + PACE.contribute_timeout
+    assert held_against(record, chain, due) == []
+    assert not any(isinstance(act, Want) and act.count for act in decided(record, chain, due)), "and no rival"
+    assert held_against(record, chain, due + 1) == [LATE]
+    assert any(isinstance(act, Want) and act.count for act in decided(record, chain, due + 1))
+
+
+def test_an_upload_that_never_ends_is_waited_for_as_long_as_a_large_result_may_take_and_no_longer() -> None:
+    dripping = replace(COMPUTED, upload_begun_at=START + 2.0, upload_coming_at=START + 2 * UPLOAD_SECONDS)
+    due = START + 2 + UPLOAD_SECONDS + PACE.contribute_timeout
+    assert held_against(at_work(dripping), view(initialized()), due) == []
+    assert held_against(at_work(dripping), view(initialized()), due + 1) == [LATE]
+
+
+def test_where_it_votes_first_an_upload_is_no_reason_to_vote_late() -> None:
+    voter = replace(COMPUTED, mode=Mode.VOTE, upload_begun_at=START + 50.0, upload_coming_at=START + 50.0)
+    assert held_against(replace(at_work(voter), trust=5), view(initialized()), DUE + 1) == [LATE]
 
 
 def test_a_worker_that_gives_its_late_vote_up_is_not_counted_twice() -> None:
