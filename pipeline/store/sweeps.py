@@ -8,9 +8,11 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.domain.condition.hearing import Hearing
 from pipeline.domain.records import CLOCKS_APART
 
 _ROW = "sweep"
+_NEVER = {"$ifNull": ["$unheard_at", 0.0]}
 #: The row of the watcher's cursor (`pipeline.store.blocks`).
 WATCH = "watch"
 
@@ -25,6 +27,14 @@ class Sweeps:
         """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
         row = self._cursors.find_one({"_id": _ROW}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
+
+    def hearing(self) -> Hearing:
+        """What the sweeps tell of whether machines can be heard. Raises PyMongoError."""
+        row = self._cursors.find_one({"_id": _ROW}, {"swept_at": 1, "unheard_at": 1, "unheard_since": 1}) or {}
+        swept_at, unheard_at = row.get("swept_at"), float(row.get("unheard_at", 0.0))
+        return Hearing(
+            None if swept_at is None else float(swept_at), float(row.get("unheard_since", unheard_at)), unheard_at
+        )
 
     def outages(self) -> tuple[float, float]:
         """When machines could last not be heard, and the time of the newest block whose events are stored.
@@ -60,13 +70,22 @@ class Sweeps:
         (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from `last_after` until the
         next one.
         """
-        not_heard = True if not heard else {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
+        none_ran = {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
+        not_heard = True if not heard else none_ran
+        in_a_row = {"$and": [{"$gte": [_NEVER, {"$ifNull": ["$swept_at", now]}]}, {"$not": none_ran}]}
         row = self._cursors.find_one_and_update(
             {"_id": _ROW},
             [
                 {
                     "$set": {
-                        "unheard_at": {"$cond": [not_heard, now, {"$ifNull": ["$unheard_at", 0.0]}]},
+                        "unheard_at": {"$cond": [not_heard, now, _NEVER]},
+                        "unheard_since": {
+                            "$cond": [
+                                {"$and": [not_heard, {"$not": in_a_row}]},
+                                now,
+                                {"$ifNull": ["$unheard_since", {"$cond": [not_heard, now, _NEVER]}]},
+                            ]
+                        },
                         "swept_at": {"$max": ["$swept_at", now]},
                         "by": {"$literal": by},
                     }

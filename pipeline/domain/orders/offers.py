@@ -4,7 +4,8 @@
     otherwise                                                          ──► withdrawn ─► unpublished, closed on chain
     capacity beside all orders that somebody can still buy from        ──► a new order, shared among the offers
 
-Withdrawing never waits: with the last machine, every order goes. Signing does: for the blocks that the watcher follows,
+Withdrawing does not wait: with the last machine, every order goes. Only for want of machines that could not be heard
+(`pipeline.domain.condition.hearing`) nothing is withdrawn. Signing waits: for the blocks that the watcher follows,
 for what was withdrawn to be closed on chain, and `steady_seconds` after an order of the same offer, so that machines
 that come and go make no flood of orders.
 """
@@ -57,6 +58,8 @@ class Supply:
     paused: bool = False
     #: Whether the pool holds, and has for so long that what is bought now may never be computed.
     outage: bool = False
+    #: Whether machines could lately not be heard, so that their silence tells nothing of what they can serve.
+    unheard: bool = False
     #: Whether no machine that was right on chain was heard of for so long that newcomers decide tasks of any trust.
     newcomers_decide: bool = False
 
@@ -112,7 +115,7 @@ def _withdrawals(policy: OrderPolicy | None, supply: Supply, book: Book, now: fl
     # The oldest first: a smaller order that was signed for what is left stays.
     for order in sorted((each for each in book.orders if each.live and each.remaining), key=lambda each: each.number):
         why = _why_not(policy, order, supply, book, now)
-        if why is None and not capacity.fits(Demand.of(order.order, ratio), order.remaining):
+        if why is None and not supply.unheard and not capacity.fits(Demand.of(order.order, ratio), order.remaining):
             why = Withdrawal.CAPACITY
         if why is not None:
             found.append(Withdraw(order.order_hash, why))

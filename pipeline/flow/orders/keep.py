@@ -20,6 +20,7 @@ from config.metrics import ORDERS_OFFERED
 from config.settings import Settings
 from config.values.endpoints import secret_services
 from config.values.order_policy import NO_OFFERS, OrderPolicy, read_policy
+from pipeline.domain.condition.hearing import unheard_lately
 from pipeline.domain.condition.holding import WITHDRAW_SECONDS
 from pipeline.domain.orders.offers import Book, Supply, decide, offered
 from pipeline.domain.orders.records import OrderAction, OrderRecord
@@ -66,7 +67,11 @@ def keep_orders(scheduler: Scheduler) -> None:
     actions = OrderActions(scheduler)
     try:
         for _ in range(ROUNDS):
-            view = read_view(settings, store, scheduler.hub, scheduler.workerpool, scheduler.clock(), note=True)
+            now = scheduler.clock()
+            clock_agrees = scheduler.chain_time.read(now) is None
+            view = read_view(
+                settings, store, scheduler.hub, scheduler.workerpool, now, note=True, clock_agrees=clock_agrees
+            )
             ORDERS_OFFERED.set(offered(view.book.orders))
             done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
             # A deal is read within moments: that is no reason to wait for the clock.
@@ -78,13 +83,24 @@ def keep_orders(scheduler: Scheduler) -> None:
 
 
 def read_view(
-    settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float, *, note: bool = False
+    settings: Settings,
+    store: Store,
+    hub: Hub,
+    workerpool: Contract,
+    now: float,
+    *,
+    note: bool = False,
+    clock_agrees: bool = True,
 ) -> OrderView:
-    """What there is now. `note`: store what the chain says of orders. Raises PyMongoError."""
+    """What there is now. `note`: store what the chain says of orders; `clock_agrees`: whether this machine's clock fits
+    the chain's: by one that does not, every machine may seem silent. Raises PyMongoError.
+    """
     policy, trouble = _policy(settings)
     highest, before = store.orders.highest_number(), store.chain.cursor()
     earlier = _seen(store.orders.not_ended(), hub, before)
     supply = _supply(settings, store, hub, workerpool, now)
+    if not clock_agrees:
+        supply = replace(supply, unheard=True)
     after = store.chain.cursor()
     orders = earlier if after == before else _seen(earlier, hub, after)
     if note:
@@ -155,6 +171,7 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
         settled=settled,
         paused=store.pause.state() is not None,
         outage=store.hold.has_held(WITHDRAW_SECONDS),
+        unheard=unheard_lately(store.sweeps.hearing(), now, settings.worker_lost_seconds, settings.sweep_seconds),
         newcomers_decide=not store.workers.any_proven(now - PROVEN_SECONDS),
     )
 

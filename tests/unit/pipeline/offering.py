@@ -60,6 +60,7 @@ class World:
     block: int = 100
     paused: bool = False
     outage: bool = False
+    unheard: bool = False
     newcomers_decide: bool = False
     held: bool = False
     answers: bool = True
@@ -78,6 +79,7 @@ class World:
             tuple(self.waiting),
             terms,
             paused=self.paused,
+            unheard=self.unheard,
             outage=self.outage,
             newcomers_decide=self.newcomers_decide,
         )

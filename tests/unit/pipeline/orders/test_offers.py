@@ -65,6 +65,18 @@ def test_without_machines_nothing_is_signed_and_everything_is_withdrawn_unpublis
     assert len(pool.did(Sign)) == 1
 
 
+def test_while_machines_cannot_be_heard_nothing_is_withdrawn_for_want_of_them_and_all_else_is() -> None:
+    """A minute in which the database or the API was away took every order off the market, and closed it on chain."""
+    pool = world(2)
+    pool.settle()
+    pool.machines, pool.unheard = [], True
+    pool.settle()
+    assert pool.offered() == 2
+    pool.paused = True
+    pool.settle()
+    assert not pool.live()
+
+
 @pytest.mark.parametrize("switch", ["paused", "outage", "held"])
 def test_a_pool_that_must_not_sell_offers_nothing_until_that_ends(switch: str) -> None:
     pool = world(2)
