@@ -163,6 +163,11 @@ def as_on_chain(task: TaskRecord, view: ChainView) -> TaskRecord:
     return task if reopened == task.reopened else replace(task, reopened=reopened)
 
 
+def lacks_reopening(task: TaskRecord, folded: ChainView) -> bool:
+    """Whether the contract once showed a reopening that these events lack: one is missing, or a reorg took it back."""
+    return task.reopened and not as_on_chain(task, folded).reopened
+
+
 def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
     """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
     asked.

@@ -40,6 +40,7 @@ from pipeline.domain.actions import (
 )
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
+from pipeline.domain.replicas import lacks_reopening
 from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_CAPACITY, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
@@ -130,7 +131,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     stopped: bool | None = None
     for task in tasks:
         found = known.get(task.task_id) or folded.get(task.task_id)
-        if found is None:
+        if found is None or (task.task_id not in known and lacks_reopening(task, found)):
             # The sweep asks the contract.
             continue
         view = replace(found, time=block_time)
