@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.domain import replicas
 from pipeline.domain.actions import Action, Count, Drop, Free
-from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
+from pipeline.domain.records import CLOCKS_APART, Outcome, Replicate, ReplicateState, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.results.error_result import counts_against_machine
@@ -160,7 +160,7 @@ def _excused(
     assert isinstance(action, Count | Free)
     blind = now > trouble.block_at + timeouts.upload_timeout
     # A moment that is still to come is of a clock that was wrong.
-    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now
+    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now + CLOCKS_APART
     item = task.replicate(action.wallet)
     # Alone, a machine that votes instead of finalizing has nobody else to blame.
     alone = item is not None and item.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD

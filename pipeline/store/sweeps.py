@@ -12,6 +12,8 @@ from pipeline.domain.condition.hearing import Hearing
 from pipeline.domain.records import CLOCKS_APART
 
 _ROW = "sweep"
+#: Seconds for which a host that sweeps no more is remembered: containers have a new name at each start.
+CLOCK_SECONDS = 86_400.0
 _NEVER = {"$ifNull": ["$unheard_at", 0.0]}
 #: The row of the watcher's cursor (`pipeline.store.blocks`).
 WATCH = "watch"
@@ -58,17 +60,22 @@ class Sweeps:
             by if isinstance(by, str) and by else None,
         )
 
-    def clock_was_set_back(self, now: float) -> bool:
-        """Whether the last sweep was after `now`, by a clock that has been set back since or was another one's; told
-        once.
-        """
-        later = {"_id": _ROW, "swept_at": {"$gt": now + CLOCKS_APART}}
-        return self._cursors.update_one(later, {"$set": {"swept_at": now}}).modified_count > 0
+    def clock_was_set_back(self, now: float, clock: str) -> bool:
+        """Whether this host's last sweep was after `now`: its clock has been set back since. Told once. `clock`: the
+        host's name.
 
-    def record(self, now: float, *, heard: bool, last_after: float, by: str = "") -> float:
-        """Record a sweep at `now`, by this process (`by`, for people); returns when machines could last not be heard
-        (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from `last_after` until the
-        next one.
+        Of a host whose sweeps are not known, the last sweep of all counts: it may be this one under another name.
+        """
+        later = {"$gt": now + CLOCKS_APART}
+        own, unknown = {"clocks": {"$elemMatch": {"clock": clock, "at": later}}}, {"clocks.clock": {"$ne": clock}}
+        query = {"_id": _ROW, "$or": [own, unknown | {"swept_at": later}]}
+        change = {"$set": {"swept_at": now, "clocks": _clocks(clock, now)}}
+        return self._cursors.update_one(query, [change]).modified_count > 0
+
+    def record(self, now: float, *, heard: bool, last_after: float, by: str = "", clock: str = "") -> float:
+        """Record a sweep at `now`, by this process (`by`, for people) and this host's `clock`; returns when machines
+        could last not be heard (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from
+        `last_after` until the next one.
         """
         none_ran = {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
         not_heard = True if not heard else none_ran
@@ -88,6 +95,7 @@ class Sweeps:
                         },
                         "swept_at": {"$max": ["$swept_at", now]},
                         "by": {"$literal": by},
+                        "clocks": _clocks(clock, now),
                     }
                 }
             ],
@@ -96,3 +104,11 @@ class Sweeps:
         )
         assert row is not None, "upserted"
         return float(row["unheard_at"])
+
+
+def _clocks(clock: str, now: float) -> dict[str, Any]:
+    """The expression for when each host swept last, with this one's sweep; those of long ago are left out."""
+    known = {"$ifNull": ["$clocks", []]}
+    others = {"$and": [{"$ne": ["$$this.clock", {"$literal": clock}]}, {"$gt": ["$$this.at", now - CLOCK_SECONDS]}]}
+    own = {"clock": {"$literal": clock}, "at": now}
+    return {"$concatArrays": [{"$filter": {"input": known, "cond": others}}, [own]]}

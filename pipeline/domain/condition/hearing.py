@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.domain.condition.holding import WITHDRAW_SECONDS
+from pipeline.domain.records import CLOCKS_APART
 
 #: Seconds for which sweeps may hear no machine before that counts as an answer: as long as a hold may last.
 LONGEST_SECONDS = WITHDRAW_SECONDS
@@ -36,5 +37,5 @@ def unheard_lately(found: Hearing, now: float, silence: float, sweep_seconds: fl
         # Nobody has looked: the next sweep will find that.
         return True
     # A moment that is still to come is of a clock that was wrong.
-    lately = found.unheard_at <= now < found.unheard_at + silence
+    lately = found.unheard_at <= now + CLOCKS_APART and now < found.unheard_at + silence
     return lately and found.unheard_at < found.unheard_since + LONGEST_SECONDS

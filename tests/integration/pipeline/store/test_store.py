@@ -11,7 +11,6 @@ import pytest
 from pymongo.collection import Collection
 from pymongo.errors import AutoReconnect
 
-from pipeline.domain.condition.hearing import Hearing
 from pipeline.domain.decide import frees_slot
 from pipeline.domain.records import (
     Outcome,
@@ -288,30 +287,6 @@ def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> 
     assert busy_proven(store, NOW + 1) == []
     store.workers.set_banned(ALICE, banned=True)
     assert busy_proven(store) == []
-
-
-def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) -> None:
-    assert store.sweeps.unheard_at() == 0.0
-    store.sweeps.record(NOW, heard=False, last_after=NOW - 60)
-    store.sweeps.record(NOW + 5, heard=True, last_after=NOW - 55)
-    assert store.sweeps.unheard_at() == NOW
-
-
-def test_the_first_of_the_sweeps_in_a_row_that_heard_nobody_is_kept(store: Store) -> None:
-    def swept(after: float, *, heard: bool) -> tuple[float, float]:
-        store.sweeps.record(NOW + after, heard=heard, last_after=NOW + after - 60)
-        found = store.sweeps.hearing()
-        assert found.swept_at == NOW + after
-        return found.unheard_since, found.unheard_at
-
-    assert store.sweeps.hearing() == Hearing()
-    assert swept(0, heard=True) == (NOW, NOW), "none ran before"
-    assert swept(5, heard=True) == (NOW, NOW)
-    assert swept(10, heard=False) == (NOW + 10, NOW + 10)
-    assert swept(15, heard=False) == (NOW + 10, NOW + 15)
-    assert swept(20, heard=True) == (NOW + 10, NOW + 15)
-    assert swept(25, heard=False) == (NOW + 25, NOW + 25)
-    assert swept(500, heard=False) == (NOW + 500, NOW + 500), "none ran in between"
 
 
 def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
