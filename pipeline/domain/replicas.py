@@ -11,6 +11,7 @@ from config.settings import Settings
 from config.values.endpoints import secret_services
 from pipeline.domain.actions import Want
 from pipeline.domain.records import CLOCKS_APART, MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
+from protocol.assignment import most_seconds
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import Framework
@@ -114,10 +115,8 @@ class Timeouts:
         return max(5 * self.block_time, 10.0)
 
     def compute_timeout(self, category_seconds: int) -> float:
-        """Seconds from assignment to the report COMPUTED: twice the category's time, for the downloads,
-        and a minute.
-        """
-        return 2 * category_seconds + 60.0
+        """Seconds from assignment to the report COMPUTED."""
+        return most_seconds(category_seconds)
 
 
 def waits(since: float, seconds: float, now: float) -> bool:

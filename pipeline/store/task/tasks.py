@@ -257,9 +257,7 @@ class Tasks:
         )
 
     def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str, str]]) -> None:
-        """Note lane intents that ended FAILED: (task, method, generation, name under which it is counted, why);
-        repeating it changes nothing.
-        """
+        """Note lane intents that ended FAILED: (task, method, generation, its name as counted, why); once each."""
         writes = [
             UpdateOne(
                 {"_id": task, f"sent.{method}.generation": generation},
