@@ -60,7 +60,7 @@ def of_create(status: int, words: str) -> Verdict:
     return _refused(status)
 
 
-#: Docker's words for what only this machine asks of it: limits, folders, the container's name. No image has a say there.
+#: Docker's words for what only this machine asks for: limits, folders, the container's name. No image has a say there.
 _OWN_WISHES = re.compile(
     r"(?:.*: )?(?:minimum memory limit allowed is|range of cpus is from|nanocpus can not be set"
     r"|invalid container name|invalid mount config for type \"bind\").*",

@@ -13,6 +13,7 @@ from pymongo.errors import AutoReconnect
 
 from pipeline.domain.decide import frees_slot
 from pipeline.domain.records import (
+    MOST_NEWCOMERS,
     Outcome,
     Replicate,
     ReplicateState,
@@ -23,9 +24,11 @@ from pipeline.domain.records import (
 )
 from pipeline.domain.replicas import UPLOAD_SECONDS
 from pipeline.flow.ingest import task_records
+from pipeline.flow.machines.new_pool import decided_by
 from pipeline.store.client import Store
 from pipeline.store.task.tasks import NewReplicates
 from protocol.types import (
+    NRlc,
     TaskId,
     Timestamp,
     Wallet,
@@ -274,7 +277,7 @@ def test_who_is_late_with_its_vote_rests_as_who_failed_and_its_stake_stays_promi
 
 
 def busy_proven(store: Store, seen_after: float = NOW) -> list[Wallet]:
-    return [worker.wallet for worker in store.workers.busy_proven(seen_after)]
+    return [worker.wallet for worker in store.workers.busy_proven(seen_after, NOW)]
 
 
 def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> None:
@@ -287,6 +290,20 @@ def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> 
     assert busy_proven(store, NOW + 1) == []
     store.workers.set_banned(ALICE, banned=True)
     assert busy_proven(store) == []
+
+
+def test_proven_machines_that_cool_down_count_as_busy_so_that_newcomers_do_not_decide_meanwhile(store: Store) -> None:
+    """A requester whose deals fail on every machine had all of them cool down, and newcomers decide others' tasks."""
+    enrol(store, ALICE, slots=4)
+    prove(store, ALICE)
+    store.workers.count_outcomes([(ALICE, Outcome.FAILED)] * 2, NOW)
+    (worker,) = store.workers.load_workers([ALICE])
+    assert worker.free
+    assert worker.rest_until > NOW
+    assert busy_proven(store) == [ALICE]
+    (low,) = (replace(task, trust=4, newcomers=0, worker_stake=NRlc(0)) for task in some_tasks(store, 1))
+    assert decided_by(store.workers, [low], NOW) == [low]
+    assert decided_by(store.workers, [low], worker.rest_until)[0].newcomers == MOST_NEWCOMERS
 
 
 def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
