@@ -98,9 +98,7 @@ def read_view(
     policy, trouble = _policy(settings)
     highest, before = store.orders.highest_number(), store.chain.cursor()
     earlier = _seen(store.orders.not_ended(), hub, before)
-    supply = _supply(settings, store, hub, workerpool, now)
-    if not clock_agrees:
-        supply = replace(supply, unheard=True)
+    supply = _supply(settings, store, hub, workerpool, now, clock_agrees=clock_agrees)
     after = store.chain.cursor()
     orders = earlier if after == before else _seen(earlier, hub, after)
     if note:
@@ -156,14 +154,20 @@ def _note(store: Store, orders: Sequence[OrderRecord]) -> None:
             store.orders.store_consumed(order.order_hash, order.consumed, order.spent_block)
 
 
-def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float) -> Supply:
+def _supply(
+    settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float, *, clock_agrees: bool
+) -> Supply:
     """What the pool can serve: first whether all deals are read, then what waits, then who could take it."""
     settled = not store.deals.deals_to_ingest(1) and not store.tasks.any_undecided(now)
     # Those too that were passed over lately, since nobody could take them.
     waiting = store.tasks.tasks_wanting_workers(now + PASS_UNSERVED_SECONDS, WAITING)
     # What is sold while the pool holds would wait with all else.
     settled = settled and len(waiting) < WAITING and store.hold.state() is None
-    machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
+    silence = settings.worker_lost_seconds
+    machines, silent = store.census.able(now - silence, now, MACHINES), []
+    if not clock_agrees or unheard_lately(store.sweeps.hearing(), now, silence, settings.sweep_seconds):
+        heard = {machine.wallet for machine in machines}
+        silent = [machine for machine in store.census.able(0.0, now, MACHINES) if machine.wallet not in heard]
     return Supply(
         tuple(machines),
         tuple(waiting),
@@ -171,7 +175,7 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
         settled=settled,
         paused=store.pause.state() is not None,
         outage=store.hold.has_held(WITHDRAW_SECONDS),
-        unheard=unheard_lately(store.sweeps.hearing(), now, settings.worker_lost_seconds, settings.sweep_seconds),
+        silent=tuple(silent),
         newcomers_decide=not store.workers.any_proven(now - PROVEN_SECONDS),
     )
 
