@@ -20,7 +20,7 @@ HEARD, QUIET = worker(1), worker(2, seen_at=START - SILENCE - 1)
 
 def supply(hearing: Hearing, *, clock_agrees: bool = True) -> Supply:
     def away(_: Contract) -> Any:
-        raise RpcUnavailable(why="away")
+        raise RpcUnavailable(what="the node", why="away")
 
     store: Any = SimpleNamespace(
         deals=SimpleNamespace(deals_to_ingest=lambda _: []),
