@@ -157,7 +157,7 @@ def vote_due_since(replicate: Replicate) -> float:
 
 
 def as_on_chain(task: TaskRecord, view: ChainView) -> TaskRecord:
-    """The task with whether it was reopened, as the chain shows it; the same object if the record says so already."""
+    """The task with whether it was reopened, as the chain shows it; the same object where the record has that."""
     reopened = any(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
     return task if reopened == task.reopened else replace(task, reopened=reopened)
 
