@@ -197,9 +197,10 @@ def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
 def _run_lane(scheduler: Scheduler) -> None:
     """One run of the lane; what failed in it is noted at its tasks, which then are looked at."""
     report = scheduler.lane.run()
-    failures = failures_of(report.ended)
+    now = scheduler.clock()
+    failures = failures_of(report.ended, scheduler.chain_time.read(now) or now)
     scheduler.store.tasks.record_failed_intents(failures)
-    scheduler.notifier.send_advance(sorted({task_id for task_id, *_ in failures}))
+    scheduler.notifier.send_advance(sorted({failure.task for failure in failures}))
     if report.mined and bulk.has_capacity(scheduler):
         scheduler.notifier.send_bulk()
     if report.wake_again:

@@ -22,6 +22,13 @@ from protocol.types import Signature, Wallet
 from protocol.wire import Assignment
 
 
+def most_seconds(category_seconds: int) -> float:
+    """Seconds from the assignment to the report COMPUTED, after which the scheduler gives the task to another machine:
+    twice the category's time, for the downloads, and a minute.
+    """
+    return 2 * category_seconds + 60.0
+
+
 def sign_assignment(key: Key, assignment: Assignment, chain_id: int, workerpool: str) -> Assignment:
     """The assignment, signed by the workerpool owner's key for this workerpool and chain. Called by the scheduler."""
     return assignment.model_copy(

@@ -6,7 +6,9 @@
 Machines open and close connections all the time, so an event says only whose queue to look at, once for all events of
 LOOK_SECONDS. Events come from RabbitMQ's plugin rabbitmq_event_exchange. Without it nothing is marked, and a machine
 gets no new task once its pings have stopped (SLUICE_WORKER_LOST_SECONDS). Events may be lost: all machines are looked
-at when they are followed again, and a ping outweighs a mark that is old (`pipeline.store.machine.workers`).
+at when they are followed again, and a ping outweighs a mark that is old (`pipeline.store.machine.workers`). What cut
+this process off has often cut off the machines too: those that are not back yet then are looked at once more, before
+they are marked and the pool withdraws what it offers.
 """
 
 from __future__ import annotations
@@ -45,6 +47,9 @@ HEARTBEAT_SECONDS = 10
 WAIT_SECONDS = 1.0
 #: Seconds until the next try after RabbitMQ was away, and after the plugin was not there.
 RETRY_SECONDS, ABSENT_SECONDS = 1.0, 60.0
+#: Seconds from the first look at a machine after the events are followed (again) to the second: a machine tries to
+#: connect again every 30 s at least.
+SECOND_LOOK_SECONDS = 40.0
 #: Machines that are looked at once the events are followed (again): 0.4 ms each.
 MACHINES = 10_000
 
@@ -72,6 +77,10 @@ class Presence:
         #: Machines to look at, and when each was looked at, by the monotonic clock.
         self._due: set[Wallet] = set()
         self._looked: dict[Wallet, float] = {}
+        #: Machines not looked at yet since the events are followed, and when those that had no consumer then are looked
+        #: at again, by the monotonic clock.
+        self._unsure: set[Wallet] = set()
+        self._again: dict[Wallet, float] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Follow the events until `stop` is set."""
@@ -107,12 +116,16 @@ class Presence:
                 channel.queue_bind(queue, EXCHANGE, event)
             channel.basic_consume(queue, no_ack=True, callback=self._note)
             log.info("Following RabbitMQ's events about machines.", action="presence_followed")
-            # What happened to them before is not known.
-            self._due.update(self._workers.present(MACHINES))
+            self._begin()
             while not stop.is_set():
                 self._read(connection)
                 connection.heartbeat_check()
                 self._look()
+
+    def _begin(self) -> None:
+        """Have all machines looked at: what happened to them before the events were followed is not known."""
+        self._unsure, self._again = set(self._workers.present(MACHINES)), {}
+        self._due.update(self._unsure)
 
     def _read(self, connection: Any) -> None:
         """Wait for events, and take at most BATCH."""
@@ -136,11 +149,17 @@ class Presence:
         """Look at the queues that are due, and mark their machines."""
         now = time.monotonic()
         self._looked = {wallet: at for wallet, at in self._looked.items() if now - at < LOOK_SECONDS}
+        self._due.update(wallet for wallet, at in self._again.items() if now >= at)
         wallets = self._due - self._looked.keys()
         if not wallets:
             return
         connected = self._connected(wallets)
-        gone, returned = self._workers.mark_connected(connected, self._clock())
+        doubtful = {wallet for wallet in wallets & self._unsure if not connected[wallet]}
+        self._unsure -= wallets
+        self._again = {wallet: at for wallet, at in self._again.items() if wallet not in wallets}
+        self._again.update(dict.fromkeys(doubtful, now + SECOND_LOOK_SECONDS))
+        certain = {wallet: here for wallet, here in connected.items() if wallet not in doubtful}
+        gone, returned = self._workers.mark_connected(certain, self._clock())
         self._due -= wallets
         self._looked.update(dict.fromkeys(wallets, now))
         if returned:

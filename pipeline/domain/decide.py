@@ -12,12 +12,11 @@ asked again at a measured pace; nothing here relies on a message having arrived.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from chain.lane.model.intent import BEHIND, UNTIL
-from pipeline.domain import enclaves, outcomes, replicas
+from pipeline.domain import enclaves, outcomes, replicas, tries
 from pipeline.domain.actions import (
     Action,
     AddVoter,
@@ -37,19 +36,15 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
+from pipeline.domain.causes import causes, why_failed
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
-from protocol.counts import count
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
 from protocol.wire import Mode, Step
 
-#: Intents of one method that may fail on one task before we leave it to the final deadline.
-MAX_FAILED_INTENTS = 3
-#: Seconds between two tries of a claim that failed that often: nothing else ends the task and frees its stakes.
-CLAIM_AGAIN = 600.0
 #: Seconds a deal may be off the chain after a reorg before its tasks end as FAILED.
 ORPHAN_TIMEOUT = 600.0
 #: Why these tasks ended; by it they are found if the deal comes back after all.
@@ -121,14 +116,16 @@ def _due_actions(task: TaskRecord, view: ChainView, now: float, timeouts: Timeou
     if task.orphaned:
         yield from _orphaned(task, now)
         return
+    task = replicas.as_on_chain(task, view)
     if view.status in _ENDED:
         yield from _ended(task, view, now, timeouts)
         return
-    if view.status is TaskStatus.UNSET and view.past(task.final_deadline, now) and _exhausted(task, Method.INITIALIZE):
-        yield from _never_was(task, view)
-        return
     if not task.open or task.stage in _ENDED.values():
         yield Resume()
+    never = view.status is TaskStatus.UNSET and view.past(task.final_deadline, now)
+    if never and tries.exhausted(task, tries.TO_CLAIM):
+        yield from _never_was(task, view, now, timeouts)
+        return
     unknown = [vote.worker for vote in view.contributions if task.replicate(vote.worker) is None]
     yield from (AddVoter(wallet) for wallet in unknown)
     task = replace(
@@ -150,15 +147,17 @@ def _unset(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
     """The actions for a task that is not on chain yet."""
     args: dict[str, str | int] = {"deal_id": task.deal_id, "index": task.index}
     if not view.past(task.contribution_deadline, now):
-        yield from _submit(task, Method.INITIALIZE, 0, {**args, "deadline": task.contribution_deadline}, now, timeouts)
+        until = {tries.DEADLINE: task.contribution_deadline}
+        yield from _submit(task, Method.INITIALIZE, 0, args | until, now, timeouts)
     elif view.past(task.final_deadline, now):
-        # The stake of a task that never was initialized is only freed by initialize and claim; the key must differ
-        # from the one of a try that the deadline ended.
-        yield from _submit(task, Method.INITIALIZE, MAX_FAILED_INTENTS, args, now, timeouts)
+        # The stakes of a task that never was initialized are only freed by initialize and claim.
+        yield from _submit(task, Method.INITIALIZE, tries.FIRST_TO_CLAIM, args, now, timeouts, name=tries.TO_CLAIM)
 
 
 def _active(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """The actions that a task open for votes needs at its final deadline."""
+    """The actions for a task open for votes: those that cannot give one any more stop, and at its end it is claimed."""
+    if task.mode is Mode.VOTE:
+        yield from _abort(task, view, "Since it was reopened, it is decided by votes.", Mode.SOLO)
     if view.past(task.final_deadline, now):
         yield from _submit(task, Method.CLAIM, 0, {}, now, timeouts)
 
@@ -216,10 +215,12 @@ def _ask_winners(
         yield AskUpload(uploader)
 
 
-def _abort(task: TaskRecord, view: ChainView, why: str) -> Iterator[Action]:
-    """Stop workers that still compute, since the result is decided without them; `why`: for their replicates."""
+def _abort(task: TaskRecord, view: ChainView, why: str, mode: Mode | None = None) -> Iterator[Action]:
+    """Stop workers that still compute, since the result is decided without them; `why`: for their replicates; `mode`:
+    only those of this mode.
+    """
     for item in task.replicates:
-        if item.live and view.contribution(item.wallet) is None:
+        if item.live and view.contribution(item.wallet) is None and mode in (None, item.mode):
             yield Drop(item.wallet, ReplicateState.ABORTED, why)
             yield Stop(item.wallet)
             if item.holds:
@@ -310,33 +311,36 @@ def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
 
 
 def _submit(
-    task: TaskRecord, method: Method, round_: int, args: dict[str, str | int], now: float, timeouts: Timeouts
+    task: TaskRecord,
+    method: Method,
+    round_: int,
+    args: dict[str, str | int],
+    now: float,
+    timeouts: Timeouts,
+    *,
+    name: str | None = None,
 ) -> Iterator[Action]:
     """A transaction, unless this try of it was handed over lately; a new try follows each failure and each reopening.
 
     The number of the try only grows, so none is mistaken for an older one. Handing the same one over again after a
-    while finds intents that got lost or whose failure was not heard of.
+    while finds intents that got lost or whose failure was not heard of. `name`: under which its failures are counted.
     """
-    failed = task.failed.get(method, 0)
-    generation = failed + round_
+    name = name or method
+    failed, late = tries.refused(task, name), tries.too_late(task, method)
+    generation = failed + late + round_
     sent = task.sent.get(method)
     # An early finalize whose winners do not reveal after all fails with the reveal deadline: that says nothing of the
     # next consensus, which is another round.
-    tries = failed - round_ if method is Method.FINALIZE else failed
-    if tries >= MAX_FAILED_INTENTS and (method is not Method.CLAIM or now < task.changed_at + claim_pause(failed)):
+    refused = failed - round_ if method is Method.FINALIZE else failed
+    if refused >= tries.MAX_FAILED_INTENTS and not (
+        tries.goes_on(name) and now >= task.changed_at + tries.pause_after(failed)
+    ):
+        return
+    if late and (tries.DEADLINE in args or UNTIL in args) and replicas.waits(task.changed_at, timeouts.resubmit, now):
+        # By the chain, the time limit was over already.
         return
     if sent is None or sent.generation < generation or not replicas.waits(sent.at, timeouts.resubmit, now):
         yield Submit(method, generation, args, again=sent is not None and sent.generation >= generation)
-
-
-def claim_pause(failed: int) -> float:
-    """Seconds until a claim that failed so often is tried again: each time twice as long, at most 80 minutes."""
-    return float(CLAIM_AGAIN * 2 ** min(max(failed - MAX_FAILED_INTENTS, 0), 3))
-
-
-def _exhausted(task: TaskRecord, method: Method) -> bool:
-    """Whether the method has failed as often as it is tried for one task."""
-    return task.failed.get(method, 0) >= MAX_FAILED_INTENTS
 
 
 def _rejected(view: ChainView) -> int:
@@ -353,14 +357,15 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
         yield End(TaskStage.FAILED, ORPHANED_FOR_GOOD)
 
 
-def _never_was(task: TaskRecord, view: ChainView) -> Iterator[Action]:
-    """No deal on this chain has it, or the contract refuses it for ever: there is nothing to claim."""
+def _never_was(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
+    """The actions for a task that is refused even where it is only to be claimed: it holds nothing any more, and is
+    tried again now and then, since only that frees the stakes.
+    """
     if task.wants:
         yield Want(0)
     yield from _abort(task, view, "The task was never initialized.")
     yield from (Free(item.wallet) for item in task.replicates if item.holds and not item.live)
-    if task.open:
-        yield End(TaskStage.FAILED, f"It could not be initialized: {task.why or 'no reason is known'}.")
+    yield from _unset(task, view, now, timeouts)
 
 
 def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
@@ -376,25 +381,4 @@ def _ended(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
         if outcome.apart_from_slot or (item.holds and over):
             yield Free(item.wallet, outcome)
     if ending:
-        yield End(stage, None if stage is TaskStage.COMPLETED else _why_failed(task, view, timeouts))
-
-
-def _why_failed(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> str:
-    """Why a task failed, as a sentence."""
-    if view.consensus is not None:
-        return "The winners agreed but the task was not finalized before its final deadline."
-    if view.contributions:
-        return f"{count(len(view.contributions), 'vote')} brought no consensus before the deadline."
-    if enclaves.lacks_challenge(task) and not task.replicates:
-        return enclaves.why_never_given(task, timeouts)
-    return f"Nobody contributed before the deadline: {causes(task)}."
-
-
-def causes(task: TaskRecord) -> str:
-    """Why there is no vote: each cause with the number of workers that gave it, most frequent first."""
-    failed = [item.cause or str(item.state) for item in task.replicates if item.state is ReplicateState.FAILED]
-    silent = ["silent" for item in task.replicates if item.cause == replicas.TOO_LATE]
-    causes = Counter(sorted([*failed, *silent])).most_common()
-    if not causes:
-        return f"{len(task.replicates)} workers were asked"
-    return ", ".join(f"{count} x {cause.rstrip('.')}" for cause, count in causes)
+        yield End(stage, None if stage is TaskStage.COMPLETED else why_failed(task, view, timeouts))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from pipeline.domain import replicas
+from pipeline.domain import replicas, tries
 from pipeline.domain.actions import Method
-from pipeline.domain.decide import MAX_FAILED_INTENTS, causes, claim_pause
+from pipeline.domain.causes import causes
 from pipeline.domain.enclaves import awaits_challenge, lacks_challenge, why_unserved, why_waiting
 from pipeline.domain.match import Capacity, Obstacle, for_proven, had, obstacle, stake_locked
 from pipeline.domain.records import MOST_NEWCOMERS, ReplicateState, TaskRecord, WorkerRecord
@@ -103,12 +103,13 @@ def explain(
         return f"The chain has it {view.status.name}; the scheduler has still to note that (`sluice queue ls`)."
     if task.orphaned:
         return "A reorganisation took its deal off the chain; it goes on if the deal comes back."
-    if now >= task.final_deadline:
-        method = Method.INITIALIZE if view.status is TaskStatus.UNSET else Method.CLAIM
-        return f"Its final deadline is over. {_transaction(task, method, lane)}"
+    if view.past(task.final_deadline, now):
+        never = view.status is TaskStatus.UNSET
+        method, name = (Method.INITIALIZE, tries.TO_CLAIM) if never else (Method.CLAIM, Method.CLAIM)
+        return f"Its final deadline is over. {_transaction(task, method, lane, name=name)}"
     if view.status is TaskStatus.REVEALING:
         return _revealing(task, view, now, lane)
-    if now >= task.contribution_deadline:
+    if view.past(task.contribution_deadline, now):
         return f"It got too few votes in time. It can be claimed from {_date(task.final_deadline)} on."
     if paused and not task.replicates:
         until = _date(task.contribution_deadline)
@@ -195,7 +196,7 @@ def _staffing(
 def _revealing(task: TaskRecord, view: ChainView, now: float, lane: str | None) -> str:
     """What a task whose votes agree waits for."""
     missing = [vote for vote in view.winners if vote.status is ContributionStatus.CONTRIBUTED]
-    over = view.reveal_deadline is not None and now >= view.reveal_deadline
+    over = view.reveal_deadline is not None and view.past(view.reveal_deadline, now)
     if over and not view.revealed:
         return f"No winner has revealed in time. {_transaction(task, Method.REOPEN, lane)}"
     if replicas.usable_result(task, view) is None:
@@ -223,11 +224,14 @@ def _no_result(task: TaskRecord, view: ChainView) -> str:
     return f"The result is not stored yet; {len(asked)} of {len(view.winners)} winners were asked to upload it."
 
 
-def _transaction(task: TaskRecord, method: Method, lane: str | None) -> str:
-    """How far a transaction of the scheduler for a task is. `lane`: what the lane as a whole waits for."""
-    failed = task.failed.get(method, 0)
-    if failed >= MAX_FAILED_INTENTS:
-        again = f" It is tried again {claim_pause(failed) / 60:g} minutes later." if method is Method.CLAIM else ""
+def _transaction(task: TaskRecord, method: Method, lane: str | None, *, name: str | None = None) -> str:
+    """How far a transaction of the scheduler for a task is. `lane`: what the lane as a whole waits for; `name`: under
+    which its failures are counted.
+    """
+    name = name or method
+    failed = tries.refused(task, name)
+    if tries.exhausted(task, name):
+        again = f" It is tried again {tries.pause_after(failed) / 60:g} minutes later." if tries.goes_on(name) else ""
         return f"Its {method} failed {failed} times: {task.why or 'no reason is known'}.{again}"
     if method in task.sent:
         said = f"Its {method} was submitted to the scheduler's lane at {_date(task.sent[method].at)}."

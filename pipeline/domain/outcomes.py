@@ -1,7 +1,7 @@
 """What a replicate tells of its worker, and when the pool itself is to blame. Pure.
 
     slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
-    computed, and no vote for `contribute_timeout`                       LATE
+    computed, and no vote for `contribute_timeout`                       LATE; alone, from when its result was coming in
     task reopened    WITHHELD if it was asked to reveal its vote; it is held to nothing more when the task ends
     task completed   VOTED or PAID; LATE if another winner had to bring the result in its place; WRONG if it voted for
                      another result; WITHHELD if it was asked to reveal its vote and did not
@@ -19,12 +19,12 @@ from dataclasses import dataclass, replace
 
 from pipeline.domain import replicas
 from pipeline.domain.actions import Action, Count, Drop, Free
-from pipeline.domain.records import Outcome, Replicate, ReplicateState, TaskRecord
+from pipeline.domain.records import CLOCKS_APART, Outcome, Replicate, ReplicateState, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.results.error_result import counts_against_machine
 from protocol.types import Wallet
-from protocol.wire import Mode, Step
+from protocol.wire import Mode
 
 #: What a trouble of the pool's own may be the reason for, beside work that is dropped since nothing was heard of it.
 _EXCUSABLE = {Outcome.LATE, Outcome.WITHHELD}
@@ -61,8 +61,11 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
         return False
     if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
         return False
+    if item.mode not in (task.mode, Mode.VOTE):
+        # It cannot vote any more.
+        return False
     # The task may have got on chain late.
-    able = max(item.steps.get(Step.COMPUTED, item.assigned_at), task.heard_at)
+    able = max(replicas.vote_due_since(item), task.heard_at)
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
 
 
@@ -92,7 +95,7 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
         return _if_asked_to_reveal(item)
     if vote not in view.winners:
         return Outcome.WRONG if view.status is TaskStatus.COMPLETED else Outcome.NEUTRAL
-    revealed, alone = vote.status is ContributionStatus.REVEALED, task.mode is Mode.SOLO
+    revealed, alone = vote.status is ContributionStatus.REVEALED, item.mode is Mode.SOLO
     if not (revealed or alone):
         # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
         return _if_asked_to_reveal(item)
@@ -157,8 +160,10 @@ def _excused(
     assert isinstance(action, Count | Free)
     blind = now > trouble.block_at + timeouts.upload_timeout
     # A moment that is still to come is of a clock that was wrong.
-    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now
-    alone = task.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
+    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now + CLOCKS_APART
+    item = task.replicate(action.wallet)
+    # Alone, a machine that votes instead of finalizing has nobody else to blame.
+    alone = item is not None and item.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
     busy = isinstance(action, Free) and action.outcome is Outcome.LATE and action.wallet in trouble.uploading
     if alone or not (blind or unheard or busy):
         return action
@@ -173,4 +178,4 @@ def _since(task: TaskRecord, view: ChainView, wallet: Wallet) -> float:
     assert item is not None
     if vote is not None and vote.status is not ContributionStatus.REVEALED and item.reveal_asked_at is not None:
         return item.reveal_asked_at
-    return item.upload_asked_at or item.steps.get(Step.COMPUTED, item.assigned_at)
+    return item.upload_asked_at or replicas.vote_due_since(item)

@@ -28,7 +28,7 @@ from pipeline.domain.actions import (
 )
 from pipeline.domain.enclaves import challenge_due
 from pipeline.domain.records import Replicate, Submission, TaskRecord, TaskStage
-from pipeline.domain.replicas import Timeouts, proven_until, replicate_of_voter, usable_result
+from pipeline.domain.replicas import Timeouts, as_on_chain, proven_until, replicate_of_voter, usable_result
 from protocol.errors import BadMessage
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
@@ -140,7 +140,7 @@ def _follow(task: TaskRecord, view: ChainView, now: float) -> TaskRecord:
     """The task with what people want to see of the chain: its stage, blocks and results, and who voted and revealed."""
     begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
     return replace(
-        task,
+        as_on_chain(task, view),
         stage=_stage(task, view),
         progress=(int(view.status), len(view.contributions), len(view.revealed)),
         initialized_block=_block(view.initialized_block, task.initialized_block, known=begun),

@@ -125,6 +125,8 @@ class Replicate:
     callback_data: str | None = None
     #: When the body of its result began to come, if that is too large to be here before another winner is asked.
     upload_begun_at: float | None = None
+    #: Where its machine works alone: when the pool last had its result coming in, if that takes long.
+    upload_coming_at: float | None = None
     #: When the pool itself first could not store its result: IPFS did not take it, or the pool's disk was full.
     not_stored_at: float | None = None
     #: Its worker's standing when assigned. Replicates stored before there was such a field count in full.
@@ -178,6 +180,8 @@ class TaskRecord:
     open: bool = True
     #: The deal's block was reorganised away and has not come back.
     orphaned: bool = False
+    #: A vote on it was rejected. The contract takes a result without a vote only from the very first that contributes.
+    reopened: bool = False
     #: Replicates to assign now, if newcomers take them.
     wants: int = 0
     #: Weight that the leading result will have once all who still compute have voted for it, and that of all others.
@@ -190,7 +194,7 @@ class TaskRecord:
     replicates: tuple[Replicate, ...] = ()
     #: Lane method → its newest try.
     sent: Mapping[str, Submission] = field(default_factory=dict)
-    #: Lane method → how many of its intents failed.
+    #: How many intents failed, by the names of `pipeline.domain.tries`.
     failed: Mapping[str, int] = field(default_factory=dict)
     initialized_block: BlockNumber | None = None
     consensus_block: BlockNumber | None = None
@@ -226,8 +230,10 @@ class TaskRecord:
 
     @property
     def mode(self) -> Mode:
-        """How results reach the chain: SOLO (`contributeAndFinalize`) for trust 1, by VOTE otherwise."""
-        return Mode.SOLO if self.trust <= 1 else Mode.VOTE
+        """How results reach the chain: SOLO (`contributeAndFinalize`) for trust 1, by VOTE otherwise and once it was
+        reopened.
+        """
+        return Mode.SOLO if self.trust <= 1 and not self.reopened else Mode.VOTE
 
     @property
     def has_callback(self) -> bool:

@@ -11,6 +11,7 @@ from config.settings import Settings
 from config.values.endpoints import secret_services
 from pipeline.domain.actions import Want
 from pipeline.domain.records import CLOCKS_APART, MOST_NEWCOMERS, Replicate, ReplicateState, Standing, TaskRecord
+from protocol.assignment import most_seconds
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import Framework
@@ -30,6 +31,9 @@ MOST_DOUBLINGS = 6
 #: Workers that failed for any reason or exceeded a timeout, together, before no other is asked: neither a frozen chain
 #: nor a broken app may use up the whole pool. Counted like those above.
 MAX_SPENT = 10
+#: Longest that a large result may be on its way, seconds: at the least rate that the API takes, 256 MiB take half an
+#: hour, and the part that came before a cut is kept for an hour.
+UPLOAD_SECONDS = 3600.0
 #: The highest trust that workers never right on chain may decide alone: four of them, where proven ones stay busy for
 #: `Timeouts.proven_share`. Above it, a result needs the vote of one that was right before, if the pool has any
 #: (`PROVEN_SECONDS`).
@@ -111,10 +115,8 @@ class Timeouts:
         return max(5 * self.block_time, 10.0)
 
     def compute_timeout(self, category_seconds: int) -> float:
-        """Seconds from assignment to the report COMPUTED: twice the category's time, for the downloads,
-        and a minute.
-        """
-        return 2 * category_seconds + 60.0
+        """Seconds from assignment to the report COMPUTED."""
+        return most_seconds(category_seconds)
 
 
 def waits(since: float, seconds: float, now: float) -> bool:
@@ -141,13 +143,37 @@ def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicat
     )
 
 
+def vote_due_since(replicate: Replicate) -> float:
+    """Since when the vote of a replicate that computed could come, Unix seconds.
+
+    Alone, it carries the link of the result, which the pool has to receive and store first, for UPLOAD_SECONDS at most.
+    """
+    computed = replicate.steps.get(Step.COMPUTED, replicate.assigned_at)
+    if replicate.mode is not Mode.SOLO:
+        return computed
+    begun = computed if replicate.upload_begun_at is None else replicate.upload_begun_at
+    coming = max(begun, replicate.upload_coming_at or 0.0, replicate.steps.get(Step.UPLOADED, 0.0))
+    return max(computed, min(coming, begun + UPLOAD_SECONDS))
+
+
+def as_on_chain(task: TaskRecord, view: ChainView) -> TaskRecord:
+    """The task with whether it was reopened, as the chain shows it; the same object where the record has that."""
+    reopened = any(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
+    return task if reopened == task.reopened else replace(task, reopened=reopened)
+
+
+def lacks_reopening(task: TaskRecord, folded: ChainView) -> bool:
+    """Whether the contract once showed a reopening that these events lack: one is missing, or a reorg took it back."""
+    return task.reopened and not as_on_chain(task, folded).reopened
+
+
 def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
     """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
     asked.
     """
     # A moment that is still to come is of a clock that was wrong. The wait for the next request is part of it: it is
     # answered with all that was reported in vain.
-    unheard = replicate.assigned_at <= timeouts.unheard_at <= now
+    unheard = replicate.assigned_at <= timeouts.unheard_at <= now + CLOCKS_APART
     hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(replicate.resends) if unheard else 0.0
     match replicate.state:
         case ReplicateState.ASSIGNED:
@@ -155,7 +181,7 @@ def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Time
         case ReplicateState.STARTED:
             return now > max(hearable, replicate.assigned_at + timeouts.compute_timeout(category_seconds))
         case ReplicateState.COMPUTED:
-            return now > replicate.steps.get(Step.COMPUTED, replicate.assigned_at) + timeouts.contribute_timeout
+            return now > vote_due_since(replicate) + timeouts.contribute_timeout
         case _:
             return True
 
@@ -165,7 +191,10 @@ def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -
     return [
         item
         for item in task.replicates
-        if item.live and view.contribution(item.wallet) is None and not late(item, task.category_seconds, now, timeouts)
+        if item.live
+        and item.mode in (task.mode, Mode.VOTE)
+        and view.contribution(item.wallet) is None
+        and not late(item, task.category_seconds, now, timeouts)
     ]
 
 

@@ -40,6 +40,7 @@ from pipeline.domain.actions import (
 )
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
+from pipeline.domain.replicas import lacks_reopening
 from pipeline.flow import isolate, latency
 from pipeline.flow.assign import assign, resend
 from pipeline.flow.transactions import BULK_CAPACITY, MOST_WITH_INITIALIZE, initializes, of_expired, without_initialize
@@ -131,7 +132,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
     stopped: bool | None = None
     for task in tasks:
         found = known.get(task.task_id) or folded.get(task.task_id)
-        if found is None:
+        if found is None or (task.task_id not in known and lacks_reopening(task, found)):
             # The sweep asks the contract.
             continue
         view = replace(found, time=block_time)
@@ -181,7 +182,8 @@ def _submit(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
     """Hand the decided transactions to the lane and wake it."""
     submits = [(step.before.task_id, act) for step in steps for act in step.actions if isinstance(act, Submit)]
     if submits:
-        count, failures = scheduler.transactions.submit(submits, scheduler.clock())
+        now = scheduler.clock()
+        count, failures = scheduler.transactions.submit(submits, now, scheduler.chain_time.read(now) or now)
         scheduler.store.tasks.record_failed_intents(failures)
         if count:
             scheduler.notifier.send_lane()

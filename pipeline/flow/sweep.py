@@ -22,11 +22,11 @@ from functools import partial
 import structlog
 
 from chain.lane.model.intent import LaneId
-from chain.lane.store.lease import new_holder, process_of
+from chain.lane.store.lease import clock_of, new_holder, process_of
 from pipeline.broker import notify
 from pipeline.domain import due
 from pipeline.domain.machines.slots import forgotten_slots
-from pipeline.domain.records import WorkerRecord
+from pipeline.domain.records import CLOCKS_APART, WorkerRecord
 from pipeline.flow import isolate, unserved
 from pipeline.flow.advance_each import advance_each
 from pipeline.flow.assign import assign
@@ -66,9 +66,9 @@ def sweep(scheduler: Scheduler) -> None:
 
 
 def plan_anew(scheduler: Scheduler) -> None:
-    """Visit every open task soon if the clock was set back: its next visit may be an hour ahead."""
+    """Visit every open task soon if this host's clock was set back: its next visit may be an hour ahead."""
     now = scheduler.clock()
-    if scheduler.store.sweeps.clock_was_set_back(now):
+    if scheduler.store.sweeps.clock_was_set_back(now, clock_of(new_holder())):
         log.warning("The clock was set back: every open task is looked at.", action="clock_set_back")
         scheduler.store.tasks.make_due(now)
 
@@ -104,8 +104,12 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
     heard = scheduler.store.workers.heard_since(now - UNHEARD_SHARE * silence)
     # One that is later than two sweeps take is one that did not run.
     last_after = now - max(silence, 2 * scheduler.settings.sweep_seconds)
+    holder = new_holder()
+    unheard_at = scheduler.store.sweeps.record(
+        now, heard=heard, last_after=last_after, by=process_of(holder) or "", clock=clock_of(holder)
+    )
     # A moment that is still to come is of a clock that was wrong.
-    if before < scheduler.store.sweeps.record(now, heard=heard, last_after=last_after, by=_this_process()) <= now:
+    if before < unheard_at <= now + CLOCKS_APART:
         return
     touched: list[TaskId] = []
     for wallet in scheduler.store.workers.silent_workers(before, SILENT):
@@ -118,11 +122,6 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
         touched += tasks
     for chunk in notify.chunks(touched, notify.ADVANCE_CHUNK):
         advance_each(scheduler, chunk)
-
-
-def _this_process() -> str:
-    """The name of this process, for the record of who swept last."""
-    return process_of(new_holder()) or ""
 
 
 def free_forgotten_slots(scheduler: Scheduler) -> None:

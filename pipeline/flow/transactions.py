@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from chain.lane.model.intent import Intent, IntentState
 from chain.lane.run import Lane
 from pipeline.domain.actions import Action, Method, Submit
+from pipeline.domain.tries import counted_as
 from protocol.types import TaskId, Wallet
 
 #: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not delay other
@@ -19,8 +21,18 @@ MOST_WITH_INITIALIZE = 2000
 BULK_CAPACITY = 200
 #: Of tasks.
 _METHODS = frozenset(str(method) for method in Method)
-#: A lane intent that ended FAILED: task, method, try, why.
-FailedIntent = tuple[TaskId, str, int, str]
+
+
+class FailedIntent(NamedTuple):
+    """A lane intent of a task that ended FAILED."""
+
+    task: TaskId
+    method: str
+    #: The number of the try.
+    generation: int
+    #: The name under which the task's record counts it (`pipeline.domain.tries`).
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +43,21 @@ class Transactions:
     wallet: Wallet
     lane: Lane
 
-    def submit(self, wanted: Sequence[tuple[TaskId, Submit]], now: float) -> tuple[int, list[FailedIntent]]:
-        """Store the intents of these transactions in the lane, unless it has them. `now`: Unix seconds.
+    def submit(
+        self, wanted: Sequence[tuple[TaskId, Submit]], now: float, block_time: float
+    ) -> tuple[int, list[FailedIntent]]:
+        """Store the intents of these transactions in the lane, unless it has them. `now`, `block_time`: Unix seconds by
+        this machine's clock and by the chain.
 
         Returns how many were handed over, and the failed ones that the tasks' records do not have yet. Raises LaneFull.
         """
         intents = {self._intent(task, submit, now).key: (task, submit) for task, submit in wanted}
         again = [key for key, (_, submit) in intents.items() if submit.again]
         known = self.lane.intents(again) if again else []
-        failed = {intent.key: intent.reason for intent in known if intent.state is IntentState.FAILED}
+        failed = {intent.key: intent for intent in known if intent.state is IntentState.FAILED}
         fresh = [self._intent(task, submit, now) for key, (task, submit) in intents.items() if key not in failed]
         self.lane.submit(fresh)
-        failures = [
-            (intents[key][0], str(intents[key][1].method), intents[key][1].generation, why)
-            for key, why in failed.items()
-        ]
-        return len(fresh), failures
+        return len(fresh), failures_of([*failed.values()], block_time)
 
     def key(self, task: TaskId, method: str, generation: int) -> str:
         """Key of the intent of a task's transaction in its try `generation`."""
@@ -87,12 +98,18 @@ def of_expired(actions: Sequence[Action], *, voting: bool) -> list[Submit]:
     ]
 
 
-def failures_of(ended: Sequence[Intent]) -> list[FailedIntent]:
-    """Failures of tasks among the intents that a lane run ended; deposits, withdrawals and orders are of none. Their
-    keys carry the try (`#<occasion>`, none for 0).
+def failures_of(ended: Sequence[Intent], now: float) -> list[FailedIntent]:
+    """Failures of tasks among these intents, which have ended; deposits, withdrawals and orders are of none. Their keys
+    carry the try (`#<occasion>`, none for 0). `now`: Unix seconds by the chain's time.
     """
     return [
-        (TaskId(intent.subject), intent.method, int(intent.key.partition("#")[2] or 0), intent.reason)
+        FailedIntent(
+            TaskId(intent.subject),
+            intent.method,
+            int(intent.key.partition("#")[2] or 0),
+            counted_as(intent.method, intent.args, now),
+            intent.reason,
+        )
         for intent in ended
         if intent.state is IntentState.FAILED and intent.method in _METHODS
     ]

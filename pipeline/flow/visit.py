@@ -10,11 +10,12 @@ import structlog
 from pipeline.broker import notify
 from pipeline.domain import progress
 from pipeline.domain.records import ReplicateState, TaskRecord
+from pipeline.domain.replicas import lacks_reopening
 from pipeline.flow.advance import Decision, views
 from pipeline.flow.advance_each import advance_each
 from pipeline.scheduler import Scheduler
 from protocol.errors import RpcError, RpcUnavailable
-from protocol.poco.view import ChainView, TaskStatus
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
@@ -58,7 +59,9 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
     Empty while the node does not answer.
     """
     now = scheduler.clock()
-    quiet = [task for task in tasks if now >= max(task.heard_at, task.matched_at) + MISSED_EVENT_SECONDS]
+    quiet = [
+        task for task in tasks if task.reopened or now >= max(task.heard_at, task.matched_at) + MISSED_EVENT_SECONDS
+    ]
     folded = views(scheduler, quiet) if quiet else {}
     unread = [task.task_id for task in quiet if task.task_id not in folded]
     suspected = [
@@ -75,16 +78,21 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
         )
         return {}
     read_views = {view.task_id: view for view in read}
-    ahead = {
-        task: _merged(read_views[task], folded[task]) for task in suspected if _ahead(read_views[task], folded[task])
-    }
+    ahead = [task for task in suspected if _ahead(read_views[task], folded[task])]
     if ahead:
         log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
-    return ahead | {task: read_views[task] for task in unread}
+    # Of a reopening that the logs lack, the contract alone says whether it still stands.
+    doubted = [task.task_id for task in quiet if task.task_id in folded and lacks_reopening(task, folded[task.task_id])]
+    merged = {task: _merged(read_views[task], folded[task]) for task in (*ahead, *doubted)}
+    return merged | {task: read_views[task] for task in unread}
 
 
 def _should_have_moved(task: TaskRecord, view: ChainView) -> bool:
-    """Whether an event is awaited: of a submitted transaction, a reveal, or the vote of a worker that computed."""
+    """Whether an event is awaited: of a submitted transaction, a reveal, or the vote of a worker that computed; or
+    whether one is known to be missing.
+    """
+    if lacks_reopening(task, view):
+        return True
     waits_for_vote = any(
         item.state is ReplicateState.COMPUTED and view.contribution(item.wallet) is None for item in task.replicates
     )
@@ -96,9 +104,12 @@ def _ahead(view: ChainView, folded: ChainView) -> bool:
     return _progress(view) > _progress(folded)
 
 
-def _progress(view: ChainView) -> tuple[int, int, int]:
-    """Status, votes and reveals on chain, to compare with those seen before."""
-    return view.status, len(view.contributions), len(view.revealed)
+def _progress(view: ChainView) -> tuple[int, int, int, int]:
+    """Rejected votes, status, votes and reveals on chain, to compare with those seen before: a reopening, which rejects
+    votes, is the only step that leads back to an earlier status.
+    """
+    rejected = sum(vote.status is ContributionStatus.REJECTED for vote in view.contributions)
+    return rejected, view.status, len(view.contributions), len(view.revealed)
 
 
 def _merged(view: ChainView, folded: ChainView) -> ChainView:

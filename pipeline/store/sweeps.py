@@ -8,10 +8,14 @@ from pymongo import ReturnDocument
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.domain.condition.hearing import Hearing
 from pipeline.domain.records import CLOCKS_APART
 
 #: The row of the sweep.
 SWEEP = "sweep"
+#: Seconds for which a host that sweeps no more is remembered: containers have a new name at each start.
+CLOCK_SECONDS = 86_400.0
+_NEVER = {"$ifNull": ["$unheard_at", 0.0]}
 #: The row of the watcher's cursor (`pipeline.store.blocks`).
 WATCH = "watch"
 
@@ -26,6 +30,14 @@ class Sweeps:
         """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
         row = self._cursors.find_one({"_id": SWEEP}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
+
+    def hearing(self) -> Hearing:
+        """What the sweeps tell of whether machines can be heard. Raises PyMongoError."""
+        row = self._cursors.find_one({"_id": SWEEP}, {"swept_at": 1, "unheard_at": 1, "unheard_since": 1}) or {}
+        swept_at, unheard_at = row.get("swept_at"), float(row.get("unheard_at", 0.0))
+        return Hearing(
+            None if swept_at is None else float(swept_at), float(row.get("unheard_since", unheard_at)), unheard_at
+        )
 
     def outages(self) -> tuple[float, float]:
         """When machines could last not be heard, and the time of the newest block whose events are stored.
@@ -49,29 +61,44 @@ class Sweeps:
             by if isinstance(by, str) and by else None,
         )
 
-    def clock_was_set_back(self, now: float) -> bool:
-        """Whether the last sweep was after `now`, by a clock that has been set back since or was another one's; told
-        once.
-        """
-        later = {"_id": SWEEP, "swept_at": {"$gt": now + CLOCKS_APART}}
-        return self._cursors.update_one(later, {"$set": {"swept_at": now}}).modified_count > 0
+    def clock_was_set_back(self, now: float, clock: str) -> bool:
+        """Whether this host's last sweep was after `now`: its clock has been set back since. Told once. `clock`: the
+        host's name.
 
-    def record(self, now: float, *, heard: bool, last_after: float, by: str = "") -> float:
-        """Record a sweep at `now`, by this process (`by`, for people); returns when machines could last not be heard
-        (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from `last_after` until the
-        next one.
+        Of a host whose sweeps are not known, the last sweep of all counts: it may be this one under another name.
         """
-        not_heard = True if not heard else {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
+        later = {"$gt": now + CLOCKS_APART}
+        own, unknown = {"clocks": {"$elemMatch": {"clock": clock, "at": later}}}, {"clocks.clock": {"$ne": clock}}
+        query = {"_id": SWEEP, "$or": [own, unknown | {"swept_at": later}]}
+        change = {"$set": {"swept_at": now, "clocks": _clocks(clock, now)}}
+        return self._cursors.update_one(query, [change]).modified_count > 0
+
+    def record(self, now: float, *, heard: bool, last_after: float, by: str = "", clock: str = "") -> float:
+        """Record a sweep at `now`, by this process (`by`, for people) and this host's `clock`; returns when machines
+        could last not be heard (Unix seconds): because a sweep heard of no machine (`heard`), or because none ran from
+        `last_after` until the next one.
+        """
+        none_ran = {"$lt": [{"$ifNull": ["$swept_at", 0.0]}, last_after]}
+        not_heard = True if not heard else none_ran
+        in_a_row = {"$and": [{"$gte": [_NEVER, {"$ifNull": ["$swept_at", now]}]}, {"$not": none_ran}]}
         row = self._cursors.find_one_and_update(
             {"_id": SWEEP},
             [
                 {
                     "$set": {
-                        "unheard_at": {"$cond": [not_heard, now, {"$ifNull": ["$unheard_at", 0.0]}]},
+                        "unheard_at": {"$cond": [not_heard, now, _NEVER]},
+                        "unheard_since": {
+                            "$cond": [
+                                {"$and": [not_heard, {"$not": in_a_row}]},
+                                now,
+                                {"$ifNull": ["$unheard_since", {"$cond": [not_heard, now, _NEVER]}]},
+                            ]
+                        },
                         "swept_at": {"$max": ["$swept_at", now]},
                         "by": {"$literal": by},
                         # What changes at each sweep, also where `swept_at` is still of a host whose clock is ahead.
                         "count": {"$add": [{"$ifNull": ["$count", 0]}, 1]},
+                        "clocks": _clocks(clock, now),
                     }
                 }
             ],
@@ -80,3 +107,11 @@ class Sweeps:
         )
         assert row is not None, "upserted"
         return float(row["unheard_at"])
+
+
+def _clocks(clock: str, now: float) -> dict[str, Any]:
+    """The expression for when each host swept last, with this one's sweep; those of long ago are left out."""
+    known = {"$ifNull": ["$clocks", []]}
+    others = {"$and": [{"$ne": ["$$this.clock", {"$literal": clock}]}, {"$gt": ["$$this.at", now - CLOCK_SECONDS]}]}
+    own = {"clock": {"$literal": clock}, "at": now}
+    return {"$concatArrays": [{"$filter": {"input": known, "cond": others}}, [own]]}

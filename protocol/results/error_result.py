@@ -18,8 +18,10 @@ MACHINE_FAILED = "MACHINE_FAILED"
 #: The app ran out of memory on a machine that offers less than the pool promises per slot: a machine that keeps the
 #: promise may do better, and the smaller one is not to blame either.
 MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
-#: The app ended as one does that its machine stops (killed, an instruction that the processor lacks), and as any app
-#: can end by itself: neither of them is to blame.
+#: What ended the task may be this machine's doing, and whoever made the deal, its app or its inputs can bring it about
+#: on every machine: an end as of an app that its machine stops (killed, an instruction that the processor lacks), an
+#: input whose server refuses this machine, an image that the engine or this machine will not have, too little room for
+#: what the deal brings along. Neither is to blame.
 UNCLEAR_END = "APP_OR_MACHINE_FAILED"
 #: Cause of an assignment that the workerpool's owner did not sign as it stands.
 NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.domain.actions import Explain, Want
-from pipeline.domain.decide import MAX_FAILED_INTENTS
+from pipeline.domain.tries import MAX_FAILED_INTENTS
 from protocol.types import Hash32
 from tests.unit.pipeline.builders import CONTRIBUTE_UNTIL, decided, initialized, task, view
 

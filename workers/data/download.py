@@ -81,8 +81,8 @@ class DownloadBudget:
         self._pool_limit = TOTAL_FILES * (pool_max_bytes or max_bytes)
 
     def check(self) -> None:
-        """Raise TaskDeclined if the task's time is over."""
-        self.deadline.check()
+        """Raise TaskDeclined if the task's time, or that for what it needs, is over."""
+        self.deadline.check_fetch()
 
     def seconds(self, wanted: float | None) -> float:
         """The time-out for one network operation: `wanted`, or less if less is left."""
@@ -126,7 +126,7 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
                 log.warning(
                     "A download failed; it is retried.", action="download_retry", tries=failures, why=str(error)
                 )
-                budget.deadline.wait_before_retry(max(backoff(failures), retry_after(error)), str(error))
+                budget.deadline.wait_before_fetch(max(backoff(failures), retry_after(error)), str(error))
         # The container's user is whoever the image says.
         partial.chmod(0o644)
         partial.replace(target)

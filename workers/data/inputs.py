@@ -13,7 +13,7 @@ from pathlib import Path
 
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TaskDeclined, TaskFailure, TooLarge
 from protocol.results.environment import input_file_name
-from protocol.results.error_result import MACHINE_FAILED, Failure
+from protocol.results.error_result import UNCLEAR_END, Failure
 from protocol.results.params import DealParams
 from protocol.types import TaskId
 from protocol.wire import Assignment, Dataset
@@ -64,7 +64,10 @@ def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, dead
     """How many bytes and how long a task's inputs may take."""
     task_id = TaskId(assignment.task_id)
     return DownloadBudget(
-        deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
+        deadline,
+        policy.max_bytes,
+        policy.pool_max_bytes,
+        lambda: disk.require_free_space(task_id, layout.root, cause=UNCLEAR_END),
     )
 
 
@@ -118,16 +121,18 @@ def _download_checked(
             raise _failure(assignment, Failure.DATASET_CHECKSUM, why)
         last, failures = found, failures + 1
         if failures > 1:
-            budget.deadline.wait_before_retry(backoff(failures), why)
+            budget.deadline.wait_before_fetch(backoff(failures), why)
 
 
 @contextmanager
 def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
-    """Raise what goes wrong in the block as the app's failure, or as declined where it is this machine's."""
+    """Raise what goes wrong in the block as the app's failure, or as declined where it may be this machine's: what a
+    server of the deal's answers says nothing against the machine either.
+    """
     try:
         yield
     except (RefusedHere, StorageUnavailable) as error:
-        raise TaskDeclined(task=assignment.task_id, cause=MACHINE_FAILED, why=str(error)) from error
+        raise TaskDeclined(task=assignment.task_id, cause=UNCLEAR_END, why=str(error)) from error
     except (Refused, TooLarge) as error:
         raise _failure(assignment, failure, str(error)) from error
 

@@ -304,12 +304,14 @@ def _choose(content: bytes, platform: tuple[str, str]) -> str:
 
 
 def _read_manifest(content: bytes, digest: str) -> Manifest:
-    """Raises KeyError, TypeError, ValueError, AttributeError for what is no manifest of layers."""
+    """Raises KeyError, TypeError, ValueError, AttributeError for what is no manifest of layers, RefusedHere for layers
+    that only another release may know: the registry will not name others when it is asked again.
+    """
     read = from_json(content)
     layers = tuple(_blob(layer) for layer in read["layers"])
     for layer in read["layers"]:
         if _LAYERS.fullmatch(str(layer["mediaType"])) is None:
-            raise ValueError(f"a layer of the kind {str(layer['mediaType'])[:80]}")
+            raise RefusedHere(why=f"the image has a layer of the kind {str(layer['mediaType'])[:80]}")
     if len(layers) > _MOST_LAYERS:
         raise ValueError(f"more than {_MOST_LAYERS} layers")
     return Manifest(digest, _blob(read["config"]), layers)

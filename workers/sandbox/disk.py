@@ -78,11 +78,18 @@ def free_share(folder: Path, floor: int = LEAST_FREE_BYTES, inodes: int = LEAST_
 
 
 def require_free_space(
-    task_id: TaskId, folder: Path, floor: int = LEAST_FREE_BYTES, inodes: int = LEAST_FREE_INODES
+    task_id: TaskId,
+    folder: Path,
+    floor: int = LEAST_FREE_BYTES,
+    inodes: int = LEAST_FREE_INODES,
+    *,
+    cause: str = MACHINE_FAILED,
 ) -> None:
-    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or `inodes` inodes free."""
+    """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or `inodes` inodes free. `cause`: of the
+    decline; UNCLEAR_END where there was room before what the deal brings along.
+    """
     if free_share(folder, floor, inodes) < 1:
-        raise TaskDeclined(task=task_id, cause=MACHINE_FAILED, why=_almost_full(folder))
+        raise TaskDeclined(task=task_id, cause=cause, why=_almost_full(folder))
 
 
 def _almost_full(folder: Path) -> str:
@@ -273,7 +280,7 @@ class DiskWatch:
         paths = place.paths()
         if not paths:
             told = place.engine_bytes() if place.engine_bytes else 0
-            return self._declined(f"{here}, by the engine's word") if told > place.max_bytes else None
+            return self._declined(f"{here}, by the engine's word", UNCLEAR_END) if told > place.max_bytes else None
         if not exceeds(paths, place.max_bytes, place.entries, beyond_ends=True):
             return None
         if exceeds(paths, place.pool_bytes, place.entries):

@@ -58,7 +58,7 @@ from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun
 from workers.sandbox.spec import container_spec
-from workers.task import admission, app_end, disk_limits, given_again, signature
+from workers.task import admission, app_end, disk_limits, failed_task, given_again, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
@@ -234,8 +234,9 @@ def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: 
 
 def _task_deadline(context: WorkerContext, replicate: Replicate, work: float) -> TaskDeadline:
     """The time that a task has left. `work`: seconds that are kept for what follows."""
-    aborted, until = partial(_aborted, context, replicate.task_id), replicate.assignment.contribution_deadline
-    return TaskDeadline(replicate.task_id, until, context.now, aborted, work=work)
+    aborted, given = partial(_aborted, context, replicate.task_id), replicate.assignment
+    until, category = given.contribution_deadline, given.category_seconds
+    return TaskDeadline(replicate.task_id, until, context.now, aborted, work=work, category=category)
 
 
 def _aborted(context: WorkerContext, task_id: TaskId) -> bool:
@@ -301,7 +302,7 @@ def _run(
     except CannotStart as error:
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:
-        raise _declined(task_id, MACHINE_FAILED, str(error)) from error
+        raise _declined(task_id, failed_task.cause_of_refusal(error), str(error)) from error
     CONTAINERS.labels(_outcome(attempt.ended)).inc()
     _require_own_end(context, assignment, attempt.ended)
 

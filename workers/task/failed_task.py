@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 
-from protocol.errors import TaskDeclined, TaskFailure
+from protocol.errors import ContainerRefused, SluiceError, TaskDeclined, TaskFailure
 from protocol.results.computed import COMPUTED_FILE
-from protocol.results.error_result import ERROR_FILE, UNCLEAR_END, Failure, error_computed, error_text
+from protocol.results.error_result import (
+    ERROR_FILE,
+    MACHINE_FAILED,
+    UNCLEAR_END,
+    Failure,
+    error_computed,
+    error_text,
+)
 from protocol.types import TaskId
 from workers.data import outputs
 from workers.data.layout import TaskFolders
@@ -41,6 +48,12 @@ def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -
     if ended.timed_out:
         return Failure.APP_TIMEOUT, why
     return Failure.APP, why
+
+
+def cause_of_refusal(error: SluiceError) -> str:
+    """The cause of a decline where the engine did not run the app: what it refuses may be the image's own words."""
+    image = isinstance(error, ContainerRefused) and not verdict.is_own_wish(str(error.fields["why"]))
+    return UNCLEAR_END if image else MACHINE_FAILED
 
 
 def how(ended: ContainerExit) -> str:

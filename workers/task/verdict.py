@@ -60,6 +60,19 @@ def of_create(status: int, words: str) -> Verdict:
     return _refused(status)
 
 
+#: Docker's words for what only this machine asks for: limits, folders, the container's name. No image has a say there.
+_OWN_WISHES = re.compile(
+    r"(?:.*: )?(?:minimum memory limit allowed is|range of cpus is from|nanocpus can not be set"
+    r"|invalid container name|invalid mount config for type \"bind\").*",
+    re.IGNORECASE,
+)
+
+
+def is_own_wish(words: str) -> bool:
+    """Whether an engine refuses a container for what this machine asks for, whatever the image is."""
+    return _OWN_WISHES.fullmatch(_line(words)) is not None
+
+
 def of_start(status: int, words: str) -> Verdict:
     """The verdict on an engine's error answer to `start`. `status`: of HTTP; `words`: the error's text."""
     if not HTTPStatus.BAD_REQUEST <= status < 600:

@@ -45,6 +45,12 @@ def process_of(holder: str) -> str | None:
     return f"pid {pid} on {host}" if pid.isdigit() else None
 
 
+def clock_of(holder: str) -> str:
+    """A name for the machine, or container, whose clock a holder has; another one after a restart of either."""
+    host, _, _, where, *_ = (*holder.split("|"), "", "", "", "")
+    return f"{host}|{where}"
+
+
 def holder_is_dead(holder: str) -> bool:
     """Whether `holder` is certainly a dead process of this machine, whose lease can be taken before it expires.
 

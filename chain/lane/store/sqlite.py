@@ -356,7 +356,7 @@ def _move_nonces(db: sqlite3.Connection, lease: LaneLease, move: NonceMove) -> N
             db.executemany(sql.CARRY_NO_MORE, [(key,) for key in before.intents])
 
 
-def _to_json(document: dict[str, Any]) -> str:
+def _to_json(document: object) -> str:
     """The document as compact JSON, as the file keeps it."""
     return json.dumps(document, separators=(",", ":"))
 

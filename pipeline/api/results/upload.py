@@ -29,6 +29,7 @@ from config.metrics import RESULT_SECONDS, RESULTS_NOT_STORED
 from pipeline.api.auth.access import Access, SignedIn, SignedInLately
 from pipeline.api.reports import announce, on_chain, own_replicate
 from pipeline.api.results import parts
+from pipeline.api.results.arrivals import note_arrival, noted_while_served
 from pipeline.api.results.enclaves import attestation_of, check_attested, is_encrypted
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
 from pipeline.api.results.upload_turns import LEAST_RATE, VERIFIED_AT_ONCE, UploadTurns, receive
@@ -94,7 +95,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
     total = _declared_bytes(request, largest) if rest is None else rest.total
-    await _note_large(services, task, replicate, total)
+    await _note_on_its_way(services, task, replicate, total)
     # Twice: what comes, and what is stored of it.
     needed = 2 * total
     turn = _turns.receiving(wallet, task.task_id)
@@ -108,15 +109,16 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     )
     try:
         with turn, _file(services, task, wallet, rest) as path, room:
-            if rest is None:
-                # The cap is `BodyLimit`'s.
-                await receive(request.stream(), path)
-            else:
-                await receive(request.stream(), path, first=rest.first, most=rest.length)
-            async with _verifying:
-                if rest is not None:
-                    await run_in_threadpool(parts.check_whole, path, rest)
-                return await run_in_threadpool(_store, services, task, replicate, view, path, begun, attested)
+            async with noted_while_served(services, task, replicate):
+                if rest is None:
+                    # The cap is `BodyLimit`'s.
+                    await receive(request.stream(), path)
+                else:
+                    await receive(request.stream(), path, first=rest.first, most=rest.length)
+                async with _verifying:
+                    if rest is not None:
+                        await run_in_threadpool(parts.check_whole, path, rest)
+                    return await run_in_threadpool(_store, services, task, replicate, view, path, begun, attested)
     except ClientDisconnect as error:
         # Nobody reads the answer; without one the server would log a failure of ours.
         log.info("An upload was cut.", action="upload_cut", task=task.task_id, wallet=wallet)
@@ -142,11 +144,15 @@ async def _note_not_stored(services: Access, task: TaskRecord, replicate: Replic
         await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
 
 
-async def _note_large(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
-    """Note that a large result is on its way: this winner is not to blame if another one is asked meanwhile."""
-    if total > QUICK_BYTES and replicate.mode is Mode.VOTE and replicate.upload_begun_at is None:
+async def _note_on_its_way(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
+    """Note that a large result is on its way, or one that must wait for others of its machine: that machine is not to
+    blame if another winner is asked meanwhile, or if it works alone and cannot vote before the result is stored.
+    """
+    if total > QUICK_BYTES and replicate.upload_begun_at is None:
         note = services.store.uploads.record_begun
         await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
+    if _turns.sends_others(replicate.wallet, task.task_id):
+        await note_arrival(services, task, replicate)
 
 
 def _declared_bytes(request: Request, most: int) -> int:

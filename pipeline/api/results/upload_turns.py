@@ -62,6 +62,10 @@ class UploadTurns:
             if not self._by_wallet[wallet]:
                 del self._by_wallet[wallet]
 
+    def sends_others(self, wallet: Wallet, task_id: TaskId) -> bool:
+        """Whether a wallet sends as many other results as it may, so that this one has to wait."""
+        return (wallet, task_id) not in self._bodies and self._by_wallet[wallet] >= PER_WALLET
+
     @contextmanager
     def room(
         self,

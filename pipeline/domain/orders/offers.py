@@ -4,9 +4,10 @@
     otherwise                                                          ──► withdrawn ─► unpublished, closed on chain
     capacity beside all orders that somebody can still buy from        ──► a new order, shared among the offers
 
-Withdrawing never waits: with the last machine, every order goes. Signing does: for the blocks that the watcher follows,
-for what was withdrawn to be closed on chain, and `steady_seconds` after an order of the same offer, so that machines
-that come and go make no flood of orders.
+Withdrawing does not wait: with the last machine, every order goes; but no machine counts as gone for a silence in which
+none could be heard (`pipeline.domain.condition.hearing`). Signing waits: for the blocks that the watcher follows, for
+what was withdrawn to be closed on chain, and `steady_seconds` after an order of the same offer, so that machines that
+come and go make no flood of orders.
 """
 
 from __future__ import annotations
@@ -57,12 +58,15 @@ class Supply:
     paused: bool = False
     #: Whether the pool holds, and has for so long that what is bought now may never be computed.
     outage: bool = False
+    #: Machines that would be among them but for a silence in which none could be heard. What is offered stays for them.
+    silent: tuple[WorkerRecord, ...] = ()
     #: Whether no machine that was right on chain was heard of for so long that newcomers decide tasks of any trust.
     newcomers_decide: bool = False
 
-    def capacity(self) -> SpareCapacity:
-        """The capacity beside what is sold."""
-        return SpareCapacity.beside(self.machines, self.waiting, newcomers_decide=self.newcomers_decide)
+    def capacity(self, *, silent: bool = False) -> SpareCapacity:
+        """The capacity beside what is sold; `silent`: also of the silent machines."""
+        machines = (*self.machines, *self.silent) if silent else self.machines
+        return SpareCapacity.beside(machines, self.waiting, newcomers_decide=self.newcomers_decide)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def offered(orders: Sequence[OrderRecord]) -> int:
 
 def _withdrawals(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[Withdraw]:
     """Orders that must not be offered any more."""
-    capacity, found = supply.capacity(), []
+    capacity, found = supply.capacity(silent=True), []
     ratio = supply.terms.worker_stake_ratio if supply.terms is not None else 0
     # The oldest first: a smaller order that was signed for what is left stays.
     for order in sorted((each for each in book.orders if each.live and each.remaining), key=lambda each: each.number):

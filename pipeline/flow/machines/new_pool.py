@@ -12,8 +12,8 @@ from protocol.poco.tags import fits
 def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
     """The tasks; those for which no proven worker is there may be decided by newcomers alone.
 
-    Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no busy proven worker could
-    take the task that was not asked yet.
+    Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no proven worker that is busy
+    or cools down could take the task that was not asked yet: who buys tasks can have machines fail and cool down.
 
     One query for the tasks up to NEWCOMERS_DECIDE and one for those above, as far as they limit newcomers.
     """
@@ -22,7 +22,7 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
         return tasks
     after = now - PROVEN_SECONDS
     any_proven = any(not _is_low(task) for task in bound) and workers.any_proven(after)
-    busy = workers.busy_proven(after) if any(_is_low(task) for task in bound) else []
+    busy = workers.busy_proven(after, now) if any(_is_low(task) for task in bound) else []
 
     def waits(task: TaskRecord) -> bool:
         return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven
@@ -31,7 +31,7 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
 
 
 def _could_take(worker: WorkerRecord, task: TaskRecord) -> bool:
-    """Whether a busy worker could take the task once a slot of it is free: not asked before, with the task's tag, and
+    """Whether a worker that is busy or cools down could take the task later: not asked before, with the task's tag, and
     with stake for it when last read.
     """
     if task.replicate(worker.wallet) is not None or not fits(task.tag, worker.tag):

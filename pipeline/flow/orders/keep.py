@@ -20,6 +20,7 @@ from config.metrics import ORDERS_OFFERED
 from config.settings import Settings
 from config.values.endpoints import secret_services
 from config.values.order_policy import NO_OFFERS, OrderPolicy, read_policy
+from pipeline.domain.condition.hearing import unheard_lately
 from pipeline.domain.condition.holding import WITHDRAW_SECONDS
 from pipeline.domain.orders.offers import Book, Supply, decide, offered
 from pipeline.domain.orders.records import OrderAction, OrderRecord
@@ -67,7 +68,11 @@ def keep_orders(scheduler: Scheduler) -> None:
     actions = OrderActions(scheduler)
     try:
         for _ in range(ROUNDS):
-            view = read_view(settings, store, scheduler.hub, scheduler.workerpool, scheduler.clock(), note=True)
+            now = scheduler.clock()
+            clock_agrees = scheduler.chain_time.read(now) is None
+            view = read_view(
+                settings, store, scheduler.hub, scheduler.workerpool, now, note=True, clock_agrees=clock_agrees
+            )
             ORDERS_OFFERED.set(offered(view.book.orders))
             done = actions.do(view.decide(scheduler.clock()), view.book.orders, view.highest)
             # A deal is read within moments: that is no reason to wait for the clock.
@@ -79,13 +84,22 @@ def keep_orders(scheduler: Scheduler) -> None:
 
 
 def read_view(
-    settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float, *, note: bool = False
+    settings: Settings,
+    store: Store,
+    hub: Hub,
+    workerpool: Contract,
+    now: float,
+    *,
+    note: bool = False,
+    clock_agrees: bool = True,
 ) -> OrderView:
-    """What there is now. `note`: store what the chain says of orders. Raises PyMongoError."""
+    """What there is now. `note`: store what the chain says of orders; `clock_agrees`: whether this machine's clock fits
+    the chain's: by one that does not, every machine may seem silent. Raises PyMongoError.
+    """
     policy, trouble = _policy(settings)
     highest, before = store.orders.highest_number(), store.chain.cursor()
     earlier = _seen(store.orders.not_ended(), hub, before)
-    supply = _supply(settings, store, hub, workerpool, now)
+    supply = _supply(settings, store, hub, workerpool, now, clock_agrees=clock_agrees)
     after = store.chain.cursor()
     orders = earlier if after == before else _seen(earlier, hub, after)
     if note:
@@ -141,7 +155,9 @@ def _note(store: Store, orders: Sequence[OrderRecord]) -> None:
             store.orders.store_consumed(order.order_hash, order.consumed, order.spent_block)
 
 
-def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float) -> Supply:
+def _supply(
+    settings: Settings, store: Store, hub: Hub, workerpool: Contract, now: float, *, clock_agrees: bool
+) -> Supply:
     """What the pool can serve: first whether all deals are read, then what waits, then who could take it."""
     settled = not store.deals.deals_to_ingest(1) and not store.tasks.any_undecided(now)
     # Those too that were passed over lately, since nobody could take them.
@@ -150,8 +166,12 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
     settled = settled and len(waiting) < WAITING and store.hold.state() is None
     # What nobody can serve takes no capacity from what is offered.
     waiting = [task for task in waiting if not task.unserved]
-    machines = store.census.able(now - settings.worker_lost_seconds, now, MACHINES)
-    settled = settled and not can_be_taken_up(store, secret_services(settings), machines)
+    silence = settings.worker_lost_seconds
+    machines, silent = store.census.able(now - silence, now, MACHINES), []
+    if not clock_agrees or unheard_lately(store.sweeps.hearing(), now, silence, settings.sweep_seconds):
+        heard = {machine.wallet for machine in machines}
+        silent = [machine for machine in store.census.able(0.0, now, MACHINES) if machine.wallet not in heard]
+    settled = settled and not can_be_taken_up(store, secret_services(settings), [*machines, *silent])
     return Supply(
         tuple(machines),
         tuple(waiting),
@@ -159,6 +179,7 @@ def _supply(settings: Settings, store: Store, hub: Hub, workerpool: Contract, no
         settled=settled,
         paused=store.pause.state() is not None,
         outage=store.hold.has_held(WITHDRAW_SECONDS),
+        silent=tuple(silent),
         newcomers_decide=not store.workers.any_proven(now - PROVEN_SECONDS),
     )
 

@@ -183,12 +183,11 @@ class Workers:
         """
         return self._rows.find_one(_proven(seen_after), {"_id": 1}) is not None
 
-    def busy_proven(self, seen_after: float) -> list[WorkerRecord]:
-        """Machines that were right on chain, are there, not drained, and have no free slot; BUSY_LIMIT of them at
-        most.
-        """
-        busy = _proven(seen_after) | _PRESENT | {"free": {"$lte": 0}}
-        return self.reader.each(self._rows.find(busy).limit(BUSY_LIMIT))
+    def busy_proven(self, seen_after: float, now: float) -> list[WorkerRecord]:
+        """Proven machines that are there, not drained, and are busy or cool down at `now`; BUSY_LIMIT of either."""
+        there, later = _proven(seen_after) | _PRESENT, ({"free": {"$lte": 0}}, {"rest_until": {"$gt": max(now, 0.0)}})
+        found = (row for query in later for row in self._rows.find(there | query).limit(BUSY_LIMIT))
+        return self.reader.each({row["_id"]: row for row in found}.values())
 
     def count_with_queues(self, limit: int, *, but: Wallet) -> int:
         """Machines other than `but` that have a user and queues at the broker, counted up to `limit`."""

@@ -256,18 +256,18 @@ class Tasks:
             },
         )
 
-    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str]]) -> None:
-        """Note lane intents that ended FAILED: (task, method, generation, why); repeating it changes nothing."""
+    def record_failed_intents(self, failures: Sequence[tuple[TaskId, str, int, str, str]]) -> None:
+        """Note lane intents that ended FAILED: (task, method, generation, its name as counted, why); once each."""
         writes = [
             UpdateOne(
                 {"_id": task, f"sent.{method}.generation": generation},
                 {
-                    "$inc": {f"failed.{method}": 1, "version": 1},
+                    "$inc": {f"failed.{name}": 1, "version": 1},
                     "$set": {"why": why, "next_visit": 0.0, "changed_at": time.time()},
                     "$unset": {f"sent.{method}": ""},
                 },
             )
-            for task, method, generation, why in failures
+            for task, method, generation, name, why in failures
         ]
         if writes:
             self._rows.bulk_write(writes, ordered=False)

@@ -7,12 +7,9 @@ from typing import Any
 from pymongo.collection import Collection
 from pymongo.database import Database
 
+from pipeline.domain.replicas import UPLOAD_SECONDS
 from protocol.types import TaskId, Wallet
 from protocol.wire import Step
-
-#: Longest that a large result may be on its way, seconds: at the least rate that the API takes, 256 MiB take half an
-#: hour, and the part that came before a cut is kept for an hour.
-UPLOAD_SECONDS = 3600.0
 
 
 class Uploads:
@@ -24,6 +21,14 @@ class Uploads:
     def record_begun(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
         """Note that a large result of a worker's own replicate is on its way; the first time counts."""
         self._record_once(task_id, wallet, "upload_begun_at", now)
+
+    def record_coming(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
+        """Note that the result of a worker's own replicate is still coming, or waits for the worker's other ones."""
+        self._record_once(task_id, wallet, "upload_begun_at", now)
+        self._tasks.update_one(
+            {"_id": task_id, "replicates.wallet": wallet},
+            {"$set": {"replicates.$.upload_coming_at": now}, "$inc": {"version": 1}},
+        )
 
     def record_not_stored(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
         """Note that the pool could not store the result of a worker's own replicate; the first time counts."""

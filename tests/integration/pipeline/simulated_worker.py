@@ -44,7 +44,9 @@ TICK = 0.05
 
 @dataclass
 class SimulatedWorker:
-    """One machine. `digest`: what it computes; `deaf`: messages it swallows; `seen`: (message, task) it got."""
+    """One machine. `digest`: what it computes; `deaf`: messages it swallows; `seen`: (message, task) it got; `votes`:
+    whether it votes by `contribute` also where it is to finalize alone.
+    """
 
     key: Key
     settings: Settings
@@ -52,6 +54,7 @@ class SimulatedWorker:
     home: Path
     digest: Callable[[Assignment], Hash32]
     deaf: set[str] = field(default_factory=set)
+    votes: bool = False
     seen: list[tuple[str, str]] = field(default_factory=list)
     jobs: dict[str, Assignment] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
@@ -104,7 +107,7 @@ class SimulatedWorker:
         assert not any(embed.values()), "a worker may publish nothing, so no message asks it to"
         subject: Any = args[0]
         asked = message.headers["task"]
-        for name in ASSIGNED[subject["mode"]] if asked == topology.COMPUTE else (asked,):
+        for name in ASSIGNED[Mode.VOTE if self.votes else subject["mode"]] if asked == topology.COMPUTE else (asked,):
             if name in self.deaf:
                 break
             subject = self._do(name, subject)

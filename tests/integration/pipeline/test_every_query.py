@@ -224,7 +224,7 @@ def arguments(made: Past) -> dict[str, Any]:
         "TransferWish": TransferWish("deposit", NRlc(1), NOW, POOL, "0x", Wei(0), 1),
         "tuple[Any, str]": ("a key", "why"),
         "tuple[DealId, BlockNumber, BlockHash]": (deal.deal_id, BLOCK, BlockHash(HASH)),
-        "tuple[TaskId, str, int, str]": (task.task_id, "finalize", 0, "why"),
+        "tuple[TaskId, str, int, str, str]": (task.task_id, "finalize", 0, "finalize", "why"),
         "tuple[Wallet, Outcome]": (WORKER, Outcome.VOTED),
         "tuple[Wallet, Reservation]": (WORKER, held),
         "tuple[Wallet, TaskId]": (WORKER, task.task_id),

@@ -47,7 +47,9 @@ def lane_methods(place: Place, task: TaskId) -> set[str]:
 def capacity(place: Place) -> int:
     """Free slots beside what is sold, by the supply of the pool's offers."""
     pool = place.pool
-    supply = keep._supply(pool.settings, pool.store, pool.scheduler.hub, pool.scheduler.workerpool, pool.now)
+    supply = keep._supply(
+        pool.settings, pool.store, pool.scheduler.hub, pool.scheduler.workerpool, pool.now, clock_agrees=True
+    )
     assert supply.settled
     # Of all machines, those too that come with an enclave.
     machines = [replace(machine, tag=TDX) for machine in supply.machines]

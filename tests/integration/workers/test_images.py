@@ -16,7 +16,7 @@ from docker import DockerClient
 
 from config.settings import Settings
 from ops.stack import tools
-from protocol.results.error_result import MACHINE_FAILED, Failure, cause_code, error_digest
+from protocol.results.error_result import UNCLEAR_END, Failure, cause_code, error_digest
 from tests.faulty import Answer
 from tests.faulty.registry import blobs_of, error, layer, registry, sparse_layer
 from tests.integration.workers.conftest import IMAGE, open_bench
@@ -131,7 +131,7 @@ def test_a_bomb_of_an_image_is_stopped_before_the_engine_sees_it(
     blobs = blobs_of(bomb)
     with registry(lambda *_: None, blobs=blobs) as host, bench(settings, image_max_bytes=8 * 2**20) as context:
         found = run(context, f"{host}/app:1")
-        assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
+        assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
         assert list((context.layout.root / "images").iterdir()) == []
     with closing(DockerClient(base_url=engine_host)) as client:
         assert all(found.attrs["Size"] < 64 * 2**20 for found in client.images.list(REPOSITORY))
@@ -174,7 +174,7 @@ def test_an_image_with_so_many_entries_that_an_engine_would_be_busy_with_them_is
         found = run(context, f"{host}/app:1")
         assert (found.stage, cause_code(found.cause), found.container_id) == (
             ReplicateStage.FAILED,
-            MACHINE_FAILED,
+            UNCLEAR_END,
             None,
         )
 
@@ -207,7 +207,7 @@ def test_no_word_of_a_registry_leads_into_the_machines_network(settings: Setting
                 changes = {"allow_private_downloads": False, "image_registries": host}
                 with bench(settings, **changes) as context:
                     found = run(context, f"{host}/app:{number}", number + 1)
-                    assert cause_code(found.cause) in {MACHINE_FAILED, Failure.APP_IMAGE}
+                    assert cause_code(found.cause) in {UNCLEAR_END, Failure.APP_IMAGE}
         with bench(settings, allow_private_downloads=False) as context:
             assert run(context, f"{inside}/app:1", 3).container_id is None
             assert run(context, "169.254.169.254/latest/meta-data:1", 4).container_id is None
@@ -224,7 +224,7 @@ def test_the_digest_in_the_name_and_the_apps_checksum_count_before_the_tag(setti
         assert asked[0].endswith(f"/manifests/sha256:{good}")
         assert run(context, f"{host}/app@sha256:{good}", 2).digest == sha256(b"x\n")
         other = run(context, f"{host}/app@sha256:{'ab' * 32}", 3)
-        assert (other.stage, cause_code(other.cause)) == (ReplicateStage.FAILED, MACHINE_FAILED)
+        assert (other.stage, cause_code(other.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
 
 
 def test_a_checksum_that_is_no_images_digest_breaks_no_app(settings: Settings) -> None:

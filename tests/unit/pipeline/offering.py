@@ -60,6 +60,7 @@ class World:
     block: int = 100
     paused: bool = False
     outage: bool = False
+    silent: list[WorkerRecord] = field(default_factory=list)
     newcomers_decide: bool = False
     held: bool = False
     answers: bool = True
@@ -78,6 +79,7 @@ class World:
             tuple(self.waiting),
             terms,
             paused=self.paused,
+            silent=tuple(self.silent),
             outage=self.outage,
             newcomers_decide=self.newcomers_decide,
         )

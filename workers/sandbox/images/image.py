@@ -29,7 +29,7 @@ from protocol.errors import (
     TooLarge,
     WrongPlatform,
 )
-from protocol.results.error_result import MACHINE_FAILED, Failure, printable
+from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, Failure, printable
 from protocol.types import TaskId
 from protocol.wire import Assignment
 from workers.data.download import DownloadBudget, retry_after
@@ -104,7 +104,7 @@ class AppImage:
         EngineUnavailable.
         """
         if self._assignment.image in self._rules.local:
-            raise self._declined("an image of SLUICE_LOCAL_IMAGES is not on this machine's engine")
+            raise self._declined("an image of SLUICE_LOCAL_IMAGES is not on this machine's engine", MACHINE_FAILED)
         failures = 0
         lock = "image-" + hashlib.sha256(self._wanted.encode()).hexdigest()
         while True:
@@ -129,7 +129,7 @@ class AppImage:
                     # A registry that does not answer has not moved the tag, as far as anybody can tell.
                     return known.name
                 wait = max(backoff(failures), retry_after(error))
-                self._deadline.wait_before_retry(wait, f"its image cannot be fetched: {error}")
+                self._deadline.wait_before_fetch(wait, f"its image cannot be fetched: {error}")
             except RefusedHere as error:
                 if isinstance(error, WrongPlatform):
                     self._note(Obstacle.PLATFORM, error)
@@ -226,13 +226,13 @@ class AppImage:
     def _require_room(self, size: int = 0, entries: int = 0) -> None:
         """Raise TaskDeclined if this machine's disk or the engine's would get full, of bytes or of inodes."""
         task_id = TaskId(self._assignment.task_id)
-        disk.require_free_space(task_id, self._layout.root)
+        disk.require_free_space(task_id, self._layout.root, cause=UNCLEAR_END)
         engine_folder = self._engine.data_folder
         if size and engine_folder is not None:
             wanted = size + disk.LEAST_FREE_BYTES, entries + disk.LEAST_FREE_INODES
             if disk.free_share(engine_folder, *wanted) < 1:
                 self._store.shrink(self._engine, 0, "")
-            disk.require_free_space(task_id, engine_folder, *wanted)
+            disk.require_free_space(task_id, engine_folder, *wanted, cause=UNCLEAR_END)
 
     def _clean(self) -> None:
         """Delete what fetches that were killed have left."""
@@ -253,9 +253,9 @@ class AppImage:
         image = self._assignment.image
         self._refused.note(RefusedImage(image, self._name.registry, obstacle, why, now, until))
 
-    def _declined(self, why: str) -> TaskDeclined:
-        """The error for an image that this machine cannot take."""
-        return TaskDeclined(task=self._assignment.task_id, cause=MACHINE_FAILED, why=why)
+    def _declined(self, why: str, cause: str = UNCLEAR_END) -> TaskDeclined:
+        """The error for an image that this machine cannot take; whoever made it may have meant that."""
+        return TaskDeclined(task=self._assignment.task_id, cause=cause, why=why)
 
 
 def _failed(assignment: Assignment, why: str) -> TaskFailure:

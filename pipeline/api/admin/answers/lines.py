@@ -17,6 +17,7 @@ from pipeline.api.admin.answers.pool import (
 from pipeline.domain.machines.worker_state import state_of
 from pipeline.domain.progress import PROVED
 from pipeline.domain.records import DealRecord, Replicate, TaskRecord, WorkerRecord
+from pipeline.domain.tries import failed_in_all
 from pipeline.store.deals import StoredDeal
 from protocol.poco import events
 from protocol.poco.view import ChainView
@@ -60,7 +61,7 @@ def task_show(
         moments=_moments(task, seen),
         replicates=[_replicate_line(item, view, names.get(item.wallet)) for item in task.replicates],
         submitted=[
-            SubmissionLine(method=method, at=found.at, tries_failed=task.failed.get(method, 0))
+            SubmissionLine(method=method, at=found.at, tries_failed=failed_in_all(task, method))
             for method, found in task.sent.items()
         ],
     )

@@ -189,11 +189,11 @@ def test_no_task_waits_for_a_proven_machine_that_is_drained(store: Store) -> Non
     assert decided_by(store.workers, [low, high], NOW) == [low, high], "busy, and there"
     assert store.census.limit_slots(ALICE, 0)
     assert not store.workers.any_proven(NOW)
-    assert store.workers.busy_proven(NOW) == []
+    assert store.workers.busy_proven(NOW, NOW) == []
     assert {task.newcomers for task in decided_by(store.workers, [low, high], NOW)} == {MOST_NEWCOMERS}
     assert store.census.limit_slots(ALICE, None)
     assert store.workers.any_proven(NOW), "with slots free"
-    assert store.workers.busy_proven(NOW) == []
+    assert store.workers.busy_proven(NOW, NOW) == []
 
 
 def waiting_for_proven(number: int, trust: int) -> TaskRecord:

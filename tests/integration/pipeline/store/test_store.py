@@ -13,6 +13,7 @@ from pymongo.errors import AutoReconnect
 
 from pipeline.domain.decide import frees_slot
 from pipeline.domain.records import (
+    MOST_NEWCOMERS,
     Outcome,
     Replicate,
     ReplicateState,
@@ -21,11 +22,13 @@ from pipeline.domain.records import (
     TaskRecord,
     TaskStage,
 )
+from pipeline.domain.replicas import UPLOAD_SECONDS
 from pipeline.flow.ingest import task_records
+from pipeline.flow.machines.new_pool import decided_by
 from pipeline.store.client import Store
 from pipeline.store.task.tasks import NewReplicates
-from pipeline.store.task.uploads import UPLOAD_SECONDS
 from protocol.types import (
+    NRlc,
     TaskId,
     Timestamp,
     Wallet,
@@ -150,7 +153,7 @@ def test_a_failed_transaction_is_counted_once(store: Store) -> None:
     task = some_tasks(store, 1)[0]
     store.tasks.save([replace(task, sent={"finalize": Submission(0, NOW)})])
     for _ in range(2):
-        store.tasks.record_failed_intents([(task.task_id, "finalize", 0, "reverted")])
+        store.tasks.record_failed_intents([(task.task_id, "finalize", 0, "finalize", "reverted")])
     (stored,) = store.tasks.load_tasks([task.task_id])
     assert stored.failed == {"finalize": 1}
     assert stored.sent == {}
@@ -274,7 +277,7 @@ def test_who_is_late_with_its_vote_rests_as_who_failed_and_its_stake_stays_promi
 
 
 def busy_proven(store: Store, seen_after: float = NOW) -> list[Wallet]:
-    return [worker.wallet for worker in store.workers.busy_proven(seen_after)]
+    return [worker.wallet for worker in store.workers.busy_proven(seen_after, NOW)]
 
 
 def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> None:
@@ -289,11 +292,18 @@ def test_proven_machines_that_are_busy_are_found_and_no_others(store: Store) -> 
     assert busy_proven(store) == []
 
 
-def test_the_last_moment_at_which_nobody_could_be_heard_is_kept(store: Store) -> None:
-    assert store.sweeps.unheard_at() == 0.0
-    store.sweeps.record(NOW, heard=False, last_after=NOW - 60)
-    store.sweeps.record(NOW + 5, heard=True, last_after=NOW - 55)
-    assert store.sweeps.unheard_at() == NOW
+def test_proven_machines_that_cool_down_count_as_busy_so_that_newcomers_do_not_decide_meanwhile(store: Store) -> None:
+    """A requester whose deals fail on every machine had all of them cool down, and newcomers decide others' tasks."""
+    enrol(store, ALICE, slots=4)
+    prove(store, ALICE)
+    store.workers.count_outcomes([(ALICE, Outcome.FAILED)] * 2, NOW)
+    (worker,) = store.workers.load_workers([ALICE])
+    assert worker.free
+    assert worker.rest_until > NOW
+    assert busy_proven(store) == [ALICE]
+    (low,) = (replace(task, trust=4, newcomers=0, worker_stake=NRlc(0)) for task in some_tasks(store, 1))
+    assert decided_by(store.workers, [low], NOW) == [low]
+    assert decided_by(store.workers, [low], worker.rest_until)[0].newcomers == MOST_NEWCOMERS
 
 
 def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
@@ -302,6 +312,14 @@ def test_a_large_result_on_its_way_is_noted_once(store: Store) -> None:
         store.uploads.record_begun(task.task_id, ALICE, moment)
     (found,) = store.tasks.load_tasks([task.task_id])
     assert (found.replicates[0].upload_begun_at, found.version) == (NOW, task.version + 1)
+
+
+def test_the_last_moment_at_which_a_result_was_coming_is_kept_and_when_it_began(store: Store) -> None:
+    task = given_to(store, ALICE)
+    for moment in (NOW, NOW + 1):
+        store.uploads.record_coming(task.task_id, ALICE, moment)
+    (found,) = store.tasks.load_tasks([task.task_id])
+    assert (found.replicates[0].upload_begun_at, found.replicates[0].upload_coming_at) == (NOW, NOW + 1)
 
 
 def test_a_large_result_that_was_on_its_way_when_another_was_awaited_is_found(store: Store) -> None:

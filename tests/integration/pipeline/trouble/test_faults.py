@@ -8,10 +8,11 @@ from bench.rig.reorg import replace_blocks
 from ops.market.match import Matched
 from ops.poco.deploy import TEST_CATEGORY
 from pipeline.broker import segments
-from pipeline.domain.records import ReplicateState, TaskStage
+from pipeline.domain.records import Outcome, ReplicateState, TaskStage
 from pipeline.scheduler import Scheduler
-from protocol.poco.view import TaskStatus
+from protocol.poco.view import ContributionStatus, TaskStatus
 from protocol.types import TaskId
+from protocol.wire import Mode
 from tests.integration.pipeline.conftest import AGAIN_CATEGORY, SHORT_CATEGORY, Pool
 from tests.waiting import until
 
@@ -51,6 +52,29 @@ def test_if_no_winner_reveals_others_are_asked_to_compute(make_pool: Callable[..
     (record,) = pool.await_closed(deal)
     assert len(record.replicates) == 2
     assert record.replicates[0].wallet == mute.key.wallet
+
+
+def test_a_vote_at_trust_1_that_is_never_revealed_costs_its_voter_the_stake_and_the_task_is_done_by_another(
+    make_pool: Callable[..., Pool],
+) -> None:
+    """Nobody is asked for such a vote, and after it the contract takes no `contributeAndFinalize` from anybody else."""
+    pool = started(make_pool)
+    mute = pool.enrol(0, deaf={"worker.reveal", "worker.upload"})
+    mute.votes = True
+    deal = pool.buy(trust=1, category=AGAIN_CATEGORY)
+    pool.await_status(deal, TaskStatus.REVEALING)
+    other = pool.enrol(1)
+    pool.await_status(deal, TaskStatus.COMPLETED, 90)
+    (record,) = pool.await_closed(deal)
+    assert [(item.wallet, item.mode) for item in record.replicates] == [
+        (mute.key.wallet, Mode.SOLO),
+        (other.key.wallet, Mode.VOTE),
+    ]
+    assert record.worker_stake > 0
+    assert [Outcome.WITHHELD in item.counted for item in record.replicates] == [True, False]
+    assert pool.locked() == UNLOCKED
+    (view,) = pool.views(deal)
+    assert [vote.status for vote in view.contributions] == [ContributionStatus.REJECTED, ContributionStatus.REVEALED]
 
 
 def test_a_worker_that_falls_silent_is_replaced(make_pool: Callable[..., Pool]) -> None:

@@ -26,6 +26,9 @@ class Marked:
         self.marks: list[dict[Wallet, bool]] = []
         self.gone = self.returned = 0
 
+    def present(self, limit: int) -> list[Wallet]:
+        return [WALLET, OTHER][:limit]
+
     def mark_connected(self, connected: Mapping[Wallet, bool], now: float) -> tuple[int, int]:
         self.marks.append(dict(connected))
         return self.gone, self.returned
@@ -91,6 +94,43 @@ def test_offers_are_decided_anew_when_a_machine_went_or_came_and_only_then(
     followed._note(event(queue=f"w.{WALLET}", vhost="pool"))
     followed._look()
     assert len(changes) == told
+
+
+def test_machines_that_are_not_back_when_the_broker_is_are_looked_at_once_more_before_they_are_marked(
+    marked: Marked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cut this process off cut them off too. Marked at once, they took all orders off the market with them."""
+    now, here = 100.0, {WALLET: False, OTHER: False}
+    monkeypatch.setattr("pipeline.broker.presence.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(Presence, "_connected", lambda _, wallets: {wallet: here[wallet] for wallet in wallets})
+    followed = Presence(Celery(), "pool", cast("Workers", marked), lambda: None)
+    followed._begin()
+    followed._look()
+    assert not any(marked.marks)
+    here[WALLET] = True
+    now += presence.SECOND_LOOK_SECONDS - 1
+    followed._look()
+    assert not any(marked.marks)
+    now += 1
+    followed._look()
+    assert [mark for mark in marked.marks if mark] == [{WALLET: True, OTHER: False}]
+    now += presence.SECOND_LOOK_SECONDS
+    followed._look()
+    assert len([mark for mark in marked.marks if mark]) == 1
+
+
+def test_a_machine_that_is_cut_off_while_the_events_are_followed_is_marked_at_once(
+    marked: Marked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("pipeline.broker.presence.time", SimpleNamespace(monotonic=lambda: now))
+    followed = follower(marked, monkeypatch, [])
+    followed._begin()
+    followed._look()
+    now += 1
+    followed._note(event(queue=f"w.{WALLET}", vhost="pool"))
+    followed._look()
+    assert [mark for mark in marked.marks if mark] == [{WALLET: False}]
 
 
 WORDS = st.one_of(

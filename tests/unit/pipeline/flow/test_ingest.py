@@ -15,7 +15,7 @@ from chain.lane.model.intent import Intent, IntentState
 from chain.rpc.answers import Absent, Answer, Broken, Known, Unknown
 from pipeline.broker.notify import chunks
 from pipeline.domain.actions import Action, Method, Submit, Want
-from pipeline.domain.records import DealRecord, TaskRecord
+from pipeline.domain.records import CLOCKS_APART, DealRecord, TaskRecord
 from pipeline.flow.ingest import AT_ONCE, PIECE, Ours, RegistryCache, ingest, task_records
 from pipeline.flow.transactions import failures_of, initializes, without_initialize
 from pipeline.store.deals import Lease
@@ -68,8 +68,27 @@ def intent(state: IntentState, occasion: int = 0) -> Intent:
 
 def test_only_failed_intents_are_failures_and_their_key_tells_the_try() -> None:
     ended = [intent(IntentState.FINAL), intent(IntentState.DONE), intent(IntentState.FAILED, 2)]
-    assert failures_of(ended) == [(TaskId(TASK), "finalize", 2, "reverted")]
-    assert failures_of([intent(IntentState.FAILED)])[0][2] == 0
+    assert failures_of(ended, 2000.0) == [(TaskId(TASK), "finalize", 2, "finalize", "reverted")]
+    assert failures_of([intent(IntentState.FAILED)], 2000.0)[0].generation == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "name"),
+    [
+        ("initialize", {"deadline": 1070}, "initialize_too_late"),
+        ("initialize", {"deadline": 1071 + CLOCKS_APART}, "initialize"),
+        ("initialize", {}, "initialize_to_claim"),
+        ("finalize", {"until": 1070}, "finalize_too_late"),
+        ("finalize", {}, "finalize"),
+        ("claim", {}, "claim"),
+    ],
+)
+def test_a_time_limit_that_is_over_is_no_refusal_of_the_contract(
+    method: str, args: dict[str, object], name: str
+) -> None:
+    made = Intent.new(1, wallet(1), method, TASK, args)
+    (failure,) = failures_of([replace(made, state=IntentState.FAILED, reason="deadline passed")], 1070.0)
+    assert (failure.method, failure.name) == (method, name)
 
 
 class Deals:

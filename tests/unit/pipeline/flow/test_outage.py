@@ -33,7 +33,7 @@ class Store:
     def mark_replaced(self, _: str) -> None:
         """Nothing to replace."""
 
-    def record(self, now: float, *, heard: bool, last_after: float, by: str) -> float:
+    def record(self, now: float, *, heard: bool, last_after: float, by: str, clock: str) -> float:
         if not heard or self.swept_at < last_after:
             self.unheard_at = now
         self.swept_at = now

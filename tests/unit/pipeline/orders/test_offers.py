@@ -65,6 +65,28 @@ def test_without_machines_nothing_is_signed_and_everything_is_withdrawn_unpublis
     assert len(pool.did(Sign)) == 1
 
 
+def test_while_machines_cannot_be_heard_their_orders_stay_and_nothing_is_signed_for_them() -> None:
+    """A minute in which the database or the API was away took every order off the market, and closed it on chain."""
+    pool = world(2)
+    pool.settle()
+    pool.machines, pool.silent = [], [*pool.machines, proven(2, 3)]
+    pool.settle()
+    assert pool.offered() == 2
+    # One of them has gone, by RabbitMQ's word or its own.
+    pool.silent.pop(0)
+    pool.silent.pop()
+    pool.settle()
+    assert not pool.live()
+
+
+def test_a_pause_withdraws_also_while_machines_cannot_be_heard() -> None:
+    pool = world(2)
+    pool.settle()
+    pool.machines, pool.silent, pool.paused = [], pool.machines, True
+    pool.settle()
+    assert not pool.live()
+
+
 @pytest.mark.parametrize("switch", ["paused", "outage", "held"])
 def test_a_pool_that_must_not_sell_offers_nothing_until_that_ends(switch: str) -> None:
     pool = world(2)

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from protocol.errors import RefusedHere, TaskDeclined, TaskFailure, TooLarge
-from protocol.results.error_result import Failure
+from protocol.errors import RefusedHere, SluiceError, StorageUnavailable, TaskDeclined, TaskFailure, TooLarge
+from protocol.results.error_result import Failure, counts_against_machine
 from protocol.results.params import DealParams
 from protocol.types import Timestamp
 from protocol.wire import Dataset
 from tests.unit.workers.assignments import LATER, assignment, task_id
+from workers.data import inputs
 from workers.data.download import TOTAL_FILES, DownloadBudget, DownloadPolicy
 from workers.data.inputs import MAX_INPUT_FILES, fetch
 from workers.data.layout import Layout
+from workers.sandbox import disk
 from workers.task.deadline import TaskDeadline
 
 POLICY = DownloadPolicy(gateway="http://gate", max_bytes=1000, allow_private=False)
@@ -63,6 +65,44 @@ def test_more_input_files_than_the_cap_are_refused_before_any_is_fetched(tmp_pat
     error = failure(tmp_path, ["http://example.com/"] * (MAX_INPUT_FILES + 1))
     assert error.cause == Failure.INPUT_FILES
     assert "the most" in str(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RefusedHere(why="http://example.com/ answers HTTP 403"),
+        RefusedHere(why="more than 1000 bytes, the most that this machine takes"),
+        StorageUnavailable(what="example.com", why="it answers HTTP 503"),
+    ],
+    ids=["forbidden", "large", "busy"],
+)
+@pytest.mark.parametrize("of", ["an input file", "the dataset"])
+def test_what_a_server_of_the_deals_answers_is_held_against_no_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: SluiceError, of: str
+) -> None:
+    """A requester's own server refuses every machine alike: two such tasks and each of them cooled down."""
+
+    def refuse(*_: object) -> str:
+        raise error
+
+    monkeypatch.setattr(inputs, "download", refuse)
+    dataset = Dataset(address="0x" + "ab" * 20, url="http://example.com/", checksum="0x" + "cd" * 32)
+    files, given = (["http://example.com/"], None) if of == "an input file" else ([], dataset)
+    declined = failure(tmp_path, files, given)
+    assert isinstance(declined, TaskDeclined)
+    assert not counts_against_machine(str(declined.cause))
+
+
+def test_a_disk_that_an_input_fills_is_held_against_no_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(disk, "free_share", lambda *_: 0.5)
+
+    def fill(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBudget) -> str:
+        del url, target, policy
+        budget.room()
+        return ""
+
+    monkeypatch.setattr(inputs, "download", fill)
+    assert not counts_against_machine(str(failure(tmp_path, ["http://example.com/"]).cause))
 
 
 def test_all_files_of_a_task_share_one_number_of_bytes() -> None:

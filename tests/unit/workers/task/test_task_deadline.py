@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 
+from protocol.assignment import most_seconds
 from protocol.errors import TaskDeclined
-from protocol.results.error_result import MACHINE_FAILED
+from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END
 from tests.unit.workers.assignments import task_id
 from workers.data.download import read_retry_after
-from workers.task.deadline import ABORT_CHECK_SECONDS, LONGEST_PAUSE, WORK_MARGIN, TaskDeadline, backoff
+from workers.task.deadline import ABORT_CHECK_SECONDS, FETCH_MARGIN, LONGEST_PAUSE, WORK_MARGIN, TaskDeadline, backoff
 
 
 class Clock:
@@ -21,6 +22,9 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
 
 
 def test_the_contribution_deadline_ends_it() -> None:
@@ -69,6 +73,36 @@ def test_a_download_is_tried_again_as_long_as_the_app_has_its_time() -> None:
     assert clock.now <= 2000.0 - 300.0 - WORK_MARGIN
     assert clock.now >= 2000.0 - 300.0 - WORK_MARGIN - LONGEST_PAUSE
     assert caught.value.cause == MACHINE_FAILED
+
+
+def test_what_the_deal_brings_along_is_waited_for_no_longer_than_the_pool_waits_and_is_nobodys_fault() -> None:
+    """A server that answers 503 or drips for ever had each machine counted as one that was not heard of in time."""
+    category = 300
+
+    def made(clock: Clock) -> TaskDeadline:
+        return TaskDeadline(task_id(1), 10_000.0, clock, lambda: False, category=category, sleep=clock.sleep)
+
+    clock = Clock()
+    deadline = made(clock)
+    deadline.check_fetch()
+    with pytest.raises(TaskDeclined, match="HTTP 503") as caught:
+        while True:
+            deadline.wait_before_fetch(LONGEST_PAUSE, "HTTP 503")
+    assert caught.value.cause == UNCLEAR_END
+    assert 1000 + most_seconds(category) - FETCH_MARGIN - LONGEST_PAUSE <= clock.now < 1000 + most_seconds(category)
+    clock.now = 1000 + most_seconds(category) - FETCH_MARGIN
+    deadline.check()
+    with pytest.raises(TaskDeclined) as dripped:
+        deadline.check_fetch()
+    assert dripped.value.cause == UNCLEAR_END
+
+
+def test_where_the_contribution_deadline_is_nearer_that_ends_a_fetch_and_it_is_nobodys_fault_either() -> None:
+    clock = Clock()
+    deadline = TaskDeadline(task_id(1), 1100.0, clock, lambda: False, work=20.0, category=300, sleep=clock.sleep)
+    with pytest.raises(TaskDeclined) as caught:
+        deadline.wait_before_fetch(60.0, "HTTP 429")
+    assert caught.value.cause == UNCLEAR_END
 
 
 def test_a_wait_that_a_server_asks_for_and_the_task_cannot_give_ends_it_at_once() -> None:

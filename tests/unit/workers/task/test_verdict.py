@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.errors import ContainerRefused, EngineUnavailable, RefusedHere, SluiceError
+from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, counts_against_machine
 from workers.task import verdict
+from workers.task.failed_task import cause_of_refusal
 from workers.task.verdict import WORDS_READ, Verdict
 
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
@@ -84,6 +87,28 @@ def test_an_engine_that_cannot_start_a_container_says_nothing_of_the_app(words: 
 )
 def test_what_an_engine_does_not_have_for_a_container_is_this_machines_trouble(words: str) -> None:
     assert verdict.of_create(400, words) is Verdict.MACHINE
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ContainerRefused(why="Minimum memory limit allowed is 6MB"), MACHINE_FAILED),
+        (
+            ContainerRefused(why="Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available"),
+            MACHINE_FAILED,
+        ),
+        (ContainerRefused(why='invalid mount config for type "bind": bind source path does not exist'), MACHINE_FAILED),
+        (ContainerRefused(why="Invalid container name (Bob's machine), only [a-z] are allowed"), MACHINE_FAILED),
+        (ContainerRefused(why="the working directory 'C:\\' is invalid, it needs to be an absolute path"), UNCLEAR_END),
+        (ContainerRefused(why="invalid volume specification: 'x:y:z'"), UNCLEAR_END),
+        (ContainerRefused(why="the image is for linux/arm64, and this machine is linux/amd64"), UNCLEAR_END),
+        (EngineUnavailable(what="Docker", why="no answer"), MACHINE_FAILED),
+        (RefusedHere(why="a name of the allow list cannot be resolved"), MACHINE_FAILED),
+    ],
+)
+def test_what_an_image_can_make_any_engine_refuse_is_held_against_no_machine(error: SluiceError, cause: str) -> None:
+    assert cause_of_refusal(error) == cause
+    assert counts_against_machine(cause) is (cause == MACHINE_FAILED)
 
 
 def test_an_image_without_a_program_is_the_apps_own_failure() -> None:

@@ -47,7 +47,9 @@ def test_large_results_that_new_wallets_announce_hold_up_nobody_unless_the_disk_
         rates=SimpleNamespace(count=lambda *_: None),
         computed=SimpleNamespace(take=lambda *_: None),
         refusals=Refusals(),
-        store=SimpleNamespace(uploads=SimpleNamespace(record_not_stored=lambda *args: noted.append(args))),
+        store=SimpleNamespace(
+            uploads=SimpleNamespace(record_not_stored=lambda *args: noted.append(args), record_begun=lambda *_: None)
+        ),
         uploads=tmp_path,
     )
     request: Any = SimpleNamespace(headers={"content-length": str(RESULT_BYTES)})

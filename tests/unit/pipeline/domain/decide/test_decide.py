@@ -21,7 +21,6 @@ from pipeline.domain.actions import (
     Want,
 )
 from pipeline.domain.decide import (
-    MAX_FAILED_INTENTS,
     ORPHAN_TIMEOUT,
     ORPHANED_FOR_GOOD,
     can_change_decision,
@@ -29,6 +28,7 @@ from pipeline.domain.decide import (
     leaves_nothing,
 )
 from pipeline.domain.records import Replicate, ReplicateState, Standing, Submission, TaskStage
+from pipeline.domain.tries import MAX_FAILED_INTENTS
 from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.view import ChainView
 from protocol.types import Contract

@@ -18,6 +18,7 @@ from pipeline.domain.decide import ORPHAN_TIMEOUT, decide
 from pipeline.domain.explain import Candidates, explain
 from pipeline.domain.progress import IDLE_VISIT, after, next_visit
 from pipeline.domain.records import Replicate, ReplicateState, Standing, Submission, TaskRecord, TaskStage
+from pipeline.domain.tries import TO_CLAIM, counted_as
 from protocol.poco import events
 from protocol.poco.seal import result_hash
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
@@ -32,6 +33,8 @@ WALLETS = st.integers(1, 5).map(wallet)
 DIGESTS = st.sampled_from([TRUTH, LIE])
 TIMES = st.one_of(st.none(), st.floats(START, FINAL))
 METHODS = st.sampled_from([str(method) for method in Method])
+#: Names under which failures are counted.
+COUNTED = st.sampled_from([*map(str, Method), TO_CLAIM, "initialize_too_late", "finalize_too_late"])
 #: Seconds after which all is over, whatever the record and the chain said: no retry of a claim waits for longer.
 LONG = 40_000
 STEPS = st.dictionaries(st.sampled_from([Step.STARTED, Step.COMPUTED]), st.floats(START, FINAL))
@@ -75,7 +78,7 @@ def records(draw: st.DrawFn) -> TaskRecord:
         newcomers=draw(st.integers(0, 20)),
         backup=draw(st.booleans()),
         sent=draw(st.dictionaries(METHODS, submissions)),
-        failed=draw(st.dictionaries(METHODS, st.integers(1, 5))),
+        failed=draw(st.dictionaries(COUNTED, st.integers(1, 5))),
         why=draw(st.one_of(st.none(), st.just("A reason."))),
         changed_at=draw(st.floats(START, FINAL)),
     )
@@ -150,6 +153,13 @@ def test_a_task_ends_though_no_worker_ever_does_anything_more(record: TaskRecord
 
 
 @pytest.mark.parametrize("times", [1, 3, 10])
+def test_a_task_is_initialized_for_its_claim_however_often_that_failed_before(times: int) -> None:
+    chain = ModelChain(3)
+    _live_on(task(trust=3), chain, refused={Method.INITIALIZE: times})
+    assert chain.view.status is TaskStatus.FAILED
+
+
+@pytest.mark.parametrize("times", [1, 3, 10])
 def test_a_claim_is_tried_until_it_is_mined_however_often_it_failed(times: int) -> None:
     chain = ModelChain(3)
     chain.send(Method.INITIALIZE, START)
@@ -184,7 +194,7 @@ def _live_on(record: TaskRecord, chain: ModelChain, *, refused: Mapping[Method, 
             if isinstance(action, Submit):
                 record = _sent(record, chain, action, left, now)
         over = chain.view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
-        if not record.open and (over or record.orphaned or view.status is TaskStatus.UNSET):
+        if not record.open and (over or record.orphaned):
             return
         now = max(now + 1, min(next_visit(record, chain.view, now, PACE), now + ORPHAN_TIMEOUT))
     pytest.fail(f"It never ends: {record}, {chain.view}")
@@ -196,6 +206,7 @@ def _sent(record: TaskRecord, chain: ModelChain, submit: Submit, left: dict[Meth
         left[submit.method] -= 1
     elif chain.send(submit.method, now) or chain.is_so(submit.method):
         return record
-    failed = record.failed.get(submit.method, 0) + 1
+    name = counted_as(submit.method, submit.args, now)
+    failed = record.failed.get(name, 0) + 1
     sent = {method: item for method, item in record.sent.items() if method != submit.method}
-    return replace(record, sent=sent, failed={**record.failed, str(submit.method): failed})
+    return replace(record, sent=sent, failed={**record.failed, name: failed}, changed_at=now)

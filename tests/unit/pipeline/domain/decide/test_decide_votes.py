@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from pipeline.domain import tries
 from pipeline.domain.actions import (
     Drop,
     End,
@@ -16,13 +19,17 @@ from pipeline.domain.actions import (
     Submit,
     Want,
 )
-from pipeline.domain.records import Outcome, ReplicateState, TaskStage
+from pipeline.domain.explain import Candidates, explain
+from pipeline.domain.progress import after
+from pipeline.domain.records import Outcome, ReplicateState, TaskRecord, TaskStage
 from pipeline.domain.replicas import TOO_LATE
+from pipeline.domain.tries import FIRST_TO_CLAIM, MAX_FAILED_INTENTS
 from tests.unit.pipeline.builders import (
     CONSENSUS,
     CONTRIBUTE_UNTIL,
     FINAL,
     LIE,
+    PACE,
     START,
     VOTERS,
     claimed,
@@ -73,19 +80,54 @@ def test_nothing_is_initialized_after_the_contribution_deadline() -> None:
 
 
 def test_a_task_never_initialized_is_initialized_for_the_claim_after_the_final_deadline() -> None:
-    assert submits(decided(task(failed={"initialize": 1}), view(), FINAL)) == [(Method.INITIALIZE, 4)]
+    for failed in ({}, {"initialize": 1}, {"initialize": 3}, {"initialize": 2, "initialize_too_late": 1}):
+        (number,) = [number for method, number in submits(decided(task(failed=failed), view(), FINAL))]
+        assert number >= FIRST_TO_CLAIM, failed
 
 
-def test_a_task_that_cannot_be_initialized_ends_at_the_final_deadline_and_stays_ended() -> None:
+def test_an_initialize_that_waited_until_the_deadline_in_the_lane_does_not_count_as_refused() -> None:
+    """The lane judges by a block whose time is a little ahead of this clock: no gas for hours, and then three tries
+    within the same second gave the task up for ever, with the requester's money and the pool's stake locked in it.
+    """
+    record, now = moved(task(), view()), CONTRIBUTE_UNTIL - 2.0
+    for _ in range(MAX_FAILED_INTENTS):
+        record = lane_fails(record, now)
+        record = after(record, view(), decided(record, view(), now), now, PACE)
+    assert submits(decided(record, view(), now + 1)) == [], (
+        "The chain is past the deadline: no try before the last one."
+    )
+    assert submits(decided(record, view(), FINAL)) == [(Method.INITIALIZE, FIRST_TO_CLAIM + 1)]
+    assert not tries.exhausted(record, Method.INITIALIZE)
+
+
+def lane_fails(record: TaskRecord, now: float) -> TaskRecord:
+    """The record once the lane has ended the initialize that was handed to it, if one was, as its store notes it."""
+    (submit,) = [item for item in decided(task(), view()) if isinstance(item, Submit)]
+    if Method.INITIALIZE not in record.sent:
+        return record
+    name = tries.counted_as(Method.INITIALIZE, submit.args, now)
+    return replace(record, sent={}, failed={**record.failed, name: record.failed.get(name, 0) + 1}, changed_at=now)
+
+
+def test_a_task_that_is_refused_even_for_its_claim_holds_nothing_and_is_tried_again_more_and_more_rarely() -> None:
     computing = [replicate(1, ReplicateState.STARTED), replicate(2, ReplicateState.FAILED, holds_slot=True)]
-    record = task(failed={"initialize": 3}, why="refused", wants=1, replicates=computing)
+    failed = {"initialize": 3, "initialize_to_claim": 3}
+    record = task(failed=failed, why="refused", wants=1, replicates=computing, changed_at=FINAL)
     actions = decided(record, view(), FINAL)
-    assert End(TaskStage.FAILED, "It could not be initialized: refused.") in actions
+    assert not any(isinstance(item, End | Submit) for item in actions)
     assert {item.wallet for item in actions if isinstance(item, Free)} == {wallet(1), wallet(2)}
-    ended = moved(record, view(), FINAL)
-    assert (ended.open, ended.stage, ended.wants) == (False, TaskStage.FAILED, 0)
-    assert decided(ended, view(), FINAL + 100) == []
-    assert decided(ended, view(initialized()), FINAL + 100)[0] == Resume()
+    waiting = moved(record, view(), FINAL)
+    assert (waiting.open, waiting.wants) == (True, 0)
+    assert decided(waiting, view(), FINAL + 599) == []
+    assert submits(decided(waiting, view(), FINAL + 600)) == [(Method.INITIALIZE, FIRST_TO_CLAIM + 3)]
+    assert "tried again 10 minutes later" in (explain(waiting, view(), Candidates(), FINAL + 1, PACE) or "")
+
+
+def test_a_task_that_an_older_release_gave_up_is_initialized_for_its_claim_when_it_is_looked_at() -> None:
+    given_up = task(failed={"initialize": 3}, open=False, stage=TaskStage.FAILED)
+    actions = decided(given_up, view(), FINAL)
+    assert actions[0] == Resume()
+    assert submits(actions) == [(Method.INITIALIZE, FIRST_TO_CLAIM)]
 
 
 def test_workers_that_compute_count_as_votes_to_come() -> None:

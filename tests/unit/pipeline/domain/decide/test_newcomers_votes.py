@@ -169,7 +169,7 @@ def test_a_task_of_low_trust_is_left_to_proven_workers_as_long_as_one_not_asked_
     chain, now = view(initialized()), START + waited
     waiting = after(record, chain, decide(record, chain, now, pace), now, pace)
     machines = [worker(n, stake=10**6) for n in busy]
-    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: machines)
+    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda *_: machines)
     (ready,) = decided_by(workers, [waiting], now)  # type: ignore[arg-type]  # stands in
     if 2 <= trust <= NEWCOMERS_DECIDE:
         waits = waited < 20 and not set(busy) <= set(asked_before)
@@ -195,7 +195,7 @@ def test_a_task_waits_for_no_busy_machine_that_could_not_take_it(busy: dict[str,
     record = replace(task(trust=5, wants=1), newcomers=0, tag=tag, worker_stake=NRlc(30))
     able: dict[str, Any] = {"tag": tag, "stake": 100}
     machine = worker(1, **(able | busy))
-    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda _: [machine])
+    workers = SimpleNamespace(any_proven=lambda _: True, busy_proven=lambda *_: [machine])
     (ready,) = decided_by(workers, [record], START)  # type: ignore[arg-type]  # stands in
     assert (ready.newcomers == 0) == waits
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from protocol.errors import RateLimited, SluiceError, StorageUnavailable, TaskDeclined, TaskFailure, WrongPlatform
-from protocol.results.error_result import MACHINE_FAILED
+from protocol.results.error_result import UNCLEAR_END
 from protocol.types import TaskId
 from tests.unit.workers.assignments import LATER, assignment, task_id
 from workers.data.layout import Layout
@@ -66,7 +66,7 @@ def test_a_registrys_rate_limit_is_no_vote_and_is_kept_until_the_registry_serves
 ) -> None:
     declined = fetch(layout, monkeypatch, LIMIT)
     assert isinstance(declined, TaskDeclined)
-    assert declined.cause == MACHINE_FAILED
+    assert declined.cause == UNCLEAR_END
     (kept,) = RefusedImages(layout.root).met_since(0.0)
     assert (kept.image, kept.registry, kept.obstacle) == (IMAGE, "registry.example", Obstacle.RATE_LIMIT)
     assert kept.why == "HTTP 429 ?[2J"
@@ -80,7 +80,7 @@ def test_an_image_for_another_architecture_is_no_vote_and_is_kept(
 ) -> None:
     declined = fetch(layout, monkeypatch, FOREIGN)
     assert isinstance(declined, TaskDeclined)
-    assert declined.cause == MACHINE_FAILED
+    assert declined.cause == UNCLEAR_END
     assert refused(layout) == [(IMAGE, Obstacle.PLATFORM)]
 
 
