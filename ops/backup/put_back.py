@@ -22,7 +22,7 @@ from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.connections.mongodb import while_indexing
 from config.settings import Settings
-from config.whole_files import write_whole
+from config.whole_files import move_whole, write_whole
 from ops.archive import Archive, Member, open_archive
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
 from ops.in_flight import LOOK_SECONDS, wait_for_mined
@@ -179,7 +179,7 @@ def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
         yield
         for place, written in beside.items():
             with _named(place, "written"):
-                written.replace(place)
+                move_whole(written, place)
     finally:
         for written in beside.values():
             with suppress(OSError):

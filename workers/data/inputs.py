@@ -89,14 +89,12 @@ def _dataset(
     budget: DownloadBudget,
 ) -> None:
     """Put a task's dataset at `target`, from the cache or by download. Raises TaskFailure, TaskDeclined."""
-    if target.exists():
-        return
 
     def fetch_to(path: Path) -> None:
         with _as_failure(assignment, Failure.DATASET_FILE):
             _download_checked(assignment, dataset, path, policy, budget)
 
-    dataset_cache.provide(layout.cache / dataset.checksum, target, fetch_to, assignment.task_id)
+    dataset_cache.provide(layout.cache / dataset.checksum, target, fetch_to, assignment.task_id, budget.check)
 
 
 def _download_checked(

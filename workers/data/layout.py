@@ -11,7 +11,8 @@
     locks/<task id>
     tasks/<task id>/in  out  error  result.zip    `in` and `out` are what the container sees; of a task that is computed
                                                   only the result stays
-                    sealed                        of a task for an enclave: datasets and input files as they came
+                    sealed                        of a task for an enclave: datasets and input files as they came,
+                    opened                        and since which start of the system `in` is known to hold them opened
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.whole_files import write_whole
+from config.whole_files import keep, write_whole
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Wallet
 
@@ -64,12 +65,21 @@ class TaskFolders:
         return self.root / "sealed"
 
     @property
+    def opened(self) -> Path:
+        """Since which start of the system `inputs` is known to hold what pre-compute puts there (`verified`)."""
+        return self.root / "opened"
+
+    @property
     def zip(self) -> Path:
         """The result as it is uploaded."""
         return self.root / "result.zip"
 
     def make(self) -> None:
         """Create the folders; keeps what is there (a container may be running)."""
+        if not self.root.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            # A result in it is on disk only if the folder is.
+            keep(self.root.parent)
         self.inputs.mkdir(parents=True, exist_ok=True)
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.outputs.chmod(OPEN_TO_CONTAINER)
