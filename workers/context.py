@@ -43,7 +43,7 @@ from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
-from workers.slots import Slots, at_most_gpus, fitting, set_by_operator
+from workers.slots import RESERVED_BYTES, Slots, at_most_gpus, fitting, set_by_operator
 from workers.task.journal import Journal
 
 
@@ -64,7 +64,7 @@ class Machine:
     @cached_property
     def layout(self) -> Layout:
         """The machine's folders."""
-        return layout_of(self.settings.home, self.wallet)
+        return layout_of(self.settings.home, self.wallet, self.settings.least_free_bytes)
 
     @cached_property
     def session(self) -> SessionFile:
@@ -150,8 +150,11 @@ class Machine:
 
     @property
     def keeps_memory_promise(self) -> bool:
-        """Whether an app that runs out of memory here had all that the pool promises."""
-        full = self.slots.count * self.memory_per_slot <= self.engine_resources.memory_bytes
+        """Whether an app that runs out of memory here had all that the pool promises: there is that much for every slot
+        beside what the system, the engine and this machine's own processes take.
+        """
+        needed = self.slots.count * self.memory_per_slot + RESERVED_BYTES
+        full = needed <= self.engine_resources.memory_bytes
         return full and self.memory_per_slot >= self.pool.memory_per_slot
 
     @property

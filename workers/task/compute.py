@@ -36,8 +36,6 @@ from protocol.poco.tags import needs_gpu
 from protocol.results.error_result import (
     ABORTED,
     MACHINE_FAILED,
-    MACHINE_MEMORY,
-    UNCLEAR_END,
     Failure,
     worded,
 )
@@ -55,14 +53,14 @@ from workers.sandbox import run_app
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.gpu import free_gpu
 from workers.sandbox.images.image import AppImage, require_name
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.spec import container_spec
-from workers.task import admission, disk_limits, given_again, signature
+from workers.task import admission, app_end, disk_limits, given_again, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
-from workers.task.verdict import KILLED
 
 log = structlog.get_logger(__name__)
 
@@ -293,6 +291,7 @@ def _run(
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
             watch=lambda container: disk_limits.watch(context, task_id, container),
+            memory=lambda container: MemoryWatch(container, machine.engine_resources.cgroups, context.engine.inspect),
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
@@ -301,8 +300,8 @@ def _run(
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:
         raise _declined(task_id, MACHINE_FAILED, str(error)) from error
-    CONTAINERS.labels(_outcome(attempt.ended)).inc()
-    _require_own_end(context, assignment, attempt.ended)
+    CONTAINERS.labels(app_end.outcome(attempt.ended)).inc()
+    app_end.require_own_end(machine, task_id, attempt.ended)
 
 
 def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextManager[tuple[str, ...]]:
@@ -311,22 +310,6 @@ def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextMana
     if not needs_gpu(Hash32(assignment.tag)):
         return nullcontext(())
     return free_gpu(context.engine, context.layout, machine.wallet, machine.gpus)
-
-
-def _require_own_end(context: WorkerContext, assignment: Assignment, ended: ContainerExit) -> None:
-    """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
-    promises, TaskDeclined if it had less, or if it was killed from outside.
-    """
-    task_id, machine = TaskId(assignment.task_id), context.machine
-    if ended.out_of_memory:
-        needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
-        if machine.keeps_memory_promise:
-            raise _failed(assignment, Failure.OUT_OF_MEMORY, f"{needed} that the pool promises")
-        raise _declined(
-            task_id, MACHINE_MEMORY, f"{needed} it had here; the pool promises {machine.pool.memory_per_slot}"
-        )
-    if ended.exit_code == KILLED and not ended.timed_out:
-        raise _declined(task_id, UNCLEAR_END, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
 def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
@@ -377,15 +360,6 @@ def remove_container(context: WorkerContext, container: str) -> None:
     except EngineUnavailable as error:
         if context.engine.note_stuck(container):
             log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
-
-
-def _outcome(ended: ContainerExit) -> str:
-    """How an app has ended, as a label of metrics."""
-    if ended.timed_out:
-        return "timeout"
-    if ended.out_of_memory:
-        return "out_of_memory"
-    return "ok" if ended.exit_code == 0 else "failed"
 
 
 def _failed(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -205,6 +206,18 @@ def test_a_machine_with_less_memory_than_the_pool_promises_declines_instead(
 ) -> None:
     promised = context.machine.pool.model_copy(update={"memory_per_slot": 2**30})
     object.__setattr__(context.machine, "pool", promised)
+    assert done(context, HUNGRY).stage is ReplicateStage.FAILED
+    assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
+
+
+def test_a_machine_that_does_not_see_whose_memory_ran_out_declines_instead(
+    context: WorkerContext, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a worker in a container without its host's cgroups, on version 2."""
+    resources = replace(context.machine.engine_resources, cgroups=2)
+    monkeypatch.setitem(context.machine.__dict__, "engine_resources", resources)
+    monkeypatch.setattr("workers.sandbox.memory._PLACES", ())
+    monkeypatch.setattr("workers.sandbox.memory._PROCESSES", tmp_path)
     assert done(context, HUNGRY).stage is ReplicateStage.FAILED
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
 
