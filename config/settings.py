@@ -313,6 +313,13 @@ class Settings(GivenOrEnvironment):
         description="Bytes that an app may write outside /iexec_out, in its image's folders and volumes. All machines"
         " allow at most the default; more is the app's failure; a worker that sets less declines what writes more.",
     )
+    least_free_bytes: Bytes = Field(
+        2**30,
+        ge=2**30,
+        description="Bytes that a worker leaves free on each disk that apps write to, its own folder's and the"
+        " engine's: with less free it takes no work, and kills the apps that write there. 1 GiB at least; more where"
+        " others need it, e.g. a RabbitMQ on the same disk, which takes no message below a limit of its own.",
+    )
     image_registries: str = Field(
         "",
         description="Registries that app images may come from, separated by commas, e.g. `docker.io,ghcr.io`; one"

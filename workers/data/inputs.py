@@ -64,7 +64,10 @@ def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, dead
     """How many bytes and how long a task's inputs may take."""
     task_id = TaskId(assignment.task_id)
     return DownloadBudget(
-        deadline, policy.max_bytes, policy.pool_max_bytes, lambda: disk.require_free_space(task_id, layout.root)
+        deadline,
+        policy.max_bytes,
+        policy.pool_max_bytes,
+        lambda: disk.require_free_space(task_id, layout.root, layout.least_free),
     )
 
 

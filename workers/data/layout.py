@@ -152,6 +152,8 @@ class Layout:
     """The folders of one machine's wallet. `root` is absolute: Docker binds need it."""
 
     root: Path
+    #: Bytes that must stay free on the disks that apps write to.
+    least_free: int = 2**30
 
     @property
     def journal(self) -> Path:
@@ -264,6 +266,6 @@ class Layout:
             os.close(handle)
 
 
-def layout_of(home: Path, wallet: Wallet) -> Layout:
-    """The layout of `wallet` under the settings' home folder."""
-    return Layout(home.absolute() / "worker" / wallet)
+def layout_of(home: Path, wallet: Wallet, least_free: int = 2**30) -> Layout:
+    """The layout of `wallet` under the settings' home folder. `least_free`: as of `Layout`."""
+    return Layout(home.absolute() / "worker" / wallet, least_free)

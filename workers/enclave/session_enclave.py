@@ -114,7 +114,7 @@ class SessionEnclave:
             raise TaskDeclined(task=self.work.task_id, cause=NO_ENCLAVE_KEY, why=why)
 
     def _require_space(self, size: int) -> None:
-        disk.require_free_space(self.work.task_id, self.work.folders.root, disk.LEAST_FREE_BYTES + size)
+        disk.require_free_space(self.work.task_id, self.work.folders.root, self.work.layout.least_free + size)
 
     @cached_property
     def _services(self) -> dict[str, Service]:

@@ -199,7 +199,14 @@ def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: s
         Failure.OUTPUT_ZIP,
     )
     disks = (work.layout.root, *([engine.data_folder] if engine.data_folder else []))
-    return DiskWatch(work.task_id, [written], lambda: disks, lambda: engine.kill(container), every=disk.CHECK_SECONDS)
+    return DiskWatch(
+        work.task_id,
+        [written],
+        lambda: disks,
+        lambda: engine.kill(container),
+        floor=work.layout.least_free,
+        every=disk.CHECK_SECONDS,
+    )
 
 
 def _await(work: Work, host: Host, container: str) -> bool:

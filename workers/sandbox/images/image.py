@@ -226,10 +226,10 @@ class AppImage:
     def _require_room(self, size: int = 0, entries: int = 0) -> None:
         """Raise TaskDeclined if this machine's disk or the engine's would get full, of bytes or of inodes."""
         task_id = TaskId(self._assignment.task_id)
-        disk.require_free_space(task_id, self._layout.root)
+        disk.require_free_space(task_id, self._layout.root, self._layout.least_free)
         engine_folder = self._engine.data_folder
         if size and engine_folder is not None:
-            wanted = size + disk.LEAST_FREE_BYTES, entries + disk.LEAST_FREE_INODES
+            wanted = size + self._layout.least_free, entries + disk.LEAST_FREE_INODES
             if disk.free_share(engine_folder, *wanted) < 1:
                 self._store.shrink(self._engine, 0, "")
             disk.require_free_space(task_id, engine_folder, *wanted)
