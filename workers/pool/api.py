@@ -329,6 +329,6 @@ def _error(response: httpx.Response, url: str) -> SluiceError:
         case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
             return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
         case status:
-            # 400, 413: for good, if it is the pool that says so.
+            # 400, 413: for good, if these are words of the pool.
             final = status in {400, 413} and _sentence(response) is not None
             return BadMessage(why=f"HTTP {status}: {why}", final=final)
