@@ -6,7 +6,9 @@ All of it repeats what messages do anyway: if every message were lost, tasks wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -30,6 +32,7 @@ from workers.care.reveals import is_at_stake, read_views
 from workers.context import WorkerContext
 from workers.data import dataset_cache
 from workers.data.layout import discard
+from workers.moments import is_older
 from workers.task import own_copy, steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
@@ -53,16 +56,25 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 class Upkeep:
     """One machine's periodic work, run by the process `upkeep` every `ping_seconds`. For one thread."""
 
-    def __init__(self, context: WorkerContext, resumer: Resumer, *, votes_only: bool = False) -> None:
-        """`votes_only`: drained once no vote waits to be revealed, whatever the pool says or does not say."""
+    def __init__(
+        self,
+        context: WorkerContext,
+        resumer: Resumer,
+        *,
+        votes_only: bool = False,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`votes_only`: drained once no vote waits to be revealed, whatever the pool says or does not say. `steady`:
+        seconds of a clock that is never set.
+        """
         self._votes_only = votes_only
-        self._context = context
+        self._context, self._steady = context, steady
         self._resumer = resumer
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
-        self._attempts = Attempts(context.now)
+        self._attempts = Attempts(steady)
         self._throttle = LogThrottle()
-        self._tidied_at = 0.0
+        self._tidied_at = -math.inf
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
         #: Whether the machine was asked to drain, and nothing is left to do.
@@ -99,11 +111,10 @@ class Upkeep:
 
     def _tidy(self) -> None:
         """Remove unused datasets from the cache, and old results from the machine's own IPFS node, once in a while."""
-        now = self._context.now()
-        if now < self._tidied_at + TIDY_SECONDS:
+        if self._steady() < self._tidied_at + TIDY_SECONDS:
             return
-        self._tidied_at = now
-        machine = self._context.machine
+        self._tidied_at = self._steady()
+        machine, now = self._context.machine, self._context.now()
         removed = dataset_cache.tidy(machine.layout.cache, machine.settings.dataset_disk_bytes, now)
         if removed:
             log.info("Datasets were removed.", action="datasets_removed", datasets=removed)
@@ -149,7 +160,7 @@ class Upkeep:
                 log.info("New tasks are taken again.", action="limit_over")
             return False
         # The figures change all the time: what was logged is that a limit is reached.
-        if self._throttle.should_log("limit", "reached", self._context.now()):
+        if self._throttle.should_log("limit", "reached", self._steady()):
             log.warning(f"No new task is taken: {why}. Votes are still revealed.", action="limit_reached", why=why)
         return True
 
@@ -236,9 +247,9 @@ class Upkeep:
         """Carry on with tasks for which no message has come for a while."""
         for replicate in replicates:
             next_step = todo(replicate)
-            if next_step is None or self._context.now() < replicate.updated_at + RESUME_SECONDS:
+            if next_step is None or not is_older(replicate.updated_at, RESUME_SECONDS, self._context.now()):
                 continue
-            if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._context.now():
+            if self._asked.get(replicate.task_id, -math.inf) + RESUME_SECONDS > self._steady():
                 continue
             with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
@@ -249,7 +260,7 @@ class Upkeep:
                     task=replicate.task_id,
                     step=next_step,
                 )
-                self._asked[replicate.task_id] = self._context.now()
+                self._asked[replicate.task_id] = self._steady()
 
     # -- containers ----------------------------------------------------------------------------------------------------
 

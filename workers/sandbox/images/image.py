@@ -36,6 +36,7 @@ from workers.data.download import DownloadBudget, retry_after
 from workers.data.image_name import ImageName, read_image_name
 from workers.data.layout import Layout, discard
 from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
+from workers.moments import is_older
 from workers.sandbox import disk
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
@@ -92,7 +93,7 @@ class AppImage:
         if self._assignment.image in self._rules.local:
             return self._assignment.image
         found = self._store.find(self._wanted)
-        if found is None or (self._name.digest is None and time.time() > found.confirmed + FRESH_SECONDS):
+        if found is None or (self._name.digest is None and is_older(found.confirmed, FRESH_SECONDS, time.time())):
             return None
         return found.name
 
