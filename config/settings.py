@@ -125,7 +125,11 @@ class Settings(GivenOrEnvironment):
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway, for requesters too.")
+    ipfs_gateway: str = Field(
+        "http://127.0.0.1:18580",
+        description="IPFS gateway, for requesters too. A worker uses its pool's unless you name one: the pool's may be"
+        " at a private address only if SLUICE_API_URL is such an address.",
+    )
     worker_ipfs_api: str | None = Field(
         None,
         description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",

@@ -38,7 +38,7 @@ from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
-from workers.pool.settings import node_of_pool
+from workers.pool.settings import gateway_of, node_of_pool
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
@@ -171,8 +171,10 @@ class Machine:
     @property
     def downloads(self) -> DownloadPolicy:
         """What may be fetched."""
+        gateway, private_gateway = gateway_of(self.settings, self.pool)
         return DownloadPolicy(
-            gateway=self.pool.ipfs_gateway,
+            gateway=gateway,
+            private_gateway=private_gateway,
             max_bytes=min(self._own("download_max_bytes", self.pool.download_max_bytes), self.pool.download_max_bytes),
             allow_private=self.settings.allow_private_downloads,
             pool_max_bytes=self.pool.download_max_bytes,
