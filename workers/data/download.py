@@ -199,12 +199,14 @@ def _open(
     """The answer behind at most REDIRECTS redirects, which holds the file."""
     with _follow(client, url, private, failures, {}) as (response, found):
         if response.status_code != 200:
-            error = _bad_status(found, response)
+            # Another address than the deal's may hold its server's signature for one reader: anybody may read a cause.
+            shown = found if found == url else found.partition("?")[0]
+            error = _bad_status(shown, response)
             if isinstance(error, Refused) and inside_gateway(found, gateway):
                 reason = _head(response, gateway_absence.REASON_BYTES).decode(errors="replace")
                 if not _is_absent(client, reason, gateway, private, failures):
                     error = StorageUnavailable(
-                        what=found, why=f"HTTP {response.status_code}: the gateway has it not now"
+                        what=shown, why=f"HTTP {response.status_code}: the gateway has it not now"
                     )
             with _elsewhere(not same_host(found, url)):
                 raise error
@@ -348,7 +350,7 @@ def _copy(
         digest.update(chunk)
         write(chunk)
     if total == 0:
-        raise StorageUnavailable(what=str(response.url), why="the file is empty")
+        raise StorageUnavailable(what=str(response.url.copy_with(query=None)), why="the file is empty")
     return "0x" + digest.hexdigest()
 
 

@@ -124,7 +124,9 @@ def discard(folder: Path) -> None:
     if folder.exists():
         ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
         if ended.returncode != 0:
-            raise StorageUnavailable(what=folder, why=ended.stderr.decode(errors="replace")[:200])
+            # `rm: cannot remove NAME: REASON`, of which the name may be an app's, and the reason become public.
+            why = ended.stderr.decode(errors="replace").strip().rpartition(": ")[2][:200]
+            raise StorageUnavailable(what=folder, why=why)
 
 
 def _delete_shallow(name: str, within: int | None, levels: int) -> None:

@@ -244,20 +244,23 @@ def _name(service: Service, work: Work, host: Host) -> str:
 def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> TaskFailure:
     """What a program that did not end well says of its task, by the names of iexec-worker 9.2."""
     stage = service.name.upper().replace("-", "_")
-    cause, why = f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
+    words, cause, why = "", f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
     if ended.timed_out:
         why = f"{service.name} took more than {work.assignment.category_seconds} s"
     elif ended.out_of_memory:
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and door.exit_cause is not None:
-        cause, why = door.exit_cause.cause, door.exit_cause.message
+        # Its words, which may be of what it has decrypted, are for the log alone: anybody may read a cause.
+        words, cause, why = door.exit_cause.message, door.exit_cause.cause, f"{service.name} has reported it"
         if cause in _CHECKED_HERE:
-            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause} {why}"
+            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:
         cause = f"{stage}_TASK_ID_MISSING"
-    log.warning("Failed around the app.", action="surrounding_failed", task=work.task_id, cause=cause, why=why)
+    log.warning(
+        "Failed around the app.", action="surrounding_failed", task=work.task_id, cause=cause, why=why, words=words
+    )
     if cause in frozenset(Failure):
         failure = Failure(cause)
         return TaskFailure(task=work.task_id, status=failure.status, cause=failure, why=why)

@@ -74,6 +74,17 @@ def test_the_gateway_may_be_private_but_leads_to_no_other_private_place(tmp_path
     assert (tmp_path / "x").read_bytes() == b"secret"
 
 
+def test_what_a_redirect_adds_for_its_reader_alone_is_not_repeated(tmp_path: Path) -> None:
+    """A server may lead to an address that is signed for this machine, and a cause is shown to anybody."""
+    absent = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    with serving(absent) as there:
+        led = f"http://{there}/file?signature=secret"
+        answer = f"HTTP/1.1 302 Found\r\nlocation: {led}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        with serving(answer.encode()) as here, pytest.raises(Refused, match="404") as caught:
+            download(f"http://{here}/file?mine=yes", tmp_path / "x", policy(), budget(ample(10)))
+    assert "secret" not in str(caught.value)
+
+
 def test_a_gateway_that_only_the_pool_named_leads_to_no_private_place_and_that_is_no_fault_of_the_app(
     tmp_path: Path,
 ) -> None:
