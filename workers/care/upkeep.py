@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -42,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds without a change after which a step that needs no one else is done here; its own message gets that long.
 RESUME_SECONDS = 10.0
+#: Seconds at most between two beginnings of a task whose computing changes nothing in the journal.
+LONGEST_RESUME_SECONDS = 600.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
 #: Seconds between two looks at the datasets and results that are kept.
@@ -51,6 +54,25 @@ _VOTED = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
 #: Stages of tasks of which nothing more is to be done here.
 _GIVEN_UP = (ReplicateStage.FAILED, ReplicateStage.ABORTED)
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Resumed:
+    """When a task was last gone on with, by a clock that is never set, and how it was then."""
+
+    at: float
+    updated_at: float
+    #: Seconds until it is gone on with again.
+    pause: float
+
+    @classmethod
+    def after(cls, before: _Resumed | None, replicate: Replicate, now: float) -> _Resumed:
+        """Of a task that is gone on with `now`. One whose computing comes to nothing that the journal takes, as on a
+        full disk, is begun ever more rarely: it downloads and runs each time.
+        """
+        stuck = before is not None and before.updated_at == replicate.updated_at and replicate.stage in COMPUTING
+        pause = min(2 * before.pause, LONGEST_RESUME_SECONDS) if before is not None and stuck else RESUME_SECONDS
+        return cls(now, replicate.updated_at, pause)
 
 
 class Upkeep:
@@ -71,7 +93,7 @@ class Upkeep:
         self._context, self._steady = context, steady
         self._resumer = resumer
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
-        self._asked: dict[TaskId, float] = {}
+        self._resumed: dict[TaskId, _Resumed] = {}
         self._attempts = Attempts(steady)
         self._throttle = LogThrottle()
         self._tidied_at = -math.inf
@@ -249,7 +271,8 @@ class Upkeep:
             next_step = todo(replicate)
             if next_step is None or not is_older(replicate.updated_at, RESUME_SECONDS, self._context.now()):
                 continue
-            if self._asked.get(replicate.task_id, -math.inf) + RESUME_SECONDS > self._steady():
+            before = self._resumed.get(replicate.task_id)
+            if before is not None and self._steady() < before.at + before.pause:
                 continue
             with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
@@ -260,7 +283,10 @@ class Upkeep:
                     task=replicate.task_id,
                     step=next_step,
                 )
-                self._asked[replicate.task_id] = self._steady()
+                self._resumed[replicate.task_id] = _Resumed.after(before, replicate, self._steady())
+        self._resumed = {
+            item.task_id: self._resumed[item.task_id] for item in replicates if item.task_id in self._resumed
+        }
 
     # -- containers ----------------------------------------------------------------------------------------------------
 

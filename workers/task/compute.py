@@ -11,6 +11,7 @@ journal says where it stopped, the container is found by its name.
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -109,13 +110,27 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
             return False
         if not given_again.cleared(context, assignment, redelivered=redelivered):
             return False
-        replicate = context.journal.add(assignment, context.now())
+        replicate = _added(context, assignment)
+        if replicate is None:
+            return False
         if replicate.stage in COMPUTING:
             _compute(context, replicate)
         else:
             _report_again(context, replicate)
         now = context.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
+
+
+def _added(context: WorkerContext, assignment: Assignment) -> Replicate | None:
+    """The task's row in the journal; None, which is reported, if the journal takes none, e.g. on a full disk."""
+    task_id = TaskId(assignment.task_id)
+    try:
+        return context.journal.add(assignment, context.now())
+    except sqlite3.Error as error:
+        log.exception("The journal does not take the task.", action="journal_broken", task=task_id)
+        cause = worded(MACHINE_FAILED, f"the journal does not take the task: {error}")
+        context.reports.send(task_id, Report(step=Step.FAILED, cause=cause))
+        return None
 
 
 def _report_again(context: WorkerContext, replicate: Replicate) -> None:
@@ -133,20 +148,20 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
         with _boundary(task_id):
             admission.require(context, replicate)
             result, failure = _result(context, replicate, attempt)
+            code, cause = attempt.exit_code, failure.value if failure else None
+            stored = context.journal.mark_computed(
+                task_id,
+                context.now(),
+                digest=result.digest,
+                callback_data=result.callback_data,
+                cause=cause,
+                exit_code=code,
+                enclave_signature=result.enclave_signature,
+            )
     except TaskDeclined as declined:
         _fail(context, task_id, declined, attempt)
         return
-    code = attempt.exit_code
-    cause = failure.value if failure else None
-    if context.journal.mark_computed(
-        task_id,
-        context.now(),
-        digest=result.digest,
-        callback_data=result.callback_data,
-        cause=cause,
-        exit_code=code,
-        enclave_signature=result.enclave_signature,
-    ):
+    if stored:
         log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
         context.reports.send(
             task_id,
@@ -171,9 +186,11 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
         yield
     except TaskDeclined:
         raise
-    except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
+    except (OSError, ValueError, sqlite3.Error, subprocess.SubprocessError, SluiceError) as error:
         log.exception("Could not work on the task.", action="compute_broken", task=task_id)
-        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
+        # Of a file not its name, which an app may have chosen: anybody may read a cause.
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {said}") from error
 
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
@@ -324,7 +341,13 @@ def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, contain
 def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
     """Store and report that this machine declines the task."""
     cause = worded(declined.cause, str(declined.fields["why"]))
-    if context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code):
+    try:
+        ended = context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code)
+    except sqlite3.Error:
+        # The pool is told all the same; the process upkeep tries again, ever more rarely, until the journal is mended.
+        log.exception("The journal does not take the task's end.", action="journal_broken", task=task_id)
+        ended = True
+    if ended:
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
         context.reports.send(
             task_id,
