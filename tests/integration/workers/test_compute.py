@@ -20,7 +20,15 @@ from docker import DockerClient
 
 from ops.demo.app_image import build_image
 from protocol.errors import NoSuchContainer
-from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
+from protocol.results.error_result import (
+    MACHINE_FAILED,
+    MACHINE_MEMORY,
+    UNCLEAR_END,
+    Failure,
+    blames_task,
+    cause_code,
+    error_digest,
+)
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
@@ -282,7 +290,11 @@ def test_a_program_for_another_processor_is_declined_too(
     foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
     built(engine_host, "sluice-test/foreign:1", f"FROM {IMAGE}\nCOPY app /app\n", app=foreign)
     compute(context, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
-    assert "exec format error" in str(pool.wait_for(Step.FAILED).cause)
+    report = pool.wait_for(Step.FAILED)
+    assert cause_code(report.cause) == UNCLEAR_END
+    # What it printed is for the requester alone.
+    assert "exec format error" in str(report.stderr)
+    assert "exec format error" not in str(report.cause)
 
 
 def test_a_foreign_authorization_is_declined_before_anything_runs(context: WorkerContext) -> None:
