@@ -125,7 +125,11 @@ class Settings(GivenOrEnvironment):
 
     # -- results --------------------------------------------------------------------------------------------------
     ipfs_api: str = Field("http://127.0.0.1:18501", description="Kubo RPC API.")
-    ipfs_gateway: str = Field("http://127.0.0.1:18580", description="IPFS gateway, for requesters too.")
+    ipfs_gateway: str = Field(
+        "http://127.0.0.1:18580",
+        description="IPFS gateway, for requesters too. A worker uses its pool's unless you name one: the pool's may be"
+        " at a private address only if SLUICE_API_URL is such an address.",
+    )
     worker_ipfs_api: str | None = Field(
         None,
         description="Kubo RPC API of a worker's own node, for trust-1 results that the pool does not take in time.",
@@ -312,6 +316,13 @@ class Settings(GivenOrEnvironment):
         wire.SCRATCH_BYTES,
         description="Bytes that an app may write outside /iexec_out, in its image's folders and volumes. All machines"
         " allow at most the default; more is the app's failure; a worker that sets less declines what writes more.",
+    )
+    least_free_bytes: Bytes = Field(
+        2**30,
+        ge=2**30,
+        description="Bytes that a worker leaves free on each disk that apps write to, its own folder's and the"
+        " engine's: with less free it takes no work, and kills the apps that write there. 1 GiB at least; more where"
+        " others need it, e.g. a RabbitMQ on the same disk, which takes no message below a limit of its own.",
     )
     image_registries: str = Field(
         "",

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all, whoever is killed while writing them."""
+"""Files that are there whole or not at all, whoever is killed while writing them, and after a loss of power."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -54,6 +55,29 @@ def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     _put(path, content, mode, link)
 
 
+def move_whole(written: Path, path: Path) -> None:
+    """Move a file that was written beside `path` to it. On disk when this returns. Raises OSError.
+
+    First the bytes, then the name: after a loss of power a name that came first may stand for a file that was cut.
+    """
+    keep(written)
+    written.replace(path)
+    keep(path.parent)
+
+
+def keep(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on disk. Raises OSError."""
+    opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        # Some file systems, as of networks, keep names at once and know no such call for a folder.
+        if not path.is_dir() or error.errno not in {errno.EINVAL, errno.ENOTSUP}:
+            raise
+    finally:
+        os.close(opened)
+
+
 @contextmanager
 def new_file(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """A file to write at any length, which is at `path` once the block ends: whole, on disk, and never in the place of
@@ -94,5 +118,6 @@ def _beside(path: Path, mode: int, put: Callable[[Path], object]) -> Iterator[Bi
             file.flush()
             os.fsync(file.fileno())
         put(partial)
+        keep(path.parent)
     finally:
         partial.unlink(missing_ok=True)

@@ -38,12 +38,12 @@ from workers.money.limits import lane_policy
 from workers.pool.api import PoolApi, SignedInApi
 from workers.pool.reports import Reports
 from workers.pool.session import SessionFile
-from workers.pool.settings import node_of_pool
+from workers.pool.settings import gateway_of, node_of_pool
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image import ImageRules
 from workers.sandbox.profile import Sandbox, sandbox_of
 from workers.sandbox.spec import EngineResources, Limits, read_engine_resources
-from workers.slots import Slots, at_most_gpus, fitting, set_by_operator
+from workers.slots import RESERVED_BYTES, Slots, at_most_gpus, fitting, set_by_operator
 from workers.task.journal import Journal
 
 
@@ -64,7 +64,7 @@ class Machine:
     @cached_property
     def layout(self) -> Layout:
         """The machine's folders."""
-        return layout_of(self.settings.home, self.wallet)
+        return layout_of(self.settings.home, self.wallet, self.settings.least_free_bytes)
 
     @cached_property
     def session(self) -> SessionFile:
@@ -150,8 +150,11 @@ class Machine:
 
     @property
     def keeps_memory_promise(self) -> bool:
-        """Whether an app that runs out of memory here had all that the pool promises."""
-        full = self.slots.count * self.memory_per_slot <= self.engine_resources.memory_bytes
+        """Whether an app that runs out of memory here had all that the pool promises: there is that much for every slot
+        beside what the system, the engine and this machine's own processes take.
+        """
+        needed = self.slots.count * self.memory_per_slot + RESERVED_BYTES
+        full = needed <= self.engine_resources.memory_bytes
         return full and self.memory_per_slot >= self.pool.memory_per_slot
 
     @property
@@ -168,8 +171,10 @@ class Machine:
     @property
     def downloads(self) -> DownloadPolicy:
         """What may be fetched."""
+        gateway, private_gateway = gateway_of(self.settings, self.pool)
         return DownloadPolicy(
-            gateway=self.pool.ipfs_gateway,
+            gateway=gateway,
+            private_gateway=private_gateway,
             max_bytes=min(self._own("download_max_bytes", self.pool.download_max_bytes), self.pool.download_max_bytes),
             allow_private=self.settings.allow_private_downloads,
             pool_max_bytes=self.pool.download_max_bytes,

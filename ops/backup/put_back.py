@@ -22,7 +22,7 @@ from chain.lane.store.mongo import MongoStore
 from chain.rpc.pool import connect
 from config.connections.mongodb import while_indexing
 from config.settings import Settings
-from config.whole_files import replace_whole
+from config.whole_files import move_whole, replace_whole
 from ops.archive import Archive, Member, open_archive
 from ops.at_work import require_stopped
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
@@ -198,7 +198,7 @@ def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
         yield
         for place, written in beside.items():
             with _named(place, "written"):
-                written.replace(place)
+                move_whole(written, place)
     finally:
         for written in beside.values():
             with suppress(OSError):

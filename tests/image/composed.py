@@ -137,7 +137,7 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
         for service in BUILT:
             undo.enter_context(_image(host, engine, service))
         made = Project(f"sluice-{secrets.token_hex(4)}", folder, host, ports, _edge())
-        (folder / "local.yml").write_text(_on_this_machine(made, env))
+        (folder / "local.yml").write_text(_on_this_machine(made, env, engine.info()["DockerRootDir"]))
         undo.callback(made.compose, *DOWN, check=False)
         yield made
 
@@ -155,9 +155,9 @@ def _edge() -> IPv4Network:
     return IPv4Network(f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}.{16 * secrets.randbelow(16)}/28")
 
 
-def _on_this_machine(made: Project, env: Mapping[str, str]) -> str:
+def _on_this_machine(made: Project, env: Mapping[str, str], data: str) -> str:
     """What a second file says for a test: ports of its own, on loopback, the image that `base.build` has made, and
-    places of the machine's.
+    places of the machine's. `data`: the engine's folder.
     """
     lines = ["services:"]
     for service, inside in PORTS.items():
@@ -175,6 +175,7 @@ def _on_this_machine(made: Project, env: Mapping[str, str]) -> str:
         f"{made.host.removeprefix('unix://')}:/var/run/docker.sock",
         f"{home}:{home}",
         f"{settings}:{settings}:ro",
+        f"{data}:{data}:ro",
     ]
     lines += [f"  {MACHINE}:", *built, f"    env_file: !override [{settings}/worker.env]"]
     lines += [f"    volumes: !override {json.dumps(mounted)}"]

@@ -67,6 +67,7 @@ def test_a_machine_works_as_the_docker_line_on_the_page_says(
         "/var/run/docker.sock:": f"{image.host.removeprefix('unix://')}:",
         printed.HOME: str(home),
         printed.SETTINGS: str(settings),
+        printed.ENGINE: str(image.engine.info()["DockerRootDir"]),
     }
     printed.write_settings(settings, replaced, needs(bench_pool))
     words = printed.docker_run(replaced | {"sluice-worker": name})

@@ -11,6 +11,7 @@ from tests.documents import FILES, ROOT, SHELL, Block, blocks
 PAGE = ROOT / "docs/quickstart/worker.md"
 #: Folders of the page.
 HOME, SETTINGS = "/var/lib/sluice", "/etc/sluice"
+ENGINE = "/var/lib/docker"
 
 
 def docker_run(replaced: Mapping[str, str]) -> list[str]:

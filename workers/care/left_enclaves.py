@@ -17,6 +17,8 @@ from protocol.types import TaskId, Wallet
 from workers.data.layout import Layout
 from workers.enclave import tdx
 from workers.sandbox.engine.container import Engine
+from workers.sandbox.memory import MemoryWatch
+from workers.sandbox.spec import read_engine_resources
 from workers.task import app_end
 from workers.task.journal import Journal
 from workers.task.replicate import COMPUTING, Replicate
@@ -51,6 +53,9 @@ def _clear(engine: Engine, layout: Layout, task_id: TaskId, container: str, repl
                     return
             except NoSuchContainer:
                 return
-            app_end.settle(engine, layout.task(task_id), replicate)
+            cgroups = read_engine_resources(engine.info()).cgroups
+            app_end.settle(
+                engine, layout.task(task_id), replicate, lambda ended: MemoryWatch(ended, cgroups, engine.inspect)
+            )
         engine.remove(container)
         log.info("A container of an enclave was left, and is removed.", action="enclave_removed", task=task_id)

@@ -71,7 +71,7 @@ def _cache(layout: Layout, *, dry_run: bool) -> Iterator[Leftover]:
     """Remove datasets that nobody has used for long; yields each."""
     for cached, stat in dataset_cache.unused(layout.cache, time.time()):
         if not dry_run:
-            cached.unlink(missing_ok=True)
+            dataset_cache.remove(cached)
         yield Leftover("dataset", cached.name, stat.st_size)
 
 

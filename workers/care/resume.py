@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing
 from functools import partial
 
@@ -37,7 +38,7 @@ class Resumer:
             # SQLite's and Docker's connections are this thread's own.
             with closing(WorkerContext(self._machine)) as context:
                 act = partial(chain.do_assignment, context, replicate.assignment)
-                Attempts(context.now).run(f"resume {replicate.task_id}", act)
+                Attempts(time.monotonic).run(f"resume {replicate.task_id}", act)
         finally:
             self._free.release()
 

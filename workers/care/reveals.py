@@ -6,7 +6,9 @@ an unrevealed vote loses this machine's stake.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -17,6 +19,7 @@ from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import Contract, TaskId
 from workers.attempt import Attempts
 from workers.context import WorkerContext
+from workers.moments import is_older
 from workers.task import steps
 from workers.task.replicate import Replicate, ReplicateStage
 from workers.task.votes_in_lane import note_votes
@@ -32,25 +35,27 @@ LOOK_SECONDS = 5.0
 class UnaskedReveals:
     """Reveals one machine's winning votes that were not revealed by message. For one thread, at each head."""
 
-    def __init__(self, context: WorkerContext) -> None:
-        self._context = context
+    def __init__(self, context: WorkerContext, steady: Callable[[], float] = time.monotonic) -> None:
+        """`steady`: seconds of a clock that is never set."""
+        self._context, self._steady = context, steady
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
         self._asked: dict[TaskId, float] = {}
-        self._attempts = Attempts(context.now)
-        self._look_at = 0.0
+        self._attempts = Attempts(steady)
+        self._look_at = -math.inf
 
     def run_if_due(self) -> None:
         """Ask the chain about votes that are REVEAL_CHECK_SECONDS old, and reveal those that have won."""
-        now = self._context.now()
+        now, wall = self._steady(), self._context.now()
         if now < self._look_at:
             return
         self._look_at = now + LOOK_SECONDS
         at_stake = self._at_stake()
-        self._asked = {item.task_id: self._asked.get(item.task_id, 0.0) for item in at_stake}
+        self._asked = {item.task_id: self._asked.get(item.task_id, -math.inf) for item in at_stake}
         due = [
             item.task_id
             for item in at_stake
-            if now >= max(item.updated_at, self._asked[item.task_id]) + REVEAL_CHECK_SECONDS
+            if is_older(item.updated_at, REVEAL_CHECK_SECONDS, wall)
+            and now >= self._asked[item.task_id] + REVEAL_CHECK_SECONDS
         ]
         wallet = self._context.machine.wallet
         for task_id, view in read_views(self._hub, due).items():

@@ -6,7 +6,10 @@ All of it repeats what messages do anyway: if every message were lost, tasks wou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -30,6 +33,7 @@ from workers.care.reveals import is_at_stake, read_views
 from workers.context import WorkerContext
 from workers.data import dataset_cache
 from workers.data.layout import discard
+from workers.moments import is_older
 from workers.task import own_copy, steps
 from workers.task.compute import remove_container
 from workers.task.replicate import COMPUTING, Replicate, ReplicateStage, todo
@@ -39,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds without a change after which a step that needs no one else is done here; its own message gets that long.
 RESUME_SECONDS = 10.0
+#: Seconds at most between two beginnings of a task whose computing changes nothing in the journal.
+LONGEST_RESUME_SECONDS = 600.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
 #: Seconds between two looks at the datasets and results that are kept.
@@ -50,19 +56,47 @@ _GIVEN_UP = (ReplicateStage.FAILED, ReplicateStage.ABORTED)
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
+@dataclass(frozen=True, slots=True)
+class _Resumed:
+    """When a task was last gone on with, by a clock that is never set, and how it was then."""
+
+    at: float
+    updated_at: float
+    #: Seconds until it is gone on with again.
+    pause: float
+
+    @classmethod
+    def after(cls, before: _Resumed | None, replicate: Replicate, now: float) -> _Resumed:
+        """Of a task that is gone on with `now`. One whose computing comes to nothing that the journal takes, as on a
+        full disk, is begun ever more rarely: it downloads and runs each time.
+        """
+        stuck = before is not None and before.updated_at == replicate.updated_at and replicate.stage in COMPUTING
+        pause = min(2 * before.pause, LONGEST_RESUME_SECONDS) if before is not None and stuck else RESUME_SECONDS
+        return cls(now, replicate.updated_at, pause)
+
+
 class Upkeep:
     """One machine's periodic work, run by the process `upkeep` every `ping_seconds`. For one thread."""
 
-    def __init__(self, context: WorkerContext, resumer: Resumer, *, votes_only: bool = False) -> None:
-        """`votes_only`: drained once no vote waits to be revealed, whatever the pool says or does not say."""
+    def __init__(
+        self,
+        context: WorkerContext,
+        resumer: Resumer,
+        *,
+        votes_only: bool = False,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`votes_only`: drained once no vote waits to be revealed, whatever the pool says or does not say. `steady`:
+        seconds of a clock that is never set.
+        """
         self._votes_only = votes_only
-        self._context = context
+        self._context, self._steady = context, steady
         self._resumer = resumer
         self._hub = Hub(context.rpc, Contract(context.machine.pool.hub))
-        self._asked: dict[TaskId, float] = {}
-        self._attempts = Attempts(context.now)
+        self._resumed: dict[TaskId, _Resumed] = {}
+        self._attempts = Attempts(steady)
         self._throttle = LogThrottle()
-        self._tidied_at = 0.0
+        self._tidied_at = -math.inf
         #: Whether the pool says that another machine works with this wallet now.
         self.superseded = False
         #: Whether the machine was asked to drain, and nothing is left to do.
@@ -99,11 +133,10 @@ class Upkeep:
 
     def _tidy(self) -> None:
         """Remove unused datasets from the cache, and old results from the machine's own IPFS node, once in a while."""
-        now = self._context.now()
-        if now < self._tidied_at + TIDY_SECONDS:
+        if self._steady() < self._tidied_at + TIDY_SECONDS:
             return
-        self._tidied_at = now
-        machine = self._context.machine
+        self._tidied_at = self._steady()
+        machine, now = self._context.machine, self._context.now()
         removed = dataset_cache.tidy(machine.layout.cache, machine.settings.dataset_disk_bytes, now)
         if removed:
             log.info("Datasets were removed.", action="datasets_removed", datasets=removed)
@@ -149,7 +182,7 @@ class Upkeep:
                 log.info("New tasks are taken again.", action="limit_over")
             return False
         # The figures change all the time: what was logged is that a limit is reached.
-        if self._throttle.should_log("limit", "reached", self._context.now()):
+        if self._throttle.should_log("limit", "reached", self._steady()):
             log.warning(f"No new task is taken: {why}. Votes are still revealed.", action="limit_reached", why=why)
         return True
 
@@ -236,9 +269,10 @@ class Upkeep:
         """Carry on with tasks for which no message has come for a while."""
         for replicate in replicates:
             next_step = todo(replicate)
-            if next_step is None or self._context.now() < replicate.updated_at + RESUME_SECONDS:
+            if next_step is None or not is_older(replicate.updated_at, RESUME_SECONDS, self._context.now()):
                 continue
-            if self._asked.get(replicate.task_id, 0.0) + RESUME_SECONDS > self._context.now():
+            before = self._resumed.get(replicate.task_id)
+            if before is not None and self._steady() < before.at + before.pause:
                 continue
             with self._context.layout.lock(replicate.task_id, wait=False) as idle:
                 pass
@@ -249,7 +283,10 @@ class Upkeep:
                     task=replicate.task_id,
                     step=next_step,
                 )
-                self._asked[replicate.task_id] = self._context.now()
+                self._resumed[replicate.task_id] = _Resumed.after(before, replicate, self._steady())
+        self._resumed = {
+            item.task_id: self._resumed[item.task_id] for item in replicates if item.task_id in self._resumed
+        }
 
     # -- containers ----------------------------------------------------------------------------------------------------
 

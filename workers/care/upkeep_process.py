@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -110,7 +111,7 @@ def _sign_off(machine: Machine) -> None:
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
     """The thread: at each new block, run the lane and reveal what is due."""
     context = WorkerContext(machine)
-    settings, attempts, reveals = machine.settings, Attempts(context.now), UnaskedReveals(context)
+    settings, attempts, reveals = machine.settings, Attempts(time.monotonic), UnaskedReveals(context)
     announced = lane.announced if asks_who_announces(settings) else None
     while not stop.is_set():
         with closing(heads(settings.ws_url, context.rpc, settings.block_time, stop, announced)) as numbers:
@@ -161,10 +162,10 @@ class LaneRunner:
     def run(self) -> None:
         """Run the lane at each wake-up, until `stop` is set and a wake-up comes. Body of the lane's thread."""
         context = WorkerContext(self._machine)
-        attempts = Attempts(context.now)
+        attempts = Attempts(time.monotonic)
         while self._listener.wait() and not self._stop.is_set():
             self._stirred.set()
-            self._began = context.now()
+            self._began = time.monotonic()
             head_came = self._head_came.is_set()
             if head_came:
                 # Only then: a head that comes between the two lines is the next run's.
@@ -200,7 +201,7 @@ class LaneRunner:
             self._stirred.set()
 
     def hangs(self, now: float) -> bool:
-        """Whether one run lasts longer than LANE_SECONDS. `now`: Unix seconds."""
+        """Whether one run lasts longer than LANE_SECONDS. `now`: monotonic seconds."""
         began = self._began
         return began is not None and now > began + LANE_SECONDS
 
@@ -210,7 +211,7 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
     context = WorkerContext(machine)
     upkeep = Upkeep(context, Resumer(machine), votes_only=app is None)
     checkup = Checkup(machine, context.now)
-    attempts = Attempts(context.now)
+    attempts = Attempts(time.monotonic)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded and not upkeep.drained:
         attempts.run("stir", partial(lane.stir_if_busy, context))
@@ -219,7 +220,7 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
         attempts.run("look", upkeep.run_once)
         attempts.run("checkup", checkup.run_if_due)
         attempts.run("log", partial(log_file.rotate, machine.layout))
-        if lane.hangs(context.now()):
+        if lane.hangs(time.monotonic()):
             log.error("A run of the lane does not end; this process starts again.", action="lane_hangs")
             break
         if stop.wait(machine.settings.ping_seconds):

@@ -39,6 +39,8 @@ CONNECT_SECONDS = 10.0
 #: All files of a task together may be this many times the largest single one.
 TOTAL_FILES = 2
 REDIRECTS = 5
+#: What the operator can do about a gateway at a private address.
+_HOW = "only you may name such a one: SLUICE_IPFS_GATEWAY"
 #: Bytes between two checks of the free disk space.
 DISK_CHECK_BYTES = 16 * 2**20
 
@@ -47,13 +49,15 @@ DISK_CHECK_BYTES = 16 * 2**20
 class DownloadPolicy:
     """What this machine fetches, and through which gateway."""
 
-    #: Our own IPFS gateway; trusted, so it may be at a private address.
+    #: Our own IPFS gateway.
     gateway: str
     #: Bytes of one file that this machine takes.
     max_bytes: int
     allow_private: bool
     #: Bytes of one file that every machine of the pool takes at most; None: `max_bytes`.
     pool_max_bytes: int | None = None
+    #: Whether the gateway may be at a private address: not if only the pool named it.
+    private_gateway: bool = False
 
 
 def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
@@ -120,6 +124,11 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
             try:
                 found = _stream(through_gateway or url, partial, policy, private, budget, failures)
                 break
+            except Refused as error:
+                if through_gateway is not None and "private" in error.fields:
+                    # It says nothing of the file, and other machines may have another gateway.
+                    raise RefusedHere(why=f"the IPFS gateway: {error.fields['why']} ({_HOW})") from error
+                raise
             except StorageUnavailable as error:
                 budget.refund(budget.spent - before)
                 failures += 1
@@ -136,8 +145,11 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
 
 
 def _private_rule(policy: DownloadPolicy, through_gateway: str | None) -> Callable[[str], bool]:
-    """Which hops may lead to private addresses: content of our own gateway, and nothing else near it."""
-    return lambda hop: policy.allow_private or (through_gateway is not None and inside_gateway(hop, policy.gateway))
+    """Which hops may lead to private addresses: content of our own gateway if it may be there, and nothing else near
+    it.
+    """
+    near = policy.private_gateway and through_gateway is not None
+    return lambda hop: policy.allow_private or (near and inside_gateway(hop, policy.gateway))
 
 
 def retry_after(error: StorageUnavailable) -> float:
@@ -187,12 +199,14 @@ def _open(
     """The answer behind at most REDIRECTS redirects, which holds the file."""
     with _follow(client, url, private, failures, {}) as (response, found):
         if response.status_code != 200:
-            error = _bad_status(found, response)
+            # Another address than the deal's may hold its server's signature for one reader: anybody may read a cause.
+            shown = found if found == url else found.partition("?")[0]
+            error = _bad_status(shown, response)
             if isinstance(error, Refused) and inside_gateway(found, gateway):
                 reason = _head(response, gateway_absence.REASON_BYTES).decode(errors="replace")
                 if not _is_absent(client, reason, gateway, private, failures):
                     error = StorageUnavailable(
-                        what=found, why=f"HTTP {response.status_code}: the gateway has it not now"
+                        what=shown, why=f"HTTP {response.status_code}: the gateway has it not now"
                     )
             with _elsewhere(not same_host(found, url)):
                 raise error
@@ -336,7 +350,7 @@ def _copy(
         digest.update(chunk)
         write(chunk)
     if total == 0:
-        raise StorageUnavailable(what=str(response.url), why="the file is empty")
+        raise StorageUnavailable(what=str(response.url.copy_with(query=None)), why="the file is empty")
     return "0x" + digest.hexdigest()
 
 

@@ -111,7 +111,7 @@ def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
         if not allow_private and not is_public(ipaddress.ip_address(address)):
             # One private address among public ones is how a guard gets walked around: refuse the name.
             why = f"{host} leads to a private address"
-            raise Refused(why=why) if _is_address(host) else RefusedHere(why=why)
+            raise Refused(why=why, private=True) if _is_address(host) else RefusedHere(why=why, private=True)
     return DownloadTarget(url, parts.scheme, host, port, addresses)
 
 

@@ -67,7 +67,7 @@ def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, dead
         deadline,
         policy.max_bytes,
         policy.pool_max_bytes,
-        lambda: disk.require_free_space(task_id, layout.root, cause=UNCLEAR_END),
+        lambda: disk.require_free_space(task_id, layout.root, layout.least_free, cause=UNCLEAR_END),
     )
 
 
@@ -92,14 +92,12 @@ def _dataset(
     budget: DownloadBudget,
 ) -> None:
     """Put a task's dataset at `target`, from the cache or by download. Raises TaskFailure, TaskDeclined."""
-    if target.exists():
-        return
 
     def fetch_to(path: Path) -> None:
         with _as_failure(assignment, Failure.DATASET_FILE):
             _download_checked(assignment, dataset, path, policy, budget)
 
-    dataset_cache.provide(layout.cache / dataset.checksum, target, fetch_to, assignment.task_id)
+    dataset_cache.provide(layout.cache / dataset.checksum, target, fetch_to, assignment.task_id, budget.check)
 
 
 def _download_checked(

@@ -13,6 +13,7 @@
                                                   only the result stays
                     sealed  ended.json            of a task for an enclave: datasets and input files as they came; how
                                                   its app ended, once its container is gone
+                    opened                        and since which start of the system `in` is known to hold them opened
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.whole_files import give_to_owner_of, write_whole
+from config.whole_files import give_to_owner_of, keep, write_whole
 from protocol.errors import StorageUnavailable
 from protocol.types import TaskId, Wallet
 
@@ -70,12 +71,21 @@ class TaskFolders:
         return self.root / "ended.json"
 
     @property
+    def opened(self) -> Path:
+        """Since which start of the system `inputs` is known to hold what pre-compute puts there (`verified`)."""
+        return self.root / "opened"
+
+    @property
     def zip(self) -> Path:
         """The result as it is uploaded."""
         return self.root / "result.zip"
 
     def make(self) -> None:
         """Create the folders; keeps what is there (a container may be running)."""
+        if not self.root.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
+            # A result in it is on disk only if the folder is.
+            keep(self.root.parent)
         self.inputs.mkdir(parents=True, exist_ok=True)
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.outputs.chmod(OPEN_TO_CONTAINER)
@@ -120,7 +130,9 @@ def discard(folder: Path) -> None:
     if folder.exists():
         ended = subprocess.run(["rm", "-rf", "--", str(folder)], capture_output=True, check=False)
         if ended.returncode != 0:
-            raise StorageUnavailable(what=folder, why=ended.stderr.decode(errors="replace")[:200])
+            # `rm: cannot remove NAME: REASON`, of which the name may be an app's, and the reason become public.
+            why = ended.stderr.decode(errors="replace").strip().rpartition(": ")[2][:200]
+            raise StorageUnavailable(what=folder, why=why)
 
 
 def _delete_shallow(name: str, within: int | None, levels: int) -> None:
@@ -148,6 +160,8 @@ class Layout:
     """The folders of one machine's wallet. `root` is absolute: Docker binds need it."""
 
     root: Path
+    #: Bytes that must stay free on the disks that apps write to.
+    least_free: int = 2**30
 
     @property
     def journal(self) -> Path:
@@ -262,6 +276,6 @@ class Layout:
             os.close(handle)
 
 
-def layout_of(home: Path, wallet: Wallet) -> Layout:
-    """The layout of `wallet` under the settings' home folder."""
-    return Layout(home.absolute() / "worker" / wallet)
+def layout_of(home: Path, wallet: Wallet, least_free: int = 2**30) -> Layout:
+    """The layout of `wallet` under the settings' home folder. `least_free`: as of `Layout`."""
+    return Layout(home.absolute() / "worker" / wallet, least_free)

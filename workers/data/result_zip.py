@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from config.whole_files import move_whole
+
 #: The first day a zip can name.
 DATE = (1980, 1, 1, 0, 0, 0)
 #: Compression level: zlib's own default.
@@ -26,7 +28,7 @@ _FOLDER = (stat.S_IFDIR | 0o755) << 16 | 0x10
 
 
 class ResultZip:
-    """A zip at `path`, which appears only when complete: an exception leaves nothing behind."""
+    """A zip at `path`, which appears only when complete and on disk: an exception leaves nothing behind."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,10 +41,12 @@ class ResultZip:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._zip.close()
-        if error is None:
-            self._partial.replace(self._path)
-        else:
+        try:
+            # Writes the zip's directory, for which a full disk may have no place.
+            self._zip.close()
+            if error is None:
+                move_whole(self._partial, self._path)
+        finally:
             self._partial.unlink(missing_ok=True)
 
     def add_empty_folder(self, path: str) -> None:

@@ -25,7 +25,7 @@ def most_zip_bytes(work: Work, limits: ResultLimits) -> int:
     """
     folders = work.folders
     size = zip_rules.largest_zip(outputs.require_fit(work.task_id, folders.outputs, limits))
-    disk.require_free_space(work.task_id, folders.root, disk.LEAST_FREE_BYTES + size)
+    disk.require_free_space(work.task_id, folders.root, work.layout.least_free + size)
     folders.zip.unlink(missing_ok=True)
     return size + _SEAL_BYTES
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from config.whole_files import move_whole
 from protocol.enclave.reports import ExitCause, SignedResult, read_exit_causes, read_signed_result
 from protocol.enclave.result_model import zip_in
 from protocol.errors import BadInput, BadMessage, NotSignedIn, Refused, TooLarge
@@ -105,7 +106,7 @@ class Door:
                     if left < 0:
                         raise TooLarge(limit=self.most_bytes)
                     file.write(piece)
-            partial.replace(target)
+            move_whole(partial, target)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -20,7 +20,7 @@ from protocol.errors import BadInput, TaskDeclined, TaskFailure
 from protocol.ethereum.signing import Key
 from protocol.results.environment import input_file_name
 from protocol.results.error_result import NO_ENCLAVE_KEY, SESSION_UNKNOWN, EnclaveFailure, Failure
-from workers.data import inputs
+from workers.data import inputs, verified
 from workers.data.download import DownloadPolicy
 from workers.data.layout import OPEN_TO_CONTAINER
 from workers.data.outputs import PackedResult, ResultLimits
@@ -58,8 +58,9 @@ class SessionEnclave:
         # As the session has them, for the app too.
         wanted = [service.environment[f"{prefix}_FILENAME"] for prefix in datasets] + input_names
         target, sealed = work.folders.inputs, work.folders.sealed
-        # Each is there as a whole or not at all; the app of an earlier attempt may be reading them.
-        if all((target / name).exists() for name in wanted):
+        # Each is there as a whole or not at all, but for a loss of power since; the app of an earlier attempt, which
+        # that would have ended, may be reading them.
+        if verified.is_noted(work.folders.opened) and all((target / name).exists() for name in wanted):
             surrounding.clear(service, work, self.host)
             return
         sealed.mkdir(exist_ok=True)
@@ -82,6 +83,7 @@ class SessionEnclave:
         if not all((target / name).exists() for name in wanted):
             why = f"the image {service.image_name} has not left all inputs"
             raise TaskDeclined(task=work.task_id, cause="PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", why=why)
+        verified.note(work.folders.opened)
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
         """See `Enclave`."""
@@ -112,7 +114,7 @@ class SessionEnclave:
             raise TaskDeclined(task=self.work.task_id, cause=NO_ENCLAVE_KEY, why=why)
 
     def _require_space(self, size: int) -> None:
-        disk.require_free_space(self.work.task_id, self.work.folders.root, disk.LEAST_FREE_BYTES + size)
+        disk.require_free_space(self.work.task_id, self.work.folders.root, self.work.layout.least_free + size)
 
     @cached_property
     def _services(self) -> dict[str, Service]:

@@ -31,6 +31,7 @@ from protocol.results.environment import input_file_name
 from protocol.results.error_result import APP_HEAP, NO_PROPERTIES, EnclaveFailure
 from protocol.types import Hash32
 from protocol.wire import Assignment
+from workers.data import verified
 from workers.data.download import DownloadPolicy
 from workers.data.layout import OPEN_TO_CONTAINER
 from workers.data.outputs import PackedResult, ResultLimits
@@ -166,7 +167,8 @@ class _SgxEnclave:
         if not names and not bulk:
             return
         service = self._service(PRE_COMPUTE, self.properties.pre_compute_properties)
-        if not bulk and all((target / name).exists() for name in names):
+        # See `SessionEnclave`.
+        if not bulk and verified.is_noted(work.folders.opened) and all((target / name).exists() for name in names):
             surrounding.clear(service, work, self.host)
             return
         # The container's root is not this machine's where the engine maps users.
@@ -176,6 +178,7 @@ class _SgxEnclave:
         if not all((target / name).exists() for name in names):
             why = f"the image {service.image_name} has not left all inputs"
             raise _declined(work, "PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", why)
+        verified.note(work.folders.opened)
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
         """See `Enclave`."""

@@ -204,7 +204,14 @@ def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: s
         Failure.OUTPUT_ZIP,
     )
     disks = (work.layout.root, *([engine.data_folder] if engine.data_folder else []))
-    return DiskWatch(work.task_id, [written], lambda: disks, lambda: engine.kill(container), every=disk.CHECK_SECONDS)
+    return DiskWatch(
+        work.task_id,
+        [written],
+        lambda: disks,
+        lambda: engine.kill(container),
+        floor=work.layout.least_free,
+        every=disk.CHECK_SECONDS,
+    )
 
 
 def _await(work: Work, host: Host, container: str) -> bool:
@@ -242,21 +249,24 @@ def _name(service: Service, work: Work, host: Host) -> str:
 def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> TaskFailure:
     """What a program that did not end well says of its task, by the names of iexec-worker 9.2."""
     stage = service.name.upper().replace("-", "_")
-    cause, why = f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
+    words, cause, why = "", f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
     if ended.timed_out:
         why = f"{service.name} took more than {work.assignment.category_seconds} s"
     elif ended.out_of_memory:
         cause, why = MACHINE_FAILED, f"{service.name} ran out of memory"
     elif ended.exit_code == _REPORTED and service.name in door.exit_causes:
         told = door.exit_causes[service.name]
-        cause, why = told.cause, told.message
+        # Its words, which may be of what it has decrypted, are for the log alone: anybody may read a cause.
+        words, cause, why = told.message, told.cause, f"{service.name} has reported it"
         if cause in _CHECKED_HERE:
-            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause} {why}"
+            cause, why = MACHINE_FAILED, f"{service.name} failed at what this machine has checked: {cause}"
     elif ended.exit_code == _UNREPORTED:
         cause = f"{stage}_EXIT_REPORTING_FAILED"
     elif ended.exit_code == _NO_TASK:
         cause = f"{stage}_TASK_ID_MISSING"
-    log.warning("Failed around the app.", action="surrounding_failed", task=work.task_id, cause=cause, why=why)
+    log.warning(
+        "Failed around the app.", action="surrounding_failed", task=work.task_id, cause=cause, why=why, words=words
+    )
     if cause in frozenset(Failure):
         failure = Failure(cause)
         return TaskFailure(task=work.task_id, status=failure.status, cause=failure, why=why)

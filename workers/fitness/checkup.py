@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -22,34 +24,36 @@ THOROUGH_EVERY = 10
 
 
 class Checkup:
-    """The periodic check of one machine. `clock`: Unix seconds; `examine`: yields findings, `thorough` or not."""
+    """The periodic check of one machine. `clock`: Unix seconds; `examine`: yields findings, `thorough` or not;
+    `steady`: seconds of a clock that is never set.
+    """
 
     def __init__(
         self,
         machine: Machine,
         clock: Callable[[], float],
         examine: Callable[[Machine, float, bool], Iterator[CheckResult]] | None = None,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine = machine
-        self._clock = clock
+        self._clock, self._steady = clock, steady
         self._examine = examine or _examine
         self._throttle = LogThrottle()
         self._looks = 0
         #: Whether all was right at the last check.
         self._fit = True
-        self._next = 0.0
+        self._next = -math.inf
 
     def run_if_due(self) -> None:
         """Check if CHECK_SECONDS have passed; the upkeep thread calls it at every ping."""
-        now = self._clock()
-        if now < self._next:
+        if self._steady() < self._next:
             return
-        self._next = now + CHECK_SECONDS
+        self._next = self._steady() + CHECK_SECONDS
         thorough = self._looks % THOROUGH_EVERY == 0 or not self._fit
         self._looks += 1
         self._fit = True
-        for finding in self._examine(self._machine, now, thorough):
-            self._note(finding, now)
+        for finding in self._examine(self._machine, self._clock(), thorough):
+            self._note(finding, self._steady())
             self._fit = self._fit and finding.ok
             if finding.part == doctor.NETWORK:
                 self._bar_apps(finding)
@@ -62,7 +66,7 @@ class Checkup:
             write_whole(self._machine.layout.unconfined, finding.says)
 
     def _note(self, finding: CheckResult, now: float) -> None:
-        """Log a finding: once that a part is not fit, and once that it is again."""
+        """Log a finding: once that a part is not fit, and once that it is again. `now`: of the steady clock."""
         if finding.says.startswith(doctor.NOT_ASKED):
             # Why is logged with the part that did not answer; of this one, nothing new is known.
             return

@@ -295,11 +295,18 @@ def _read(response: httpx.Response, answer: type[Answer]) -> Answer:
 
 def _words(response: httpx.Response) -> str:
     """What an error's body says: the pool's own sentence, or the beginning of whatever it is."""
-    try:
-        said = str(from_json(response.content)["error"])
-    except (ValueError, KeyError, TypeError):
+    said = _sentence(response)
+    if said is None:
         return _line(response.text)
     return _line(said.removeprefix("Refused: ").removeprefix("Not signed in: ").rstrip("."))
+
+
+def _sentence(response: httpx.Response) -> str | None:
+    """The pool's own sentence in an error's body; None if the body is somebody else's, e.g. of a proxy before it."""
+    try:
+        return str(from_json(response.content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _line(words: str) -> str:
@@ -322,4 +329,6 @@ def _error(response: httpx.Response, url: str) -> SluiceError:
         case 408 | 409 | 425 | 429 | 500 | 502 | 503 | 504:
             return PoolUnavailable(what=url, why=f"HTTP {response.status_code}: {why}")
         case status:
-            return BadMessage(why=f"HTTP {status}: {why}")
+            # 400, 413: for good, if these are words of the pool.
+            final = status in {400, 413} and _sentence(response) is not None
+            return BadMessage(why=f"HTTP {status}: {why}", final=final)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
 from chain.contracts.ens_names import with_addresses
 from chain.contracts.hub import Hub
+from config.connections.http_client import is_loopback
 from config.settings import Settings
 from config.values.endpoints import require_encrypted, rpc_urls
 from protocol.errors import BadSetting, WrongChain
 from protocol.types import Contract
 from protocol.wire import PoolConfig
+from workers.data.guard import is_public
 
 
 def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
@@ -42,6 +47,26 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     # What the operator named stays apart from what the pool did.
     own.model_fields_set.intersection_update(given)
     return own
+
+
+def gateway_of(own: Settings, pool: PoolConfig) -> tuple[str, bool]:
+    """A machine's IPFS gateway, by its completed settings, and whether that may be at a private address.
+
+    What a gateway sends may become a result, which others read: a pool must not name a server of the machine's own
+    network as one. It may if the operator named the pool's API at such an address himself, by an address and not by a
+    name: where a name leads is for its owner to say, and that is the pool.
+    """
+    if "ipfs_gateway" in own.model_fields_set:
+        return own.ipfs_gateway, True
+    return pool.ipfs_gateway, _is_private(urlsplit(own.api_url).hostname or "")
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is this machine, or an address that is not of the open internet."""
+    try:
+        return is_loopback(host) or not is_public(ip_address(host))
+    except ValueError:
+        return False
 
 
 def node_of_pool(own: Settings) -> bool:

@@ -38,7 +38,7 @@ CHECK_SECONDS = 3.0
 LEAST_CHECK_SECONDS = 0.25
 #: Times as long as counting took until it is done again: it takes at most a tenth of a processor.
 COUNT_PAUSE = 9
-#: Bytes that must stay free: the journal, the lane and the engine itself stop on a full disk.
+#: Bytes that must stay free at least: the journal, the lane and the engine itself stop on a full disk.
 LEAST_FREE_BYTES = 2**30
 #: Inodes that must stay free, for the same reason: as many as 16 KiB of disk each make of LEAST_FREE_BYTES.
 LEAST_FREE_INODES = 2**16

@@ -25,6 +25,7 @@ from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, 
 from workers.sandbox.disk import DiskWatch
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
 
@@ -66,6 +67,8 @@ class AppRun:
     found: Callable[[str], None]
     #: Watches what the app in this container writes, and kills it beyond its limits.
     watch: Callable[[str], DiskWatch]
+    #: Watches whose limit the memory of this container, which has not started yet, reaches.
+    memory: Callable[[str], MemoryWatch]
     #: Waits so many seconds. Raises TaskDeclined if the task ends meanwhile.
     wait: Callable[[float], None]
     #: The same before the app is started over, for this reason. Raises TaskDeclined also if it has no time for that.
@@ -143,8 +146,9 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     with run.gpus() as gpus:
         container = run.engine.create(run.pinned(spec.with_gpus(gpus)))
     run.created(container)
+    memory = run.memory(container)
     run.engine.start(container)
-    return _await(run, tries, container, run.spec.seconds)
+    return _await(run, tries, container, run.spec.seconds, memory)
 
 
 def _image(run: AppRun, tries: _Tries) -> str:
@@ -171,12 +175,13 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _fresh(run, tries)
     container = state.container
     run.found(container)
+    memory = run.memory(container)
     log.info("Found the task's container again.", action="container_found", name=run.spec.name, status=state.status)
     if state.status == "created" and not run.spec.sandbox.domains:
         run.engine.start(container)
-        return _await(run, tries, container, run.spec.seconds)
+        return _await(run, tries, container, run.spec.seconds, memory)
     if state.running:
-        return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()))
+        return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()), memory)
     if tries.lost_engine or never_ended(state):
         # It never ran, and has addresses of hosts from when it was made; or the engine ended with the container, or
         # another request removes it: its exit says nothing about the app.
@@ -185,7 +190,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _fresh(run, tries)
     # It ended while nobody watched.
     run.watch(container).raise_if_over()
-    return end_of(run.engine, container, state, run.spec.seconds)
+    return end_of(run.engine, container, state, run.spec.seconds, memory)
 
 
 def never_ended(state: ContainerState) -> bool:
@@ -193,10 +198,10 @@ def never_ended(state: ContainerState) -> bool:
     return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST
 
 
-def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> ContainerExit:
+def _await(run: AppRun, tries: _Tries, container: str, seconds: float, memory: MemoryWatch) -> ContainerExit:
     """Wait for the app's end or kill it at its time limit. Raises TaskFailure, TaskDeclined, EngineUnavailable."""
     tries.in_a_row = 0
-    with run.watch(container) as disk:
+    with memory, run.watch(container) as disk:
         in_time = run.engine.wait(container, seconds)
     disk.raise_if_over()
     state = run.engine.state(container)
@@ -217,11 +222,17 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float) -> Contai
         )
         run.engine.kill(container)
         state = run.engine.state(container)
-    return end_of(run.engine, container, state, run.spec.seconds, killed=killed)
+    return end_of(run.engine, container, state, run.spec.seconds, memory, killed=killed)
 
 
 def end_of(
-    engine: Engine, container: str, state: ContainerState, seconds: float, *, killed: bool = False
+    engine: Engine,
+    container: str,
+    state: ContainerState,
+    seconds: float,
+    memory: MemoryWatch,
+    *,
+    killed: bool = False,
 ) -> ContainerExit:
     """How an app that had `seconds` has ended and what it printed; `killed`: by us. Raises EngineUnavailable,
     NoSuchContainer.
@@ -235,5 +246,10 @@ def end_of(
     over_time = state.exit_code == KILLED and state.ran(state.finished) >= seconds
     stdout, stderr = engine.printed(container)
     return ContainerExit(
-        state.exit_code, state.out_of_memory, timed_out=killed or over_time, stdout=stdout, stderr=stderr
+        state.exit_code,
+        state.out_of_memory,
+        timed_out=killed or over_time,
+        stdout=stdout,
+        stderr=stderr,
+        own_limit=not state.out_of_memory or memory.is_own_limit(),
     )

@@ -64,6 +64,8 @@ class EngineResources:
 
     cpus: int
     memory_bytes: int
+    #: Version of Linux's cgroups there: 1 or 2.
+    cgroups: int = 1
 
 
 def read_engine_resources(info: Mapping[str, object]) -> EngineResources:
@@ -71,7 +73,8 @@ def read_engine_resources(info: Mapping[str, object]) -> EngineResources:
     cpus, memory = info.get("NCPU"), info.get("MemTotal")
     if type(cpus) is not int or type(memory) is not int or cpus < 1 or memory < 1:
         raise EngineTrouble(what="Docker", why=f"it does not say what it has (NCPU {cpus}, MemTotal {memory})")
-    return EngineResources(cpus, memory)
+    # Engines that do not say are too old for version 2.
+    return EngineResources(cpus, memory, 2 if str(info.get("CgroupVersion")) == "2" else 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 
@@ -21,6 +22,7 @@ from workers.data.layout import TaskFolders
 from workers.sandbox import run_app
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import AppRun
 from workers.task.deadline import backoff
 from workers.task.replicate import Replicate
@@ -47,9 +49,9 @@ def kept(folders: TaskFolders) -> ContainerExit | None:
     return ContainerExit(**(row | {name: base64.b64decode(row[name]) for name in _PRINTED}))
 
 
-def settle(engine: Engine, folders: TaskFolders, replicate: Replicate) -> float:
+def settle(engine: Engine, folders: TaskFolders, replicate: Replicate, memory: Callable[[str], MemoryWatch]) -> float:
     """Seconds that the app of a replicate needs yet (`run_app.seconds_needed`). If it is sealed and ended while nobody
-    watched, how it ended is kept first, and its container removed. Raises OSError.
+    watched, how it ended is kept first, and its container removed. `memory`: as in `AppRun`. Raises OSError.
     """
     container, seconds = replicate.container_id, replicate.assignment.category_seconds
     if not replicate.in_enclave:
@@ -60,7 +62,7 @@ def settle(engine: Engine, folders: TaskFolders, replicate: Replicate) -> float:
             state = engine.state(container)
             if not state.running:
                 if kept(folders) is None and not run_app.never_ended(state):
-                    keep(folders, run_app.end_of(engine, container, state, seconds))
+                    keep(folders, run_app.end_of(engine, container, state, seconds, memory(container)))
                 engine.remove(container)
     return run_app.seconds_needed(engine, container, seconds) if kept(folders) is None else 0.0
 

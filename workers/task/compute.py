@@ -11,6 +11,7 @@ journal says where it stopped, the container is found by its name.
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -36,8 +37,6 @@ from protocol.poco.tags import needs_gpu
 from protocol.results.error_result import (
     ABORTED,
     MACHINE_FAILED,
-    MACHINE_MEMORY,
-    UNCLEAR_END,
     Failure,
     worded,
 )
@@ -58,11 +57,10 @@ from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun
 from workers.sandbox.spec import container_spec
-from workers.task import admission, app_end, disk_limits, failed_task, given_again, signature
+from workers.task import admission, app_end, disk_limits, failed_task, given_again, own_end, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
-from workers.task.verdict import KILLED
 
 log = structlog.get_logger(__name__)
 
@@ -111,13 +109,27 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
             return False
         if not given_again.cleared(context, assignment, redelivered=redelivered):
             return False
-        replicate = context.journal.add(assignment, context.now())
+        replicate = _added(context, assignment)
+        if replicate is None:
+            return False
         if replicate.stage in COMPUTING:
             _compute(context, replicate)
         else:
             _report_again(context, replicate)
         now = context.journal.find(task_id)
         return now is not None and now.stage in WITH_RESULT
+
+
+def _added(context: WorkerContext, assignment: Assignment) -> Replicate | None:
+    """The task's row in the journal; None, which is reported, if the journal takes none, e.g. on a full disk."""
+    task_id = TaskId(assignment.task_id)
+    try:
+        return context.journal.add(assignment, context.now())
+    except sqlite3.Error as error:
+        log.exception("The journal does not take the task.", action="journal_broken", task=task_id)
+        cause = worded(MACHINE_FAILED, f"the journal does not take the task: {error}")
+        context.reports.send(task_id, Report(step=Step.FAILED, cause=cause))
+        return None
 
 
 def _report_again(context: WorkerContext, replicate: Replicate) -> None:
@@ -135,20 +147,20 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
         with _boundary(task_id):
             admission.require(context, replicate)
             result, failure = _result(context, replicate, attempt)
+            code, cause = attempt.exit_code, failure.value if failure else None
+            stored = context.journal.mark_computed(
+                task_id,
+                context.now(),
+                digest=result.digest,
+                callback_data=result.callback_data,
+                cause=cause,
+                exit_code=code,
+                enclave_signature=result.enclave_signature,
+            )
     except TaskDeclined as declined:
         _fail(context, task_id, declined, attempt)
         return
-    code = attempt.exit_code
-    cause = failure.value if failure else None
-    if context.journal.mark_computed(
-        task_id,
-        context.now(),
-        digest=result.digest,
-        callback_data=result.callback_data,
-        cause=cause,
-        exit_code=code,
-        enclave_signature=result.enclave_signature,
-    ):
+    if stored:
         log.info("Computed.", action="computed", task=task_id, digest=result.digest, cause=cause, exit_code=code)
         context.reports.send(
             task_id,
@@ -173,9 +185,11 @@ def _boundary(task_id: TaskId) -> Iterator[None]:
         yield
     except TaskDeclined:
         raise
-    except (OSError, ValueError, subprocess.SubprocessError, SluiceError) as error:
+    except (OSError, ValueError, sqlite3.Error, subprocess.SubprocessError, SluiceError) as error:
         log.exception("Could not work on the task.", action="compute_broken", task=task_id)
-        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {error}") from error
+        # Of a file not its name, which an app may have chosen: anybody may read a cause.
+        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _declined(task_id, MACHINE_FAILED, f"{type(error).__name__}: {said}") from error
 
 
 def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> tuple[PackedResult, Failure | None]:
@@ -211,7 +225,7 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     require_name(assignment)
     deadline = _task_deadline(context, replicate, assignment.category_seconds)
     # What is around an app that has ended before has all the time that is left.
-    needed = app_end.settle(context.engine, folders, replicate)
+    needed = app_end.settle(context.engine, folders, replicate, partial(own_end.memory_watch, context))
     enclave = enter(context, Work(assignment, params, context.layout, _task_deadline(context, replicate, needed)))
     enclave.pre_compute(context.machine.downloads)
     _run(context, replicate, params, folders, attempt, deadline, enclave)
@@ -294,6 +308,7 @@ def _run(
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,
             watch=lambda container: disk_limits.watch(context, task_id, container),
+            memory=partial(own_end.memory_watch, context),
             wait=deadline.wait,
             wait_before_retry=deadline.wait_before_retry,
         )
@@ -303,8 +318,8 @@ def _run(
         raise _failed(assignment, Failure.APP, str(error)) from error
     except (ContainerRefused, NoSuchImage, NoSuchContainer, EngineUnavailable, RefusedHere) as error:
         raise _declined(task_id, failed_task.cause_of_refusal(error), str(error)) from error
-    CONTAINERS.labels(_outcome(attempt.ended)).inc()
-    _require_own_end(context, assignment, attempt.ended)
+    CONTAINERS.labels(own_end.outcome(attempt.ended)).inc()
+    own_end.require_own_end(machine, task_id, attempt.ended)
 
 
 def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextManager[tuple[str, ...]]:
@@ -313,22 +328,6 @@ def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextMana
     if not needs_gpu(Hash32(assignment.tag)):
         return nullcontext(())
     return free_gpu(context.engine, context.layout, machine.wallet, machine.gpus)
-
-
-def _require_own_end(context: WorkerContext, assignment: Assignment, ended: ContainerExit) -> None:
-    """An app that was killed has left nothing that counts. Raises TaskFailure if it had all the memory that the pool
-    promises, TaskDeclined if it had less, or if it was killed from outside.
-    """
-    task_id, machine = TaskId(assignment.task_id), context.machine
-    if ended.out_of_memory:
-        needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
-        if machine.keeps_memory_promise:
-            raise _failed(assignment, Failure.OUT_OF_MEMORY, f"{needed} that the pool promises")
-        raise _declined(
-            task_id, MACHINE_MEMORY, f"{needed} it had here; the pool promises {machine.pool.memory_per_slot}"
-        )
-    if ended.exit_code == KILLED and not ended.timed_out:
-        raise _declined(task_id, UNCLEAR_END, "the app was killed (SIGKILL), neither by us nor for its memory")
 
 
 def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
@@ -343,7 +342,13 @@ def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, contain
 def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attempt: _Attempt) -> None:
     """Store and report that this machine declines the task."""
     cause = worded(declined.cause, str(declined.fields["why"]))
-    if context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code):
+    try:
+        ended = context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code)
+    except sqlite3.Error:
+        # The pool is told all the same; the process upkeep tries again, ever more rarely, until the journal is mended.
+        log.exception("The journal does not take the task's end.", action="journal_broken", task=task_id)
+        ended = True
+    if ended:
         log.warning("Declined.", action="task_declined", task=task_id, cause=declined.cause, why=str(declined))
         context.reports.send(
             task_id,
@@ -379,15 +384,6 @@ def remove_container(context: WorkerContext, container: str) -> None:
     except EngineUnavailable as error:
         if context.engine.note_stuck(container):
             log.warning("Container not removed yet.", action="container_left", container=container, why=str(error))
-
-
-def _outcome(ended: ContainerExit) -> str:
-    """How an app has ended, as a label of metrics."""
-    if ended.timed_out:
-        return "timeout"
-    if ended.out_of_memory:
-        return "out_of_memory"
-    return "ok" if ended.exit_code == 0 else "failed"
 
 
 def _failed(assignment: Assignment, failure: Failure, why: str) -> TaskFailure:

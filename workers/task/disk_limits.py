@@ -28,7 +28,7 @@ def disks(context: WorkerContext) -> tuple[Path, ...]:
 def require_free_space(context: WorkerContext, task_id: TaskId) -> None:
     """Raise TaskDeclined if one of the disks is almost full."""
     for folder in disks(context):
-        disk.require_free_space(task_id, folder)
+        disk.require_free_space(task_id, folder, context.layout.least_free)
 
 
 def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
@@ -58,6 +58,7 @@ def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
         (output, scratch),
         lambda: (*disks(context), *_layer(seen)),
         lambda: engine.kill(container),
+        floor=context.layout.least_free,
         every=disk.CHECK_SECONDS,
     )
 

@@ -41,7 +41,8 @@ def cause_of(task_id: TaskId, error: TaskFailure, ended: ContainerExit | None) -
         return failure, str(error.fields["why"])
     why = how(ended)
     if not ended.timed_out and verdict.of_exit(ended.exit_code, ended.stdout, ended.stderr) is not Verdict.APP:
-        why = f"{why}, which may tell of this machine: {_last_line(ended.stderr)}"
+        # Not what it printed: anybody may read a cause, and that only who proves to be the requester.
+        why = f"{why}, which may tell of this machine"
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=why)
     if failure is not Failure.COMPUTED_FILE:
         return failure, str(error.fields["why"])
@@ -74,11 +75,6 @@ def require_promised(task_id: TaskId, sandbox: Sandbox, why: str, *, gpu: bool =
     if sandbox.stricter is not None:
         strictly = f"{sandbox.stricter} is stricter than the pool promises, which may be why"
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"{strictly}: {why}")
-
-
-def _last_line(output: bytes) -> str:
-    """The last line that an app printed."""
-    return output.decode(errors="replace").strip().rpartition("\n")[2] or "it printed no error"
 
 
 def error_result(

@@ -7,7 +7,11 @@ nothing: the pool sees what became of it on chain.
 
 from __future__ import annotations
 
+import errno
+import zipfile
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 from tenacity import (
@@ -24,7 +28,7 @@ from chain.lane.run import RunReport
 from chain.rpc.announced import AnnouncedHead
 from config.early_steps import early_steps
 from protocol.errors import BadInput, EngineUnavailable, PoolUnavailable
-from protocol.results.error_result import ABORTED, worded
+from protocol.results.error_result import ABORTED, MACHINE_FAILED, worded
 from protocol.types import TaskId, Wallet
 from protocol.wire import Report, Step
 from workers.context import WorkerContext
@@ -42,6 +46,8 @@ UPLOAD_TRIES = 4
 RUNS_IN_A_ROW = 5
 #: Reveals of one vote that may be given up: each may have cost gas, and the stake is lost without one.
 MOST_REVEALS = 5
+#: What the system says of a file that is gone or spoilt; all else may pass.
+_LOST = frozenset({errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 #: Length of a cause in a report.
 CAUSE_CHARACTERS = 200
 
@@ -52,7 +58,12 @@ def contribute(context: WorkerContext, task_id: TaskId) -> bool:
     if replicate is None or replicate.solo:
         return False
     if replicate.stage is ReplicateStage.COMPUTED:
-        _commit(context, replicate, votes.contribute(replicate, context.chain_id, context.now(), context.initializer))
+        vote = votes.contribute(replicate, context.chain_id, context.now(), context.initializer)
+        if not context.layout.task(task_id).zip.is_file() and not context.lane.intents([vote.key]):
+            # A vote in the lane is never given up; one that is not yet there would be for what nobody can have.
+            _give_up(context, replicate, "the result is not on this machine's disk any more")
+            return False
+        _commit(context, replicate, vote)
     return True
 
 
@@ -149,6 +160,9 @@ def _note_given_up(context: WorkerContext, report: RunReport) -> None:
 def upload(context: WorkerContext, task_id: TaskId) -> bool:
     """Store the result at the pool, over its restarts, or else where `own_copy` says; whether it is stored. Raises
     PoolUnavailable in the end.
+
+    One that can never be stored ends a task without a vote. A vote is revealed all the same: that needs only its
+    digest, and saves the stake; the pool asks another machine that voted alike for the result.
     """
     replicate = _with_result(context, task_id)
     if replicate is None:
@@ -166,6 +180,14 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
         stored = retrying(context.pool.put_result, task_id, path, replicate.attestation)
     except BadInput as error:
         log.warning("The pool refuses the result.", action="upload_refused", task=task_id, why=str(error))
+        if error.fields.get("final") or not _is_whole(path):
+            _give_up_alone(context, replicate, f"the pool refuses the result: {error}")
+        return False
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise
+        log.warning("The result cannot be read.", action="upload_unreadable", task=task_id, why=str(error))
+        _give_up_alone(context, replicate, f"the result cannot be read: {error.strerror}")
         return False
     except PoolUnavailable:
         link = own_copy.keep(context, replicate) if last else None
@@ -175,10 +197,36 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
         return True
     if stored.digest != replicate.digest:
         log.error("The pool read another result.", action="upload_differs", task=task_id, digest=stored.digest)
+        _give_up_alone(context, replicate, f"the pool has another result, of digest {stored.digest}")
         return False
     context.journal.mark_uploaded(task_id, stored.link, context.now())
     log.info("Result stored.", action="uploaded", task=task_id, location=stored.link.location)
     return True
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether every file in a zip can be read and has its checksum."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            return packed.testzip() is None
+    except OSError as error:
+        return error.errno not in _LOST
+    except (ValueError, NotImplementedError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+
+
+def _give_up_alone(context: WorkerContext, replicate: Replicate, why: str) -> None:
+    """End a task of trust 1 whose result can never be stored: nothing of it is on chain. One with a vote goes on."""
+    if replicate.solo and replicate.stage is ReplicateStage.COMPUTED and not replicate.uploaded:
+        _give_up(context, replicate, why)
+
+
+def _give_up(context: WorkerContext, replicate: Replicate, why: str) -> None:
+    """End a task that has no vote and will have none, since its result is lost, and report that."""
+    cause = worded(MACHINE_FAILED, why)
+    if context.journal.mark_failed(replicate.task_id, cause, context.now()):
+        log.error("The task is given up.", action="result_lost", task=replicate.task_id, why=why)
+        context.reports.send(replicate.task_id, Report(step=Step.FAILED, cause=cause))
 
 
 def abort(context: WorkerContext, task_id: TaskId) -> None:

@@ -23,7 +23,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from chain.lane.model.intent import ENDED, UNENDED, Intent, IntentState, LaneId
 from chain.lane.model.nonce import IN_A_BLOCK, UNSETTLED, NonceMove, NonceRecord, NonceState, apply, nonces_of

@@ -11,6 +11,7 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,7 +20,15 @@ from docker import DockerClient
 
 from ops.demo.app_image import build_image
 from protocol.errors import NoSuchContainer
-from protocol.results.error_result import MACHINE_FAILED, MACHINE_MEMORY, Failure, blames_task, cause_code, error_digest
+from protocol.results.error_result import (
+    MACHINE_FAILED,
+    MACHINE_MEMORY,
+    UNCLEAR_END,
+    Failure,
+    blames_task,
+    cause_code,
+    error_digest,
+)
 from protocol.wire import Assignment, Dataset, Step
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
@@ -209,6 +218,18 @@ def test_a_machine_with_less_memory_than_the_pool_promises_declines_instead(
     assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
 
 
+def test_a_machine_that_does_not_see_whose_memory_ran_out_declines_instead(
+    context: WorkerContext, pool: ReportingPool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a worker in a container without its host's cgroups, on version 2."""
+    resources = replace(context.machine.engine_resources, cgroups=2)
+    monkeypatch.setitem(context.machine.__dict__, "engine_resources", resources)
+    monkeypatch.setattr("workers.sandbox.memory._PLACES", ())
+    monkeypatch.setattr("workers.sandbox.memory._PROCESSES", tmp_path)
+    assert done(context, HUNGRY).stage is ReplicateStage.FAILED
+    assert cause_code(pool.wait_for(Step.FAILED).cause) == MACHINE_MEMORY
+
+
 def test_a_failed_app_of_a_callback_deal_is_declined_and_says_why(context: WorkerContext, pool: ReportingPool) -> None:
     assert done(context, "exit 1", callback="0x" + "cc" * 20).stage is ReplicateStage.FAILED
     cause = pool.wait_for(Step.FAILED).cause
@@ -269,7 +290,11 @@ def test_a_program_for_another_processor_is_declined_too(
     foreign = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\xb7\x00\x01" + bytes(200)
     built(engine_host, "sluice-test/foreign:1", f"FROM {IMAGE}\nCOPY app /app\n", app=foreign)
     compute(context, assignment(1, image="sluice-test/foreign:1", params=json.dumps({"iexec_args": "/app"})))
-    assert "exec format error" in str(pool.wait_for(Step.FAILED).cause)
+    report = pool.wait_for(Step.FAILED)
+    assert cause_code(report.cause) == UNCLEAR_END
+    # What it printed is for the requester alone.
+    assert "exec format error" in str(report.stderr)
+    assert "exec format error" not in str(report.cause)
 
 
 def test_a_foreign_authorization_is_declined_before_anything_runs(context: WorkerContext) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from config.whole_files import create_whole, replace_whole, write_whole
+from config.whole_files import create_whole, move_whole, new_file, replace_whole, write_whole
 from ops.stack.servers import ipfs
 from protocol.errors import NotReady, Unavailable
+from tests.written_order import is_durable, recorded
 
 
 def test_a_file_has_its_new_content_and_the_permissions_asked_for(tmp_path: Path) -> None:
@@ -91,6 +92,20 @@ def test_two_writers_at_once_never_take_each_others_half_file(tmp_path: Path) ->
     write_whole(tmp_path / "pins.json", "{}")
     assert (tmp_path / "pins.json").read_text() == "{}"
     assert left.read_text() == "{"
+
+
+def test_a_file_and_its_name_are_on_disk_when_it_is_said_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acts = recorded(monkeypatch)
+    write_whole(tmp_path / "a", "text")
+    create_whole(tmp_path / "b", "text")
+    with new_file(tmp_path / "c") as file:
+        file.write(b"text")
+    (tmp_path / "half").write_text("text")
+    move_whole(tmp_path / "half", tmp_path / "d")
+    for name, written in (("a", "a.part-"), ("b", "b.part-"), ("c", "c.part-"), ("d", "half")):
+        assert is_durable(acts, written, name, tmp_path.name)
 
 
 _INIT = """#!/bin/sh

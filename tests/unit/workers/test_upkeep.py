@@ -58,6 +58,28 @@ def test_a_task_is_not_moved_on_twice_within_the_same_patience(world: World) -> 
     assert len(world.sent) == 1
 
 
+def test_a_task_whose_computing_changes_nothing_is_begun_ever_more_rarely(world: World) -> None:
+    """As on a full disk: it would download and run every ten seconds."""
+    world.put(ReplicateStage.RUNNING)
+    upkeep, begun = world.upkeep, []
+    for _ in range(200):
+        world.clock += RESUME_SECONDS
+        upkeep.run_once()
+        begun.append(len(world.sent))
+    assert begun[0] == 1
+    # 10, 20, 40, … 640 s, then every 600.
+    assert begun[-1] == 9
+
+
+def test_an_upload_that_failed_is_tried_again_as_often_as_ever(world: World) -> None:
+    world.put(ReplicateStage.COMPUTED, Mode.SOLO)
+    upkeep = world.upkeep
+    for _ in range(20):
+        world.clock += RESUME_SECONDS
+        upkeep.run_once()
+    assert len(world.sent) == 20
+
+
 def test_a_task_that_no_thread_was_free_for_is_moved_on_at_the_next_look(world: World) -> None:
     task = world.put(ReplicateStage.COMPUTED)
     world.clock += RESUME_SECONDS

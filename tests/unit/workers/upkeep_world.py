@@ -32,6 +32,8 @@ class World:
     layout: Layout
     journal: Journal
     clock: float = 1000.0
+    #: Seconds by which the machine's clock was set back since it was started.
+    set_back: float = 0.0
     pong: Pong | None = field(default_factory=lambda: Pong(forget=[], abort=[]))
     views: dict[TaskId, ChainView] | None = field(default_factory=dict)
     containers: list[tuple[TaskId, str]] = field(default_factory=list)
@@ -56,7 +58,7 @@ class World:
     lane_asked: int = 0
 
     def now(self) -> float:
-        return self.clock
+        return self.clock - self.set_back
 
     @property
     def hub(self) -> Any:
@@ -91,13 +93,13 @@ class World:
     @property
     def upkeep(self) -> Upkeep:
         resumer: Any = SimpleNamespace(resume=self._resume)
-        upkeep = Upkeep(self.context, resumer, votes_only=self.votes_only)
+        upkeep = Upkeep(self.context, resumer, votes_only=self.votes_only, steady=lambda: self.clock)
         upkeep._hub = self.hub
         return upkeep
 
     @property
     def reveals(self) -> UnaskedReveals:
-        reveals = UnaskedReveals(self.context)
+        reveals = UnaskedReveals(self.context, steady=lambda: self.clock)
         reveals._hub = self.hub
         return reveals
 

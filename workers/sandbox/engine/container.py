@@ -87,17 +87,16 @@ class Engine:
             return dict(self._api.info())
 
     def require_reach(self, user: int) -> dict[str, Any]:
-        """Docker's `info`, if the Unix user id `user` can read and delete what containers leave behind.
-
-        Raises BadSetting if not: an app's root is root on this machine unless the engine runs as its user (rootless).
-        """
+        """Docker's `info`, if the Unix user id `user` can read and delete what containers leave. Raises BadSetting."""
         info = self.info()
-        rootless = any("name=rootless" in option for option in info.get("SecurityOptions") or ())
-        if user != 0 and not rootless:
+        if user != 0:
+            # Where root in a container is the engine's user, others in it are users whose files he cannot delete.
+            rootless = any("name=rootless" in option for option in info.get("SecurityOptions") or ())
+            owners = "users of its own, since it is rootless" if rootless else "root"
             raise BadSetting(
                 name="SLUICE_DOCKER_HOST",
-                why=f"the worker runs as user {user}, and what apps leave on this engine belongs to root",
-                fix="Run the worker as root (e.g. with sudo), or name a rootless engine of this user.",
+                why=f"the worker runs as user {user}, and what apps leave on this engine belongs to {owners}",
+                fix="Run the worker as root (e.g. with sudo), on an engine that runs as root.",
             )
         return info
 

@@ -24,6 +24,8 @@ class ContainerExit:
     #: What it printed, at most `container.STREAM_BYTES` each.
     stdout: bytes = b""
     stderr: bytes = b""
+    #: Of one that ran out of memory: whether it had reached its own limit, as far as anything shows that.
+    own_limit: bool = True
 
     @property
     def clean(self) -> bool:

@@ -36,6 +36,7 @@ from workers.data.download import DownloadBudget, retry_after
 from workers.data.image_name import ImageName, read_image_name
 from workers.data.layout import Layout, discard
 from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
+from workers.moments import is_older
 from workers.sandbox import disk
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
@@ -92,7 +93,7 @@ class AppImage:
         if self._assignment.image in self._rules.local:
             return self._assignment.image
         found = self._store.find(self._wanted)
-        if found is None or (self._name.digest is None and time.time() > found.confirmed + FRESH_SECONDS):
+        if found is None or (self._name.digest is None and is_older(found.confirmed, FRESH_SECONDS, time.time())):
             return None
         return found.name
 
@@ -226,10 +227,10 @@ class AppImage:
     def _require_room(self, size: int = 0, entries: int = 0) -> None:
         """Raise TaskDeclined if this machine's disk or the engine's would get full, of bytes or of inodes."""
         task_id = TaskId(self._assignment.task_id)
-        disk.require_free_space(task_id, self._layout.root, cause=UNCLEAR_END)
+        disk.require_free_space(task_id, self._layout.root, self._layout.least_free, cause=UNCLEAR_END)
         engine_folder = self._engine.data_folder
         if size and engine_folder is not None:
-            wanted = size + disk.LEAST_FREE_BYTES, entries + disk.LEAST_FREE_INODES
+            wanted = size + self._layout.least_free, entries + disk.LEAST_FREE_INODES
             if disk.free_share(engine_folder, *wanted) < 1:
                 self._store.shrink(self._engine, 0, "")
             disk.require_free_space(task_id, engine_folder, *wanted, cause=UNCLEAR_END)

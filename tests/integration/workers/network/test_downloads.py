@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from protocol.errors import Refused, TaskDeclined
+from protocol.errors import Refused, RefusedHere, TaskDeclined
 from tests.integration.conftest import IpfsNode
 from tests.integration.dripping import serving
 from tests.unit.workers.assignments import task_id
@@ -36,8 +36,8 @@ def budget(seconds: float = 0.5, *, aborted: bool = False) -> DownloadBudget:
     return DownloadBudget(TaskDeadline(task_id(1), time.time() + seconds, time.time, lambda: aborted), 2**20)
 
 
-def policy(gateway: str = "http://127.0.0.1:1", *, private: bool = True) -> DownloadPolicy:
-    return DownloadPolicy(gateway=gateway, max_bytes=2**20, allow_private=private)
+def policy(gateway: str = "http://127.0.0.1:1", *, private: bool = True, near: bool = True) -> DownloadPolicy:
+    return DownloadPolicy(gateway=gateway, max_bytes=2**20, allow_private=private, private_gateway=near)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,27 @@ def test_the_gateway_may_be_private_but_leads_to_no_other_private_place(tmp_path
             download("/ipfs/Qm", tmp_path / "x", policy(f"http://{gate}", private=False), budget(ample(10)))
         download("/ipfs/Qm", tmp_path / "x", policy(f"http://{inner}", private=False), budget(ample(10)))
     assert (tmp_path / "x").read_bytes() == b"secret"
+
+
+def test_what_a_redirect_adds_for_its_reader_alone_is_not_repeated(tmp_path: Path) -> None:
+    """A server may lead to an address that is signed for this machine, and a cause is shown to anybody."""
+    absent = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    with serving(absent) as there:
+        led = f"http://{there}/file?signature=secret"
+        answer = f"HTTP/1.1 302 Found\r\nlocation: {led}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        with serving(answer.encode()) as here, pytest.raises(Refused, match="404") as caught:
+            download(f"http://{here}/file?mine=yes", tmp_path / "x", policy(), budget(ample(10)))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_gateway_that_only_the_pool_named_leads_to_no_private_place_and_that_is_no_fault_of_the_app(
+    tmp_path: Path,
+) -> None:
+    secret = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nsecret"
+    with serving(secret) as inner, pytest.raises(RefusedHere, match=r"private.*SLUICE_IPFS_GATEWAY"):
+        at = policy(f"http://{inner}", private=False, near=False)
+        download("/ipfs/Qm", tmp_path / "x", at, budget(ample(10)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_the_gateway_does_not_have_now_is_asked_again_and_only_a_proof_of_absence_counts(

@@ -73,7 +73,7 @@ COMPOSE: dict[str, Any] = yaml.safe_load(_read("docker-compose.yml"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 EXAMPLE = dict(line.split("=", 1) for line in _read("docker/pool.env.example").splitlines() if line[:1].isupper())
 #: What may be reached from everywhere, all of the proxy: API and gateway, RabbitMQ.
-PUBLIC = {"443:8443", "5671:5671"}
+PUBLIC = {"0.0.0.0:443:8443", "0.0.0.0:5671:5671"}
 SCHEDULERS = {"scheduler", "scheduler-2"}
 #: Runs other people's apps on this host's engine, as machines elsewhere do.
 MACHINE = "machine"
@@ -146,9 +146,27 @@ def test_a_machine_of_the_compose_file_is_what_the_page_for_machines_runs() -> N
     words += ["--restart", machine["restart"], "--stop-timeout", machine["stop_grace_period"].removesuffix("s")]
     words += ["--user", machine["user"], "--env-file", env_file["path"], "--network", machine["network_mode"]]
     words += [word for each in machine["cap_add"] for word in ("--cap-add", each)]
+    words += ["--cgroupns", machine["cgroup"]]
     words += [word for each in machine["volumes"] for word in ("--volume", each)]
     assert [*words, "sluice", *machine["command"]] == printed.docker_run({})
     assert _of_profile("worker") == {MACHINE}
+
+
+def test_a_machine_of_the_compose_file_sees_what_apps_write_and_stops_them_before_rabbitmq_takes_no_message() -> None:
+    """Both are on the engine's disk: an app with a volume must not block the pool's broker."""
+    machine = SERVICES[MACHINE]
+    folders = {volume.split(":")[0]: volume.split(":")[2:] for volume in machine["volumes"]}
+    assert folders["/var/lib/docker"] == ["ro"]
+    limit = re.search(r"^disk_free_limit\.absolute = (\d+)GB$", _read("docker/rabbitmq.conf"), re.MULTILINE)
+    assert limit is not None
+    # Twice: the disk is looked at every few seconds.
+    assert int(machine["environment"]["SLUICE_LEAST_FREE_BYTES"]) >= 2 * int(limit[1]) * 10**9
+
+
+def test_no_client_shares_an_address_with_others_that_come_to_the_proxy_by_another_version_of_ip() -> None:
+    """Networks without IPv6 have clients of IPv6 come from one address, of the engine's own."""
+    assert not any(network.get("enable_ipv6") for network in COMPOSE["networks"].values())
+    assert all(port.startswith("0.0.0.0:") for port in SERVICES["proxy"]["ports"])
 
 
 def test_no_server_of_the_compose_file_reaches_another_but_by_the_scheduler() -> None:

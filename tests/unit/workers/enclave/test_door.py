@@ -305,7 +305,7 @@ def test_a_program_that_fills_the_disk_is_ended_and_says_nothing_of_the_task(
         state=lambda _: SimpleNamespace(exit_code=137, out_of_memory=False),
     )
     work: Any = door.work
-    work.layout, work.deadline = SimpleNamespace(root=folders.root), SimpleNamespace(check=lambda: None)
+    work.layout, work.deadline = Layout(folders.root), SimpleNamespace(check=lambda: None)
     spec: Any = SimpleNamespace(inputs=str(folders.inputs), outputs=str(folders.outputs))
     host: Any = SimpleNamespace(engine=engine)
     with pytest.raises(TaskDeclined) as declined:

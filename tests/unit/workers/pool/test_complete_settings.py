@@ -7,7 +7,7 @@ import pytest
 from config.settings import Settings, read_settings
 from protocol.errors import BadSetting
 from protocol.wire import PoolConfig
-from workers.pool.settings import complete_settings
+from workers.pool.settings import complete_settings, gateway_of
 
 POOL = PoolConfig(
     chain_id=134,
@@ -24,7 +24,7 @@ POOL = PoolConfig(
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME"):
+    for name in ("CHAIN_ID", "HUB", "WORKERPOOL", "RPC_URL", "WS_URL", "BLOCK_TIME", "IPFS_GATEWAY", "API_URL"):
         monkeypatch.delenv(f"SLUICE_{name}", raising=False)
 
 
@@ -79,3 +79,29 @@ def test_a_node_elsewhere_without_encryption_needs_the_operators_leave(
 def test_a_node_of_this_machine_needs_no_encryption() -> None:
     own = complete_settings(given(rpc_url="http://[::1]:8545", ws_url="ws://localhost:8546"), POOL)
     assert own.ws_url == "ws://localhost:8546"
+
+
+@pytest.mark.parametrize(
+    ("api", "private"),
+    [
+        ("https://pool.example", False),
+        ("https://93.184.216.34", False),
+        # A name's owner says where it leads.
+        ("https://pool.lan", False),
+        ("https://[2606:4700::1111]:8443", False),
+        ("https://10.0.0.5:18300", True),
+        ("https://[fd00::5]", True),
+        ("http://127.0.0.1:18300", True),
+        ("http://localhost:18300", True),
+    ],
+)
+def test_a_gateway_of_the_pools_may_be_private_only_beside_an_api_that_its_operator_named_there(
+    api: str, *, private: bool
+) -> None:
+    pool = POOL.model_copy(update={"ipfs_gateway": "http://192.168.1.1"})
+    assert gateway_of(complete_settings(given(api_url=api), pool), pool) == ("http://192.168.1.1", private)
+
+
+def test_a_gateway_that_the_operator_named_may_be_anywhere_and_is_the_one_that_is_asked() -> None:
+    own = complete_settings(given(api_url="https://pool.example", ipfs_gateway="http://10.0.0.9:8080"), POOL)
+    assert gateway_of(own, POOL) == ("http://10.0.0.9:8080", True)

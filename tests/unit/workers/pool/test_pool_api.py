@@ -67,6 +67,27 @@ def test_something_else_than_a_pool_is_named_as_that(
     assert "\n" not in said
 
 
+@pytest.mark.parametrize(
+    ("response", "final"),
+    [
+        (httpx.Response(400, json={"error": "The message is not valid: it is not a zip."}), True),
+        (httpx.Response(413, json={"error": "The body is larger than 5 bytes."}), True),
+        (httpx.Response(413, html="<h1>nginx</h1>"), False),
+        (httpx.Response(400, text="plain HTTP sent to an HTTPS port"), False),
+        (httpx.Response(405, json={"error": "This API has no PUT /."}), False),
+        (httpx.Response(301, headers={"location": "https://elsewhere.example"}), False),
+    ],
+)
+def test_only_the_pools_own_word_on_a_result_is_final(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, response: httpx.Response, *, final: bool
+) -> None:
+    archive = tmp_path / "result.zip"
+    archive.write_bytes(b"PK")
+    with pytest.raises(BadInput) as caught:
+        api(monkeypatch, response).put_result("token", TaskId("0x" + "11" * 32), archive)
+    assert bool(caught.value.fields.get("final")) is final
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_a_pool_behind_a_proxy_that_does_not_reach_it_is_away_and_not_wrong(
     monkeypatch: pytest.MonkeyPatch, status: int

@@ -12,6 +12,7 @@ import pytest
 
 from protocol.errors import EngineUnavailable, NoSuchContainer
 from workers.sandbox.engine.container_state import ContainerState
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import ENGINE_LOST, LATE_CAUSE_PAUSES, AppRun, run_app, seconds_needed
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
@@ -67,6 +68,7 @@ def run(engine: Engine, waited: list[float]) -> Any:
         created=nothing,
         found=nothing,
         watch=lambda _: cast("Any", nullcontext(SimpleNamespace(raise_if_over=nothing))),
+        memory=lambda container: MemoryWatch(container, 1, lambda _: {}),
         wait=waited.append,
         wait_before_retry=nothing,
     )

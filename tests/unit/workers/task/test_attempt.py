@@ -92,7 +92,7 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
         thorough.append(deep)
         yield CheckResult("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
 
-    checkup = Checkup(cast("Any", None), clock, examine)
+    checkup = Checkup(cast("Any", None), clock, examine, clock)
     with capture_logs() as logs:
         for clock.now in (0.0, 10.0, CHECK_SECONDS, REPEAT_SECONDS):
             checkup.run_if_due()
@@ -117,7 +117,7 @@ def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended() 
         yield CheckResult("chain", not says["gas"].startswith(NOT_ASKED), "the node")
         yield CheckResult("gas", False, says["gas"])
 
-    checkup = Checkup(cast("Any", None), clock, examine)
+    checkup = Checkup(cast("Any", None), clock, examine, clock)
     with capture_logs() as logs:
         for clock.now, says["gas"] in (
             (0.0, f"{NOT_ASKED}that needs the chain"),
@@ -143,7 +143,7 @@ def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back
     def examine(*_: object) -> Iterator[CheckResult]:
         yield CheckResult(NETWORK, state["ok"], "iptables: Permission denied")
 
-    checkup = Checkup(machine, clock, examine)
+    checkup = Checkup(machine, clock, examine, clock)
     checkup.run_if_due()
     context: Any = SimpleNamespace(
         machine=machine, layout=machine.layout, now=clock, ledger=SimpleNamespace(why_not=lambda _: None)
@@ -158,6 +158,22 @@ def test_a_packet_filter_that_cannot_be_set_again_bars_new_apps_until_it_is_back
     clock.now += CHECK_SECONDS
     checkup.run_if_due()
     admission.require(context, replace(own, stage=ReplicateStage.TAKEN))
+
+
+def test_a_clock_that_is_set_back_keeps_nobody_from_checking_the_packet_filter() -> None:
+    wall, steady, seen = Clock(), Clock(), list[float]()
+
+    def examine(_: object, now: float, deep: bool) -> Iterator[CheckResult]:
+        seen.append(now)
+        yield CheckResult(NETWORK, True, "fine")
+
+    machine: Any = SimpleNamespace(layout=SimpleNamespace(unconfined=SimpleNamespace(unlink=lambda **_: None)))
+    checkup = Checkup(machine, wall, examine, steady)
+    wall.now = 1_000_000.0
+    checkup.run_if_due()
+    wall.now, steady.now = 10.0, CHECK_SECONDS
+    checkup.run_if_due()
+    assert seen == [1_000_000.0, 10.0]
 
 
 def test_reports_wait_before_each_try_while_the_pool_is_away_and_longer_each_time(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
@@ -69,7 +70,45 @@ def test_what_breaks_on_this_machine_is_declined_and_reported(
     assert found.stage is ReplicateStage.FAILED
     assert [report.step for report in context.sent] == [Step.STARTED, Step.FAILED]
     assert cause_code(context.sent[-1].cause) == MACHINE_FAILED
-    assert str(error) in context.sent[-1].cause
+    assert (getattr(error, "strerror", None) or str(error)) in context.sent[-1].cause
+
+
+def test_a_journal_that_takes_nothing_more_ends_a_task_with_a_report(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, or a file that is broken: the pool must not wait for the task to its deadline."""
+
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    # Also while it fetches, a task asks the journal whether it was aborted.
+    monkeypatch.setattr("workers.data.inputs.fetch", full)
+    monkeypatch.setattr(context.journal, "mark_failed", full)
+    assert not compute(context, assignment(1))
+    assert [report.step for report in context.sent] == [Step.STARTED, Step.FAILED]
+    assert cause_code(context.sent[-1].cause) == MACHINE_FAILED
+
+
+def test_a_task_that_the_journal_does_not_take_is_reported_as_declined(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(context.journal, "add", full)
+    assert not compute(context, assignment(1))
+    (report,) = context.sent
+    assert (report.step, cause_code(report.cause)) == (Step.FAILED, MACHINE_FAILED)
+
+
+def test_no_file_of_the_apps_is_named_in_what_anybody_may_read(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/home/worker/tasks/0x1/out/diagnosis-of-alice.txt")
+
+    monkeypatch.setattr("workers.data.inputs.fetch", denied)
+    assert not compute(context, assignment(1))
+    assert "Permission denied" in context.sent[-1].cause
+    assert "alice" not in context.sent[-1].cause
 
 
 def test_an_aborted_task_that_is_assigned_again_begins_anew(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +22,7 @@ from tests.unit.workers.sandbox.test_scratch import FakeEngine
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
 from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import AppRun, run_app
 from workers.task import disk_limits, verdict
 from workers.task.disk_limits import require_promised_disk
@@ -109,6 +111,23 @@ def test_a_quota_of_the_engines_is_a_disk_of_this_machine_that_gets_full(
         watch(monkeypatch, FakeEngine(SEEN, tmp_path), tmp_path, free_in_layer=2**20).raise_if_over()
 
 
+def test_a_machine_leaves_as_much_free_as_its_operator_says_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "layer").mkdir()
+    free = SimpleNamespace(f_bavail=2**31, f_frsize=1, f_files=0, f_favail=0)
+    monkeypatch.setattr(os, "statvfs", lambda _: free)
+    context = context_of(FakeEngine(SEEN, tmp_path), tmp_path)
+    for least, enough in ((2**30, True), (2**32, False)):
+        context.layout = Layout(tmp_path, least)
+        for look in (
+            disk_limits.watch(context, task_id(1), "id").raise_if_over,
+            partial(disk_limits.require_free_space, context, task_id(1)),
+        ):
+            with nullcontext() if enough else pytest.raises(TaskDeclined, match="free"):
+                look()
+
+
 @pytest.mark.parametrize("error", [EngineUnavailable(what="x", why="busy"), NoSuchContainer(why="id")])
 def test_an_engine_that_does_not_name_the_layer_now_decides_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -140,6 +159,7 @@ def test_an_app_that_ended_while_the_worker_was_away_is_judged_by_the_disk_too()
         created=nothing,
         found=nothing,
         watch=lambda _: cast("Any", SimpleNamespace(raise_if_over=over)),
+        memory=lambda container: MemoryWatch(container, 1, lambda _: {}),
         wait=nothing,
         wait_before_retry=nothing,
     )

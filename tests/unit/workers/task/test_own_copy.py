@@ -14,6 +14,7 @@ from protocol.types import Hash32, TaskId
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
 from workers.data.layout import Layout
+from workers.data.result_zip import ResultZip
 from workers.task import own_copy, steps
 from workers.task.journal import Journal
 
@@ -39,6 +40,9 @@ class World:
     def hold(self, mode: Mode, callback_data: str | None = None, **fields: Any) -> None:
         self.journal.add(assignment(1, mode=mode, contribution_deadline=DEADLINE, **fields), 0.0)
         self.journal.mark_running(TASK, None, 0.0)
+        self.layout.task(TASK).make()
+        with ResultZip(self.layout.task(TASK).zip):
+            pass
         self.journal.mark_computed(TASK, 0.0, digest=DIGEST, callback_data=callback_data, cause=None, exit_code=0)
 
     def put(self, *_: object) -> None:

@@ -27,6 +27,7 @@ from workers.sandbox import rehearsal
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerState
 from workers.sandbox.engine.host_config import host_config
+from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.network import bridge as network
 from workers.sandbox.network import listed_apps, packet_filter
 from workers.sandbox.network.allow_list import (
@@ -259,6 +260,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         created=lambda container: acts.append(f"filter for {container}"),
         found=nothing,
         watch=lambda _: cast("Any", watch),
+        memory=lambda container: MemoryWatch(container, 1, lambda _: {}),
         wait=nothing,
         wait_before_retry=nothing,
     )
