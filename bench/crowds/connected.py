@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
@@ -38,6 +39,9 @@ from workers.pool.api import PoolApi
 RETRY_SECONDS = 1.0
 #: Seconds in which the least memory counts: Erlang returns it process by process.
 SETTLE_SECONDS = 15.0
+#: Most and least of the figures: whatever the number of machines, up to 2,000.
+MOST = {"rabbitmq_kilobytes_per_machine": 150, "restart_seconds": 60.0, "all_back_seconds": 60.0}
+LEAST = {"enrolments_per_second": 50.0}
 #: Seconds for all machines to be back.
 BACK_SECONDS = 600.0
 
@@ -82,20 +86,40 @@ def _consuming(connection: Connection, queue: Queue, until: float) -> Connection
 
 def run(*, machines: int) -> Iterator[str]:
     """A line of JSON for the sign-ins, one for the connections, one for the restart. Raises BrokenPromise if a machine
-    was refused or did not come back.
+    was refused or did not come back, and with a sentence for each limit that was exceeded.
     """
+    wrong: list[str] = []
+    for line in _measure(machines):
+        yield json.dumps(line)
+        wrong += broken(line)
+    if wrong:
+        raise BrokenPromise(what="RabbitMQ", why="\n".join(wrong))
+
+
+def broken(line: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each limit that a line's figures exceed."""
+    for name, most in MOST.items():
+        if line.get(name, 0) > most:
+            yield f"{line['case']}: {name}: {line[name]:g}, more than {most:g}."
+    for name, least in LEAST.items():
+        if line.get(name, least) < least:
+            yield f"{line['case']}: {name}: {line[name]:g}, less than {least:g}."
+
+
+def _measure(machines: int) -> Iterator[dict[str, Any]]:
+    """The figures of `run`."""
     with prepared_pool(block_time=1.0, workers=0, env=UNLIMITED) as bench_pool:
         bench_pool.pool.start_scheduler()
         empty, began = _kilobytes(), time.monotonic()
         found = _signed_in(bench_pool, machines)
         took = time.monotonic() - began
         line = {"case": "enrolled", "machines": machines, "enrolments_per_second": round(machines / took, 1)}
-        yield json.dumps(line | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)})
+        yield line | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)}
         try:
             seconds = _connected(found)
             line = {"case": "connected", "machines": machines, "seconds": round(seconds, 1)}
-            yield json.dumps(line | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)})
-            yield json.dumps(_restart(found) | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)})
+            yield line | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)}
+            yield _restart(found) | {"rabbitmq_kilobytes_per_machine": _each(empty, machines)}
         finally:
             for machine in found:
                 machine.let_go()
@@ -144,6 +168,7 @@ def _restart(machines: Sequence[Connected]) -> dict[str, object]:
         "machines": len(machines),
         "stop_seconds": round(stopped - began, 1),
         "start_seconds": round(started - stopped, 1),
+        "restart_seconds": round(started - began, 1),
         "all_back_seconds": round(back, 1),
     }
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from bench.chaos.following import Following, not_ended
 from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
@@ -47,6 +48,8 @@ LOOK_SECONDS = 0.1
 AT_ONCE = 16
 #: A machine that stayed for so many seconds after a task was sent to it and never got the message was not woken.
 WAKE_SECONDS = 30.0
+#: Milliseconds within which 95 % of the machines are to know of a task that they were given.
+MOST_ASSIGN_P95_MS = 50.0
 #: No limits that a crowd behind one address would meet.
 UNLIMITED = {
     "SLUICE_ENROLMENT_MOST_MACHINES": "0",
@@ -153,11 +156,24 @@ def _measure(
         "seconds": round(took, 1),
     }
     yield json.dumps(line)
-    wrong = not_ended(following)
-    if lost:
-        wrong.append(f"{lost} machines were never told of a task that they were given.")
+    wrong = [*not_ended(following), *broken(line)]
     if wrong:
         raise BrokenPromise(what="The crowd", why="\n".join(wrong))
+
+
+def broken(line: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each promise that a run with these figures broke."""
+    if line["completed"] != line["tasks"]:
+        yield f"{line['completed']} of {line['tasks']} tasks are COMPLETED."
+    if line["lost_wake_ups"]:
+        yield f"{line['lost_wake_ups']} machines were never told of a task that they were given."
+    if line["refused"]:
+        yield f"{line['refused']} sign-ins were refused."
+    p95 = line["assign_p95_ms"]
+    if p95 is None:
+        yield "No machine was told of a task."
+    elif p95 > MOST_ASSIGN_P95_MS:
+        yield f"assign: 95 % took up to {p95:g} ms, more than {MOST_ASSIGN_P95_MS:g}."
 
 
 def _live(

@@ -10,10 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos.figures import Figures, duplicates, failed_by, worst_delay
+from bench.chaos.figures import Figures, duplicates, failed_by, held_up_by, worst_delay
 from bench.chaos.plan import DEEPEST, LONGEST, SHORTEST, TARGETS, Kind, make_plan
 from protocol.types import TaskId
-from tests.unit.pipeline.builders import CONSENSUS, claimed, initialized, view, voted, wallet
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    TASK,
+    claimed,
+    initialized,
+    reopened,
+    revealed,
+    view,
+    voted,
+    wallet,
+)
 
 SEEDS = st.integers(0, 2**31)
 GOOD = Figures(
@@ -30,6 +40,8 @@ GOOD = Figures(
     seconds=200.0,
     undisturbed_seconds=140.0,
     seed=1,
+    held_up=2,
+    seconds_not_held_up=280.0,
 )
 
 
@@ -96,6 +108,15 @@ def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
     assert failed_by({wallet(1)}, [view(initialized(), voted(1), claimed()), view(*CONSENSUS)]) == 0
 
 
+def test_a_task_is_held_up_by_strangers_whose_winning_vote_is_not_revealed() -> None:
+    strangers = {wallet(1), wallet(2)}
+    assert held_up_by(strangers, [view(*CONSENSUS)]) == {TASK}
+    assert held_up_by(strangers, [view(*CONSENSUS, reopened())]) == {TASK}
+    assert held_up_by(strangers, [view(*CONSENSUS, revealed(1), revealed(2))]) == set()
+    assert held_up_by({wallet(9)}, [view(*CONSENSUS)]) == set()
+    assert held_up_by(strangers, [view(initialized(), voted(1))]) == set()
+
+
 @pytest.mark.parametrize(
     ("broken", "words"),
     [
@@ -105,8 +126,9 @@ def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
         ({"nonce_gaps": 1}, "nonce_gaps: 1"),
         ({"stake_locked": 30}, "stake_locked: 30"),
         ({"database_differs": 1}, "database_differs: 1"),
+        ({"seconds_not_held_up": 280.1}, "280.1 s, more than 2 times the undisturbed time"),
     ],
 )
-def test_each_broken_promise_is_said_in_words(broken: dict[str, int], words: str) -> None:
+def test_each_broken_promise_is_said_in_words(broken: dict[str, float], words: str) -> None:
     (said,) = replace(GOOD, **broken).wrong()  # type: ignore[arg-type]
     assert words in said
