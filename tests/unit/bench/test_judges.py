@@ -9,7 +9,6 @@ import pytest
 
 from bench import cluster, takeover
 from bench.crowds import connected, hostile, workerdrop
-from protocol.types import TaskId, Wallet
 
 Judge = Callable[[Mapping[str, Any]], Iterator[str]]
 
