@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import cluster, takeover
+from bench import blackout, cluster, takeover
 from bench.crowds import connected, hostile, workerdrop
 
 Judge = Callable[[Mapping[str, Any]], Iterator[str]]
@@ -22,6 +22,17 @@ ADOPTED = {
     "not_paid": [],
     "audit": [],
     "audit_not_asked": [],
+}
+BLACKED_OUT = {
+    "of": 200,
+    "open": 190,
+    "blocks": blackout.MOST_BLOCKS,
+    "still": 0,
+    "completed": 200,
+    "stake_locked": 0,
+    "nonce_gaps": 0,
+    "database_differs": 0,
+    "paid_twice": [],
 }
 AMONG_STRANGERS = {
     "tasks": 60,
@@ -52,6 +63,7 @@ RESTARTED = {"case": "restarted", "machines": 2000, **connected.MOST, **connecte
 GOOD: list[tuple[Judge, Mapping[str, Any]]] = [
     (takeover.broken, ADOPTED),
     (hostile.broken, AMONG_STRANGERS),
+    (blackout.broken, BLACKED_OUT),
     (cluster.broken, STRUCK),
     (workerdrop.broken, CAME_AND_WENT),
     (connected.broken, RESTARTED),
@@ -71,6 +83,12 @@ BAD: list[tuple[Judge, Mapping[str, Any], Mapping[str, Any], str]] = [
         {"audit_not_asked": [{"what": "IPFS", "why": "it is away"}]},
         "sluice audit could not ask IPFS: it is away",
     ),
+    (blackout.broken, BLACKED_OUT, {"blocks": None, "still": 2}, "2 of 190 tasks have not gone on after 3 blocks."),
+    (blackout.broken, BLACKED_OUT, {"completed": 199}, "199 of 200 tasks are COMPLETED."),
+    (blackout.broken, BLACKED_OUT, {"stake_locked": 30}, "stake_locked: 30, not 0."),
+    (blackout.broken, BLACKED_OUT, {"nonce_gaps": 1}, "nonce_gaps: 1, not 0."),
+    (blackout.broken, BLACKED_OUT, {"database_differs": 1}, "database_differs: 1, not 0."),
+    (blackout.broken, BLACKED_OUT, {"paid_twice": ["Task 1 was finalized 2 times."]}, "finalized 2 times"),
     (hostile.broken, AMONG_STRANGERS, {"completed": 59}, "59 of 60 tasks are COMPLETED."),
     (hostile.broken, AMONG_STRANGERS, {"wrong_results": 1}, "wrong_results: 1, not 0."),
     (hostile.broken, AMONG_STRANGERS, {"honest_stake_lost": 5}, "honest_stake_lost: 5, not 0."),

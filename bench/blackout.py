@@ -1,0 +1,186 @@
+"""Everything of a pool is killed at once, its servers too, with all of a bag's tasks open: do all of them go on?
+
+    buy ──► a tenth has votes ──► blocks stop; SIGKILL to scheduler, machines, MongoDB, RabbitMQ and IPFS
+        ──► all are started again ──► blocks, one at a time: after how many has every task gone on?
+        ──► blocks as before ──► all are COMPLETED? nothing twice? stakes free, nonces whole?
+
+A task has gone on when it is not as it was at the blackout, in the scheduler's database or on chain. The machines have
+room for all tasks at once and run no containers, so that none has to wait for another. Only the chain's node lives on:
+it is not the pool's.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.chaos.figures import poll_until_zero
+from bench.faults import nonce_gaps, stake_locked
+from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
+from bench.rig.payments import payments
+from bench.takeover import TRUSTS
+from bench.throughput import NULL_BLOCK_GAS, NULL_IN_FLIGHT
+from config.connections.mongodb import client
+from ops.market.match import Matched
+from ops.pool.servers import bring_up, own_process
+from ops.stack.parts import StackPart
+from pipeline.store.task.tasks import Tasks
+from protocol.poco.view import ChainView, TaskStatus
+from protocol.types import TaskId
+
+#: Machines, each with room for all replicates that may fall to it.
+MACHINES, SLOTS = 5, 256
+#: Tasks of the deals by which the machines earn that room: what a machine may use grows with what it got right.
+PROVING = (5, 10, 20, 40)
+#: The servers that are killed.
+KILLED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.IPFS)
+#: Of the tasks, one in so many has votes when all is killed.
+VOTED_PART = 10
+#: Blocks within which every task is to go on.
+MOST_BLOCKS = 3
+#: A block is mined when nothing has changed for so many seconds: to wait longer for what comes without a block costs
+#: nothing but time.
+STILL_SECONDS = 10.0
+#: Seconds between two looks, and for everything to be over.
+LOOK_SECONDS, END_SECONDS = 0.5, 900.0
+#: Seconds in which stakes, nonces and database have to be as they should.
+SETTLE_SECONDS = 120.0
+
+#: What a task is at a moment: the version of its record, and its state on chain.
+State = tuple[int | None, ChainView]
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """How the servers are killed, all at once, and started again."""
+
+    kill: Callable[[], None]
+    start: Callable[[], None]
+
+
+def run(*, tasks: int) -> Iterator[str]:
+    """One line of JSON. Raises BrokenPromise, after that line, with a sentence for each promise that was broken."""
+    servers = Servers(_kill, lambda: bring_up() and None)
+    env = {"SLUICE_LANE_MAX_IN_FLIGHT": str(NULL_IN_FLIGHT), "SLUICE_WORKER_MOST_SLOTS": str(SLOTS)}
+    with open_bench_pool(
+        block_time=1.0,
+        workers=MACHINES,
+        slots=SLOTS,
+        block_gas=NULL_BLOCK_GAS,
+        env=env,
+        machine=("bench.rig.null_machine",),
+    ) as bench_pool:
+        bench_pool.timeout = END_SECONDS
+        for volume in PROVING:
+            bench_pool.wait([bench_pool.buy(trust=5, volume=volume)])
+        deals = [bench_pool.buy(trust=trust, volume=max(1, round(share * tasks))) for trust, share in TRUSTS.items()]
+        found = black_out(bench_pool, deals, servers)
+    yield json.dumps(found)
+    if wrong := list(broken(found)):
+        raise BrokenPromise(what="The pool", why="\n".join(wrong))
+
+
+def broken(found: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each promise that a run with these figures broke."""
+    if found["blocks"] is None or found["blocks"] > MOST_BLOCKS:
+        yield f"{found['still']} of {found['open']} tasks have not gone on after {MOST_BLOCKS} blocks."
+    if found["completed"] != found["of"]:
+        yield f"{found['completed']} of {found['of']} tasks are COMPLETED."
+    for name in ("stake_locked", "nonce_gaps", "database_differs"):
+        if found[name]:
+            yield f"{name}: {found[name]}, not 0."
+    yield from found["paid_twice"]
+
+
+def black_out(bench_pool: BenchPool, deals: list[Matched], servers: Servers) -> dict[str, Any]:
+    """Kill everything in the middle of these deals, start it again, and return how all went on and ended."""
+    tasks = [task for deal in deals for task in deal.tasks]
+    for views in bench_pool.watch(deals, threading.Event()):
+        if sum(bool(view.contributions) for view in views.values()) >= max(1, len(tasks) // VOTED_PART):
+            break
+    began = time.monotonic()
+    bench_pool.rpc.call("evm_setIntervalMining", 0)
+    for process in bench_pool.pool.running.values():
+        process.stop(how=signal.SIGKILL)
+    servers.kill()
+    servers.start()
+    before = {task: state for task, state in _states(bench_pool, deals).items() if not _over(state)}
+    _start_programs(bench_pool)
+    back = time.monotonic()
+    blocks, still = _go_on(bench_pool, deals, before)
+    bench_pool.rpc.call("evm_setIntervalMining", max(1, round(bench_pool.chain.block_time)))
+    last = bench_pool.wait(deals)
+    ended = time.monotonic()
+    compared = [bench_pool.compare(deal, SETTLE_SECONDS) for deal in deals]
+    return {
+        "of": len(tasks),
+        "open": len(before),
+        "blocks": blocks,
+        "still": still,
+        "completed": sum(view.status is TaskStatus.COMPLETED for view in last.values()),
+        "seconds_to_start": round(back - began, 1),
+        "seconds_to_end": round(ended - back, 1),
+        "stake_locked": poll_until_zero(lambda: stake_locked(bench_pool), SETTLE_SECONDS),
+        "nonce_gaps": poll_until_zero(lambda: nonce_gaps(bench_pool), SETTLE_SECONDS),
+        "database_differs": sum(map(sum, compared)),
+        "paid_twice": payments(bench_pool, deals).twice(),
+    }
+
+
+def _kill() -> None:
+    """SIGKILL to all of KILLED, one right after the other."""
+    for process in [own_process(part) for part in KILLED]:
+        process.stop(how=signal.SIGKILL)
+
+
+def _start_programs(bench_pool: BenchPool) -> None:
+    """Start scheduler and machines again; returns once all of them serve."""
+    pool = bench_pool.pool
+    for name in list(pool.running):
+        pool.restart(name)
+    pool.await_scheduler()
+    machines = [name for name in pool.running if name != "scheduler"]
+    for name, wallet in zip(machines, pool.on_chain.workers, strict=False):
+        pool.await_machine(name, wallet.key.wallet)
+
+
+def _go_on(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId, State]) -> tuple[int | None, int]:
+    """(blocks after which every one of these tasks has gone on, tasks that have not); None: more than MOST_BLOCKS."""
+    for blocks in range(MOST_BLOCKS + 1):
+        still = _settled(bench_pool, deals, before)
+        if not still:
+            return blocks, 0
+        if blocks < MOST_BLOCKS:
+            bench_pool.rpc.call("evm_mine")
+    return None, still
+
+
+def _settled(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId, State]) -> int:
+    """How many have not gone on, once that is none or nothing has changed for STILL_SECONDS."""
+    pause, changed, last = threading.Event(), time.monotonic(), {}
+    while True:
+        now = _states(bench_pool, deals)
+        still = sum(now[task] == state for task, state in before.items())
+        if now != last:
+            changed, last = time.monotonic(), now
+        if not still or time.monotonic() - changed > STILL_SECONDS:
+            return still
+        pause.wait(LOOK_SECONDS)
+
+
+def _states(bench_pool: BenchPool, deals: list[Matched]) -> dict[TaskId, State]:
+    """What each task is now."""
+    stored = Tasks(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
+    versions = {record.task_id: record.version for deal in deals for record in stored.of_deal(deal.deal_id)}
+    views = bench_pool.hub.tasks([task for deal in deals for task in deal.tasks])
+    return {view.task_id: (versions.get(view.task_id), view) for view in views}
+
+
+def _over(state: State) -> bool:
+    """Whether the task had ended."""
+    return state[1].status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
