@@ -239,7 +239,7 @@ class Settings(GivenOrEnvironment):
     rate_upload: str = Field("6000/minute", description="Uploads of results by one wallet.")
     rate_logs: str = Field(
         "300/minute",
-        description="Requests for what apps printed and for deals, from one address; for the former, by one wallet too.",
+        description="Requests for what apps printed and for deals, from one address; the former by one wallet, too.",
     )
     api_connections: int = Field(4096, ge=16, le=1_000_000, description="Connections to the API at a time.")
     api_connections_per_address: int = Field(
