@@ -323,12 +323,11 @@ def test_a_machine_takes_tasks_again_at_the_first_checkup_that_finds_it_fit_and_
     settings = settings_of(tmp_path)
     machine = Machine(settings_from_pool(settings), WORKER_KEY, PoolApi.config(None), PoolApi.of(settings))  # type: ignore[arg-type]
     machine.layout.make()
-    now = [time.time()]
-    checks = checkup.Checkup(machine, lambda: now[0])
+    monkeypatch.setattr(checkup, "CHECK_SECONDS", 0.0)
+    checks = checkup.Checkup(machine, time.time)
 
     def look() -> str | None:
         checks.run_if_due()
-        now[0] += checkup.CHECK_SECONDS
         return machine.layout.why_unfit()
 
     assert look() is None
