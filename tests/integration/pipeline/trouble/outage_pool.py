@@ -211,7 +211,7 @@ class OutagePool:
         """What a machine does: ping, read its messages, run its lane."""
         machine.store.workers.mark_seen(machine.key.wallet, self.now)
         machine.lane.run()
-        if self.ipfs.full and machine.jobs:
+        if machine.jobs and (self.ipfs.full or self.host.refusals.facts() is not None):
             self._bring(machine)
         if self._reader is None or not self._reader.connected:
             self._disconnect()
@@ -228,13 +228,15 @@ class OutagePool:
                 channel.close()
 
     def _bring(self, machine: SimulatedWorker) -> None:
-        """A machine brings a result that it has, and the API cannot store it."""
+        """A machine brings a result that it has, again and again while the API cannot store it."""
         path = self.home / "result.zip"
         path.write_bytes(LINK.model_dump_json().encode())
         try:
             self._ipfs.add(path, machine.key.wallet)
         except StorageUnavailable as error:
             self.host.refusals.refused(str(error))
+        else:
+            self.host.refusals.stored()
 
     # -- machines and requesters ---------------------------------------------------------------------------------------
 
