@@ -1,8 +1,11 @@
 """Everything of a pool is killed at once, its servers too, with all of a bag's tasks open: do all of them go on?
 
-    buy ──► a tenth has votes ──► blocks stop; SIGKILL to scheduler, machines, MongoDB, RabbitMQ and IPFS
-        ──► all are started again ──► blocks, one at a time: after how many has every task gone on?
+    buy ──► a tenth has votes ──► SIGKILL to scheduler, machines, MongoDB, RabbitMQ and IPFS
+        ──► all are started again, and serve ──► blocks, one at a time: after how many has every task gone on?
         ──► blocks as before ──► all are COMPLETED? nothing twice? stakes free, nonces whole?
+
+How long programs take to start is this machine's matter, and the chain goes on meanwhile; what is counted are the blocks
+from then on.
 
 A task has gone on when it is not as it was at the blackout, in the scheduler's database or on chain. The machines have
 room for all tasks at once and run no containers, so that none has to wait for another. Only the chain's node lives on:
@@ -103,16 +106,17 @@ def black_out(bench_pool: BenchPool, deals: list[Matched], servers: Servers) -> 
     for views in bench_pool.watch(deals, threading.Event()):
         if sum(bool(view.contributions) for view in views.values()) >= max(1, len(tasks) // VOTED_PART):
             break
-    began = time.monotonic()
-    bench_pool.rpc.call("evm_setIntervalMining", 0)
+    began, block = time.monotonic(), bench_pool.hub.head()
     for process in bench_pool.pool.running.values():
         process.stop(how=signal.SIGKILL)
     servers.kill()
     servers.start()
     before = {task: state for task, state in _states(bench_pool, deals).items() if not _over(state)}
     _start_programs(bench_pool)
-    back = time.monotonic()
+    bench_pool.rpc.call("evm_setIntervalMining", 0)
+    back, missed = time.monotonic(), bench_pool.hub.head() - block
     blocks, still = _go_on(bench_pool, deals, before)
+    # Whole seconds only.
     bench_pool.rpc.call("evm_setIntervalMining", max(1, round(bench_pool.chain.block_time)))
     last = bench_pool.wait(deals)
     ended = time.monotonic()
@@ -120,6 +124,7 @@ def black_out(bench_pool: BenchPool, deals: list[Matched], servers: Servers) -> 
     return {
         "of": len(tasks),
         "open": len(before),
+        "blocks_of_the_start": missed,
         "blocks": blocks,
         "still": still,
         "completed": sum(view.status is TaskStatus.COMPLETED for view in last.values()),
