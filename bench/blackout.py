@@ -4,12 +4,12 @@
         ──► all are started again, and serve ──► blocks, one at a time: after how many has every task gone on?
         ──► blocks as before ──► all are COMPLETED? nothing twice? stakes free, nonces whole?
 
-How long programs take to start is this machine's matter, and the chain goes on meanwhile; what is counted are the blocks
-from then on.
+How long programs take to start is this machine's matter, and the chain goes on meanwhile; what is counted are the
+blocks from then on.
 
-A task has gone on when it is not as it was at the blackout, in the scheduler's database or on chain. The machines have
-room for all tasks at once and run no containers, so that none has to wait for another. Only the chain's node lives on:
-it is not the pool's.
+A task that a machine was at, or that had votes, has gone on when it is not as it was at the blackout, in the database
+or on chain; one that waited for a machine, when it is initialized and waits for one. The machines run no containers.
+Only the chain's node lives on: it is not the pool's.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from pipeline.store.task.tasks import Tasks
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId
 
-#: Machines, each with room for all replicates that may fall to it.
-MACHINES, SLOTS = 5, 256
-#: Tasks of the deals by which the machines earn that room: what a machine may use grows with what it got right.
-PROVING = (5, 10, 20, 40)
+#: Machines, and tasks of each at once.
+MACHINES, SLOTS = 5, 8
+#: Tasks of the deals by which the machines earn these slots: what a machine may use grows with what it got right.
+PROVING = (5, 10, 20)
 #: The servers that are killed.
 KILLED = (StackPart.MONGODB, StackPart.RABBITMQ, StackPart.IPFS)
 #: Of the tasks, one in so many has votes when all is killed.
@@ -54,8 +54,26 @@ LOOK_SECONDS, END_SECONDS = 0.5, 900.0
 #: Seconds in which stakes, nonces and database have to be as they should.
 SETTLE_SECONDS = 120.0
 
-#: What a task is at a moment: the version of its record, and its state on chain.
-State = tuple[int | None, ChainView]
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a task is at a moment: its record's version, whether a machine was given it, and its state on chain."""
+
+    version: int | None
+    given: bool
+    view: ChainView
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
+
+    def gone_on(self, before: State) -> bool:
+        """Whether it has gone on since it was as `before`."""
+        if self != before:
+            return True
+        under_way = before.given or bool(before.view.contributions)
+        return not under_way and self.view.status is TaskStatus.ACTIVE and self.version is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +81,13 @@ class Servers:
     """How the servers are killed, all at once, and started again."""
 
     kill: Callable[[], None]
-    start: Callable[[], None]
+    start: Callable[[], object]
 
 
 def run(*, tasks: int) -> Iterator[str]:
     """One line of JSON. Raises BrokenPromise, after that line, with a sentence for each promise that was broken."""
-    servers = Servers(_kill, lambda: bring_up() and None)
-    env = {"SLUICE_LANE_MAX_IN_FLIGHT": str(NULL_IN_FLIGHT), "SLUICE_WORKER_MOST_SLOTS": str(SLOTS)}
+    servers = Servers(_kill, bring_up)
+    env = {"SLUICE_LANE_MAX_IN_FLIGHT": str(NULL_IN_FLIGHT)}
     with open_bench_pool(
         block_time=1.0,
         workers=MACHINES,
@@ -111,7 +129,7 @@ def black_out(bench_pool: BenchPool, deals: list[Matched], servers: Servers) -> 
         process.stop(how=signal.SIGKILL)
     servers.kill()
     servers.start()
-    before = {task: state for task, state in _states(bench_pool, deals).items() if not _over(state)}
+    before = {task: state for task, state in _states(bench_pool, deals).items() if not state.over}
     _start_programs(bench_pool)
     bench_pool.rpc.call("evm_setIntervalMining", 0)
     back, missed = time.monotonic(), bench_pool.hub.head() - block
@@ -124,6 +142,7 @@ def black_out(bench_pool: BenchPool, deals: list[Matched], servers: Servers) -> 
     return {
         "of": len(tasks),
         "open": len(before),
+        "under_way": sum(state.given or bool(state.view.contributions) for state in before.values()),
         "blocks_of_the_start": missed,
         "blocks": blocks,
         "still": still,
@@ -167,10 +186,11 @@ def _go_on(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId, 
 
 def _settled(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId, State]) -> int:
     """How many have not gone on, once that is none or nothing has changed for STILL_SECONDS."""
-    pause, changed, last = threading.Event(), time.monotonic(), {}
+    pause, changed = threading.Event(), time.monotonic()
+    last: Mapping[TaskId, State] = {}
     while True:
         now = _states(bench_pool, deals)
-        still = sum(now[task] == state for task, state in before.items())
+        still = sum(not now[task].gone_on(state) for task, state in before.items())
         if now != last:
             changed, last = time.monotonic(), now
         if not still or time.monotonic() - changed > STILL_SECONDS:
@@ -181,11 +201,11 @@ def _settled(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId
 def _states(bench_pool: BenchPool, deals: list[Matched]) -> dict[TaskId, State]:
     """What each task is now."""
     stored = Tasks(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
-    versions = {record.task_id: record.version for deal in deals for record in stored.of_deal(deal.deal_id)}
-    views = bench_pool.hub.tasks([task for deal in deals for task in deal.tasks])
-    return {view.task_id: (versions.get(view.task_id), view) for view in views}
-
-
-def _over(state: State) -> bool:
-    """Whether the task had ended."""
-    return state[1].status in (TaskStatus.COMPLETED, TaskStatus.FAILED)
+    records = {record.task_id: record for deal in deals for record in stored.of_deal(deal.deal_id)}
+    found = {}
+    for view in bench_pool.hub.tasks([task for deal in deals for task in deal.tasks]):
+        record = records.get(view.task_id)
+        found[view.task_id] = (
+            State(None, False, view) if record is None else State(record.version, bool(record.replicates), view)
+        )
+    return found

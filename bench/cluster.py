@@ -168,7 +168,7 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = (), null
 
     Raises BrokenPromise with a sentence for each bag that was not whole, or late.
     """
-    wrong = []
+    wrong: list[str] = []
     with _cluster_pool(NULL_MACHINE if null else WORKER) as pool:
         for _ in range(PROVING):
             _run_bag(pool, tasks)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bench import blackout, cluster, takeover
+from bench.blackout import State
 from bench.crowds import connected, hostile, workerdrop
+from protocol.poco.view import ChainView, TaskStatus
+from tests.unit.pipeline.builders import TASK
 
 Judge = Callable[[Mapping[str, Any]], Iterator[str]]
 
@@ -130,3 +134,14 @@ def test_each_broken_promise_is_said_in_words(
 ) -> None:
     (said,) = judge({**good, **change})
     assert words in said
+
+
+def test_a_task_that_a_machine_was_at_must_have_changed_and_one_that_waits_must_only_be_initialized() -> None:
+    active, unset = ChainView(TASK, TaskStatus.ACTIVE), ChainView(TASK)
+    given, waiting = State(3, True, active), State(3, False, active)
+    assert not given.gone_on(given)
+    assert replace(given, version=4).gone_on(given)
+    assert replace(given, view=replace(active, status=TaskStatus.COMPLETED)).gone_on(given)
+    assert waiting.gone_on(waiting)
+    assert not State(3, False, unset).gone_on(State(3, False, unset))
+    assert not State(None, False, active).gone_on(State(None, False, active))
