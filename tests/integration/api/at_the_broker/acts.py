@@ -181,7 +181,7 @@ class Acts:
         return {
             "count another's messages": lambda channel: channel.queue_declare(other, passive=True),
             "see whether another exists": lambda channel: channel.exchange_declare(other, "direct", passive=True),
-            "purge its own queue": lambda channel: channel.queuepurge(mine),
+            "purge its own queue": lambda channel: channel.queue_purge(mine),
             "consume its own queue alone": lambda channel: channel.basic_consume(mine, exclusive=True),
             "consume its own queue a hundred times": lambda channel: [channel.basic_consume(mine) for _ in range(100)],
             "consume answers to requests that it cannot make": lambda channel: channel.basic_consume(
