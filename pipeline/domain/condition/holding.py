@@ -27,11 +27,11 @@ def holding(
     work. `red_since`: since when each part that is not well has been so, seconds of the same clock as `now`. `held`:
     whether it holds already; then it goes on once all parts are well, since one trouble may turn into another.
     """
-    patience = 0.0 if held else HOLD_SECONDS
+    least = 0.0 if held else HOLD_SECONDS
     lasting = [
         (red_since.get(name, now), name)
         for name, part in parts.items()
-        if not part.ok and part.needed_to_begin and now >= red_since.get(name, now) + patience
+        if not part.ok and part.needed_to_begin and now >= red_since.get(name, now) + least
     ]
     if not lasting:
         return None
