@@ -226,10 +226,11 @@ def workerdrop_command(
     machines: Annotated[int, typer.Option(help="Simulated machines.", min=1)] = 200,
     minutes: Annotated[float, typer.Option(help="Minutes in which they come and go.", min=0.1)] = 4.0,
     seed: Annotated[int, typer.Option(help="Of who comes and goes when.")] = 1,
+    any_speed: Annotated[bool, typer.Option("--any-speed", help="Do not judge times: others use the machine.")] = False,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Machines that join, work and leave at random. Example: workerdrop --machines 200 --minutes 4"""
-    _print_lines(workerdrop.run(machines=machines, minutes=minutes, seed=seed))
+    _print_lines(workerdrop.run(machines=machines, minutes=minutes, seed=seed, any_speed=any_speed))
 
 
 @app.command("hostile")

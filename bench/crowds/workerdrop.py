@@ -102,15 +102,21 @@ class Presence:
         )
 
 
-def run(*, machines: int, minutes: float, seed: int) -> Iterator[str]:
-    """One line of JSON. Raises BrokenPromise, in words, if a task has not ended well or a machine was not told."""
+def run(*, machines: int, minutes: float, seed: int, any_speed: bool = False) -> Iterator[str]:
+    """One line of JSON. Raises BrokenPromise, in words, if a task has not ended well, a machine was not told of a task,
+    or, unless `any_speed`, not soon.
+    """
     with prepared_pool(block_time=BLOCK_TIME, workers=0, env=UNLIMITED) as bench_pool:
         bench_pool.pool.start_scheduler()
         keys = funded(bench_pool, machines)
         category = bench_pool.new_category(CATEGORY_SECONDS)
         with made(bench_pool, keys, [Kind.HONEST] * machines) as strangers:
             visits = make_visits(seed, machines, minutes * 60)
-            yield from _measure(bench_pool, strangers, visits, category=category, seconds=minutes * 60)
+            line, wrong = _measure(bench_pool, strangers, visits, category=category, seconds=minutes * 60)
+    yield json.dumps(line)
+    wrong += broken(line, any_speed=any_speed)
+    if wrong:
+        raise BrokenPromise(what="The crowd", why="\n".join(wrong))
 
 
 def _measure(
@@ -120,8 +126,8 @@ def _measure(
     *,
     category: int,
     seconds: float,
-) -> Iterator[str]:
-    """Run the machines' comings and goings, and yield a line for each deal that ended."""
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures of the machines' comings and goings, and a sentence for each task that is not COMPLETED."""
     presence, over, enrolling = Presence(), threading.Event(), threading.BoundedSemaphore(AT_ONCE)
     began = time.monotonic()
     with ThreadPoolExecutor(len(strangers) + 1, thread_name_prefix="machine") as threads:
@@ -155,14 +161,11 @@ def _measure(
         "enrolments_per_second": round(len(strangers) / first, 1),
         "seconds": round(took, 1),
     }
-    yield json.dumps(line)
-    wrong = [*not_ended(following), *broken(line)]
-    if wrong:
-        raise BrokenPromise(what="The crowd", why="\n".join(wrong))
+    return line, not_ended(following)
 
 
-def broken(line: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence for each promise that a run with these figures broke."""
+def broken(line: Mapping[str, Any], *, any_speed: bool = False) -> Iterator[str]:
+    """A sentence for each promise that a run with these figures broke. `any_speed`: the machine may be busy."""
     if line["completed"] != line["tasks"]:
         yield f"{line['completed']} of {line['tasks']} tasks are COMPLETED."
     if line["lost_wake_ups"]:
@@ -172,7 +175,7 @@ def broken(line: Mapping[str, Any]) -> Iterator[str]:
     p95 = line["assign_p95_ms"]
     if p95 is None:
         yield "No machine was told of a task."
-    elif p95 > MOST_ASSIGN_P95_MS:
+    elif p95 > MOST_ASSIGN_P95_MS and not any_speed:
         yield f"assign: 95 % took up to {p95:g} ms, more than {MOST_ASSIGN_P95_MS:g}."
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos.figures import Figures, duplicates, failed_by, held_up_by, worst_delay
+from bench.chaos.figures import JUDGED_SECONDS, Figures, duplicates, failed_by, held_up_by, worst_delay
 from bench.chaos.plan import DEEPEST, LONGEST, SHORTEST, TARGETS, Kind, make_plan
 from protocol.types import TaskId
 from tests.unit.pipeline.builders import (
@@ -99,6 +99,11 @@ def test_a_machine_that_starts_a_tasks_container_twice_is_a_duplicate() -> None:
 def test_a_good_run_breaks_no_promise() -> None:
     assert list(GOOD.wrong()) == []
     assert list(replace(GOOD, completed=59, failed_claimed=1, failed_by_strangers=1).wrong()) == []
+
+
+def test_a_run_that_is_as_short_as_a_servers_restart_is_not_judged_by_its_length() -> None:
+    short = replace(GOOD, undisturbed_seconds=JUDGED_SECONDS - 1, seconds_not_held_up=900.0)
+    assert list(short.wrong()) == []
 
 
 def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:

@@ -136,6 +136,12 @@ def test_each_broken_promise_is_said_in_words(
     assert words in said
 
 
+def test_on_a_machine_that_others_use_times_are_not_judged_and_all_else_is() -> None:
+    slow = CAME_AND_WENT | {"assign_p95_ms": 1e6}
+    assert list(workerdrop.broken(slow, any_speed=True)) == []
+    assert list(workerdrop.broken(slow | {"lost_wake_ups": 1}, any_speed=True))
+
+
 def test_a_task_that_a_machine_was_at_must_have_changed_and_one_that_waits_must_only_be_initialized() -> None:
     active, unset = ChainView(TASK, TaskStatus.ACTIVE), ChainView(TASK)
     given, waiting = State(3, True, active), State(3, False, active)
