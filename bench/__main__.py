@@ -1,5 +1,5 @@
 """`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, connected, flat, faults,
-chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
+blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -11,7 +11,21 @@ from typing import Annotated, Literal
 
 import typer
 
-from bench import all_short, bag, catchup, cluster, faults, flat, idle, lane, latency, ledger, takeover, throughput
+from bench import (
+    all_short,
+    bag,
+    blackout,
+    catchup,
+    cluster,
+    faults,
+    flat,
+    idle,
+    lane,
+    latency,
+    ledger,
+    takeover,
+    throughput,
+)
 from bench.chaos import run as chaos
 from bench.crowds import connected, crowd, hostile, workerdrop
 from config.logging import configure
@@ -102,6 +116,17 @@ def faults_command(
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
     _print_lines(faults.run(only=only or (), tasks=tasks, trust=trust, state=state))
+
+
+@app.command("blackout")
+def blackout_command(
+    tasks: Annotated[int, typer.Option(help="Open tasks: two fifths of trust 1 and 3 each, a fifth of trust 5.")] = 200,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """Scheduler, machines and servers are killed at once in the middle of a bag; stops the stack's servers, so nothing
+    else may use them meanwhile. Example: blackout --tasks 200
+    """
+    _print_lines(blackout.run(tasks=tasks))
 
 
 @app.command("chaos")
@@ -201,10 +226,11 @@ def workerdrop_command(
     machines: Annotated[int, typer.Option(help="Simulated machines.", min=1)] = 200,
     minutes: Annotated[float, typer.Option(help="Minutes in which they come and go.", min=0.1)] = 4.0,
     seed: Annotated[int, typer.Option(help="Of who comes and goes when.")] = 1,
+    any_speed: Annotated[bool, typer.Option("--any-speed", help="Do not judge times: others use the machine.")] = False,
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Machines that join, work and leave at random. Example: workerdrop --machines 200 --minutes 4"""
-    _print_lines(workerdrop.run(machines=machines, minutes=minutes, seed=seed))
+    _print_lines(workerdrop.run(machines=machines, minutes=minutes, seed=seed, any_speed=any_speed))
 
 
 @app.command("hostile")

@@ -14,10 +14,12 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from bench.chaos.figures import poll_until_zero
 from bench.faults import nonce_gaps, stake_locked
 from bench.rig.bench_pool import BenchPool, BrokenPromise, prepared_pool
 from bench.rig.front import open_front
@@ -40,6 +42,8 @@ MACHINES, SLOTS = 5, 2
 STRUCK_PART = 3
 #: Most seconds that a bag may take longer than the undisturbed one.
 EXTRA_SECONDS = 15.0
+#: Seconds in which stakes and nonces have to be as they should, after a bag's last end on chain.
+SETTLE_SECONDS = 60.0
 #: Seconds after which a bag counts as stuck.
 STUCK_SECONDS = 420.0
 #: The module of a machine without containers.
@@ -164,7 +168,7 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = (), null
 
     Raises BrokenPromise with a sentence for each bag that was not whole, or late.
     """
-    wrong = []
+    wrong: list[str] = []
     with _cluster_pool(NULL_MACHINE if null else WORKER) as pool:
         for _ in range(PROVING):
             _run_bag(pool, tasks)
@@ -178,7 +182,7 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = (), null
                     continue
                 bag = _run_bag(pool, tasks, target, kind)
                 extra = bag.seconds - undisturbed
-                figures = {
+                figures: dict[str, Any] = {
                     "member": target.name,
                     "fault": kind,
                     "leads": bag.leads,
@@ -187,14 +191,25 @@ def run(*, tasks: int, only: Sequence[str] = (), fault: Sequence[str] = (), null
                     "seconds": round(bag.seconds, 1),
                     "undisturbed_seconds": round(undisturbed, 1),
                     "extra_seconds": round(extra, 1),
-                    "stake_locked": stake_locked(pool.bench_pool),
-                    "nonce_gaps": nonce_gaps(pool.bench_pool),
+                    "stake_locked": poll_until_zero(lambda: stake_locked(pool.bench_pool), SETTLE_SECONDS),
+                    "nonce_gaps": poll_until_zero(lambda: nonce_gaps(pool.bench_pool), SETTLE_SECONDS),
                 }
                 yield json.dumps(figures)
-                if bag.completed < tasks or extra > EXTRA_SECONDS:
-                    wrong.append(f"{kind} of {target.name}: {bag.completed} of {tasks}, {extra:.0f} s extra.")
+                wrong += broken(figures)
     if wrong:
         raise BrokenPromise(what="A bag with a fault", why="\n".join(wrong))
+
+
+def broken(figures: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each promise that a bag with these figures broke."""
+    struck = f"{figures['fault']} of {figures['member']}"
+    if figures["completed"] != figures["tasks"]:
+        yield f"{struck}: {figures['completed']} of {figures['tasks']} tasks are COMPLETED."
+    if figures["extra_seconds"] > EXTRA_SECONDS:
+        yield f"{struck}: {figures['extra_seconds']:g} s longer, more than {EXTRA_SECONDS:g}."
+    for name in ("stake_locked", "nonce_gaps"):
+        if figures[name]:
+            yield f"{struck}: {name}: {figures[name]}, not 0."
 
 
 def _run_bag(pool: ClusterPool, tasks: int, target: Target | None = None, fault: str = "") -> Bag:

@@ -1,7 +1,7 @@
 """The scheduler is killed and its database dropped in the middle of a bag of mixed trust: does every task end well?
 
 buy ──► a third is COMPLETED ──► scheduler killed, database dropped ──► sluice scheduler adopt ──► scheduler started
-    ──► all are over: COMPLETED or FAILED?  stakes free?  nonces whole?  what does `sluice audit` say?
+    ──► all are COMPLETED?  nothing paid twice?  stakes free?  nonces whole?  does `sluice audit` find nothing?
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bench.faults import nonce_gaps, stake_locked
-from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
+from bench.rig.payments import payments
 from config.connections.mongodb import client
 from ops.market.match import Matched
 from protocol.poco.view import TaskStatus
@@ -32,10 +33,31 @@ COMMAND_SECONDS, SETTLE_SECONDS = 300.0, 120.0
 
 
 def run(*, tasks: int, timeout: float = 1500.0) -> Iterator[str]:
-    """One line of JSON about `tasks` tasks of trust 1, 3 and 5."""
+    """One line of JSON about `tasks` tasks of trust 1, 3 and 5. Raises BrokenPromise, after that line, with a sentence
+    for each promise that was broken.
+    """
     with open_bench_pool(block_time=1.0, workers=MACHINES, slots=SLOTS) as bench_pool:
         bench_pool.timeout = timeout
-        yield json.dumps(lose_and_adopt(bench_pool, tasks))
+        found = lose_and_adopt(bench_pool, tasks)
+    yield json.dumps(found)
+    if wrong := list(broken(found)):
+        raise BrokenPromise(what="The adopted pool", why="\n".join(wrong))
+
+
+def broken(found: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each promise that a run with these figures broke."""
+    completed = found["ended"].get(TaskStatus.COMPLETED.name, 0)
+    if completed != found["of"]:
+        yield f"{completed} of {found['of']} tasks are COMPLETED."
+    for name in ("stake_locked", "nonce_gaps", "database_differs"):
+        if found[name]:
+            yield f"{name}: {found[name]}, not 0."
+    for name in ("paid_twice", "not_paid"):
+        yield from found[name]
+    yield from (f"sluice audit: {said}" for said in found["audit"])
+    yield from (
+        f"sluice audit could not ask {unasked['what']}: {unasked['why']}" for unasked in found["audit_not_asked"]
+    )
 
 
 def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
@@ -54,7 +76,8 @@ def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
     views = bench_pool.wait(deals)
     ended = time.monotonic()
     compared = [bench_pool.compare(deal, SETTLE_SECONDS) for deal in deals]
-    audited = _sluice(bench_pool, "audit")
+    audited, paid = _sluice(bench_pool, "audit"), payments(bench_pool, deals)
+    completed = [task for task, view in views.items() if view.status is TaskStatus.COMPLETED]
     return {
         "of": number,
         "adopted": {name: adopted[name] for name in ("deals", "tasks", "votes", "to_reveal", "nonce", "pending")},
@@ -64,6 +87,10 @@ def lose_and_adopt(bench_pool: BenchPool, tasks: int) -> dict[str, Any]:
         "stake_locked": stake_locked(bench_pool),
         "nonce_gaps": nonce_gaps(bench_pool),
         "database_differs": sum(map(sum, compared)),
+        "finalized": sum(paid.finalized.values()),
+        "rewards": sum(paid.rewarded.values()),
+        "paid_twice": paid.twice(),
+        "not_paid": paid.unpaid(completed),
         "audit": [f"{item['kind']} {item['subject']}: {item['says']}" for item in audited["differences"]],
         "audit_not_asked": audited["not_asked"],
     }

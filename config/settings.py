@@ -241,7 +241,10 @@ class Settings(GivenOrEnvironment):
     rate_sign_in_wallet: str = Field("30/minute", description="Sign-ins and sign-offs of one wallet.")
     rate_ping: str = Field("600/minute", description="Pings of one wallet.")
     rate_upload: str = Field("6000/minute", description="Uploads of results by one wallet.")
-    rate_logs: str = Field("300/minute", description="Requests for what apps printed and for deals, from one address.")
+    rate_logs: str = Field(
+        "300/minute",
+        description="Requests for what apps printed and for deals, from one address; the former by one wallet, too.",
+    )
     api_connections: int = Field(4096, ge=16, le=1_000_000, description="Connections to the API at a time.")
     api_connections_per_address: int = Field(
         1024, ge=4, le=1_000_000, description="The same from one address that is no trusted proxy."

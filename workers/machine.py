@@ -236,7 +236,8 @@ def _try_engine(machine: Machine) -> None:
     with closing(Engine(machine.settings.docker_host)) as engine:
         engine.require_reach(os.geteuid())
     rehearsed = rehearse(machine)
-    machine.layout.unconfined.unlink(missing_ok=True)
+    for noted in (machine.layout.unconfined, machine.layout.unfit):
+        noted.unlink(missing_ok=True)
     log.info(
         "Docker runs containers as asked.",
         action="engine_rehearsed",

@@ -13,12 +13,16 @@ import docker
 
 from bench.rig.bench_pool import BenchPool
 from chain.rpc.answers import decode_replies, values
-from protocol.poco.view import ChainView, TaskStatus
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import BlockNumber, TaskId, Wallet
 from workers.sandbox.spec import LABEL_TASK, LABEL_WALLET
 
 #: Blocks whose receipts are asked for at a time.
 BLOCKS_AT_ONCE = 50
+#: How many times the undisturbed seconds the tasks may take that no stranger holds up.
+MOST_RATIO = 2.0
+#: Undisturbed seconds from which on that is judged: one restart of a server takes as long as a shorter run.
+JUDGED_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,10 @@ class Figures:
     seconds: float
     undisturbed_seconds: float
     seed: int
+    #: Tasks whose vote a stranger won and did not reveal: PoCo has the others wait for twice the category's time.
+    held_up: int = 0
+    #: Seconds until the last of all other tasks ended.
+    seconds_not_held_up: float = 0.0
     #: By kind: faults that struck.
     faults: dict[str, int] = field(default_factory=dict)
 
@@ -61,6 +69,9 @@ class Figures:
         for name in ("duplicates", "nonce_gaps", "stake_locked", "database_differs"):
             if getattr(self, name):
                 yield f"{name}: {getattr(self, name)}, not 0."
+        most = MOST_RATIO * self.undisturbed_seconds
+        if self.undisturbed_seconds >= JUDGED_SECONDS and self.seconds_not_held_up > most:
+            yield f"The tasks took {self.seconds_not_held_up:g} s, more than {MOST_RATIO:g} times the undisturbed time."
 
 
 def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
@@ -74,6 +85,19 @@ def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> int:
         view.status is TaskStatus.FAILED and bool(view.winners) and {vote.worker for vote in view.winners} <= strangers
         for view in views
     )
+
+
+def held_up_by(strangers: set[Wallet], views: Iterable[ChainView]) -> set[TaskId]:
+    """Tasks for whose end the contract had to wait for a deadline, since one of these won a vote and did not reveal."""
+    return {
+        view.task_id
+        for view in views
+        if any(
+            vote.worker in strangers
+            and (vote.status is ContributionStatus.REJECTED or (vote in view.winners and vote not in view.revealed))
+            for vote in view.contributions
+        )
+    }
 
 
 def count_reverts(bench_pool: BenchPool, wallets: Sequence[Wallet], first: BlockNumber) -> int:

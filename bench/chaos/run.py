@@ -20,6 +20,7 @@ from bench.chaos.figures import (
     counting_starts,
     duplicates,
     failed_by,
+    held_up_by,
     poll_until_zero,
     worst_delay,
 )
@@ -120,6 +121,9 @@ def _figures(following: Following, strangers: set[Wallet], twice: int, injector:
     wallets = [*pool_wallets(bench_pool), *strangers]
     settle = SETTLE_SECONDS if ended else 0.0
     first = min(deal.block_number for deal in following.deals)
+    held_up = held_up_by(strangers, following.views.values())
+    seconds = max(following.ended.values()) if ended else following.elapsed
+    others = [at for task, at in following.ended.items() if task not in held_up]
     return Figures(
         tasks=len(following.tasks),
         completed=following.count(TaskStatus.COMPLETED),
@@ -131,9 +135,11 @@ def _figures(following: Following, strangers: set[Wallet], twice: int, injector:
         stake_locked=poll_until_zero(lambda: sum(one.locked for one in bench_pool.hub.accounts(wallets)), settle),
         database_differs=sum(sum(bench_pool.compare(deal, settle or 1.0)) for deal in following.deals),
         worst_delay_seconds=0.0,
-        seconds=round(max(following.ended.values()) if ended else following.elapsed, 1),
+        seconds=round(seconds, 1),
         undisturbed_seconds=0.0,
         seed=0,
+        held_up=len(held_up),
+        seconds_not_held_up=round(max(others, default=0.0), 1),
         faults={str(kind): count for kind, count in sorted(injector.struck.items())},
     )
 

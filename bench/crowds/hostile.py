@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from typing import Any
 
-from bench.rig.bench_pool import BenchPool, open_bench_pool
+from bench.rig.bench_pool import BenchPool, BrokenPromise, open_bench_pool
 from bench.rig.fresh_wallets import signed_in
 from bench.rig.strangers import CAST, at_work, deeds, funded, wrong_results
 from ops.market.match import Matched
@@ -24,6 +25,8 @@ HONEST, SLOTS = 4, 2
 BLOCK_TIME = 1.0
 #: Trust of the deals with a vote: one newcomer more than those who collude and one who copies them.
 VOTE_TRUST = 9
+#: How many times the undisturbed seconds the deals may take.
+MOST_RATIO = 2.0
 #: Seconds for all deals to end: a vote that is not revealed holds its task up for twice its category's 300 s.
 TIMEOUT = 1500.0
 
@@ -32,11 +35,27 @@ def run(*, wallets: int, tasks: int, category: int = XS) -> Iterator[str]:
     """One line of JSON: `tasks` at trust 1 and half as many at VOTE_TRUST, without strangers and with them.
 
     `wallets`: how many of them are fresh and do no work. `category`: of the deals; 0 is XS, of 300 s.
+
+    Raises BrokenPromise, after that line, with a sentence for each promise that was broken.
     """
     env = {"SLUICE_WORKER_MOST_SLOTS": str(SLOTS_LIMIT)}
     with open_bench_pool(block_time=BLOCK_TIME, workers=HONEST, slots=SLOTS, env=env) as bench_pool:
         bench_pool.timeout = TIMEOUT
-        yield json.dumps(compare(bench_pool, wallets=wallets, tasks=tasks, category=category))
+        found = compare(bench_pool, wallets=wallets, tasks=tasks, category=category)
+    yield json.dumps(found)
+    if wrong := list(broken(found)):
+        raise BrokenPromise(what="The pool among strangers", why="\n".join(wrong))
+
+
+def broken(found: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence for each promise that a run with these figures broke."""
+    if found["completed"] != found["tasks"]:
+        yield f"{found['completed']} of {found['tasks']} tasks are COMPLETED."
+    for name in ("wrong_results", "honest_stake_lost", "honest_stake_locked"):
+        if found[name]:
+            yield f"{name}: {found[name]}, not 0."
+    if found["ratio"] > MOST_RATIO:
+        yield f"The deals took {found['ratio']:g} times the undisturbed seconds, more than {MOST_RATIO:g}."
 
 
 def compare(bench_pool: BenchPool, *, wallets: int, tasks: int, category: int = XS) -> dict[str, object]:

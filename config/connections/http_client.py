@@ -31,6 +31,12 @@ _PORTS = {"http": 80, "https": 443}
 #: Seconds without a sign of the peer's kernel after which a connection that waits for an answer is lost: a peer that is
 #: cut off closes none, and a request may wait a minute for its answer, while a result is stored.
 CUT_OFF_SECONDS = 12
+#: Connections of one client at a time. All of them are kept: if more are open than it keeps, httpcore (1.0.9) closes
+#: any that is at rest, also one that another thread has just been given, whose request is then lost (seen: 1 of 20,000
+#: by 32 threads).
+MOST_CONNECTIONS = 100
+#: Seconds that a connection at rest is kept: less than any server of ours keeps it, so that none is closed in use.
+KEPT_SECONDS = 5.0
 #: Seconds that an answer may take from its first bytes to its last, where the caller does not know better: the longest
 #: is a listing of some ten thousand queues or tasks, of 10 MB or so.
 WHOLE_ANSWER_SECONDS = 60.0
@@ -82,7 +88,17 @@ class _Transport(httpx.HTTPTransport):
         self, *, verify: ssl.SSLContext | bool, proxy: str | None, answer_seconds: Callable[[], float] | None
     ) -> None:
         # The variables were read above; httpx would apply them to loopback as well, and raise on some of them.
-        super().__init__(verify=verify, proxy=proxy, socket_options=watched_socket(), trust_env=False)
+        super().__init__(
+            verify=verify,
+            proxy=proxy,
+            limits=httpx.Limits(
+                max_connections=MOST_CONNECTIONS,
+                max_keepalive_connections=MOST_CONNECTIONS,
+                keepalive_expiry=KEPT_SECONDS,
+            ),
+            socket_options=watched_socket(),
+            trust_env=False,
+        )
         if answer_seconds is not None:
             # httpx has no argument for it; its pool is one of three kinds, by the proxy, all with this attribute.
             self._pool._network_backend = LimitedNetwork(lambda: AnswerTime(answer_seconds))  # noqa: SLF001

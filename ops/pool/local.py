@@ -27,6 +27,7 @@ from ops.pool.on_chain import NewWallet, PoolOnChain
 from ops.stack import private_file
 from ops.stack.clusters.members import in_group
 from ops.stack.process import Process, Program, find
+from protocol.types import Wallet
 
 #: Seconds until the API answers, and until all machines have signed in: 3 on an idle machine, and Python starts slowly
 #: on a busy one. The wait ends at once when the process does.
@@ -107,15 +108,17 @@ class LocalPool:
         for machine in machines:
             own = {"SLUICE_WORKER_NAME": machine.name, "SLUICE_SLOTS": str(machine.slots), **(env or {}), **machine.env}
             self._start_program(machine.name, machine.wallet, machine.module, own)
+        for machine in machines:
+            self.await_machine(machine.name, machine.wallet.key.wallet)
+
+    def await_machine(self, name: str, wallet: Wallet) -> None:
+        """Wait until a machine that was started has signed in and consumes its queues. Raises NotReady."""
+        program, process, vhost = self.programs[name], self.running[name], self.env["SLUICE_AMQP_POOL_VHOST"]
         with http_client(self.api_url, timeout=2.0) as client:
-            for machine in machines:
-                wallet = machine.wallet.key.wallet
-                program, process = self.programs[machine.name], self.running[machine.name]
-                program.wait_ready(process, partial(_is_enrolled, client, wallet), seconds=ENROL_SECONDS)
-                queues = (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet))
-                vhost = self.env["SLUICE_AMQP_POOL_VHOST"]
-                listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], vhost, queues)
-                program.wait_ready(process, listening, seconds=ENROL_SECONDS)
+            program.wait_ready(process, partial(_is_enrolled, client, wallet), seconds=ENROL_SECONDS)
+        queues = (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet))
+        listening = partial(all_consumed, self.env["SLUICE_AMQP_URL"], vhost, queues)
+        program.wait_ready(process, listening, seconds=ENROL_SECONDS)
 
     def restart(self, name: str) -> None:
         """Start one program again with its first command and settings, as a service manager would after a crash."""

@@ -145,8 +145,8 @@ class Monitor:
         facts, before = self._probes.ask(running=True), self.last
         now, parts = self._clock(), health.parts(facts, self._probes.pool)
         self._red_since = {name: self._red_since.get(name, now) for name, part in parts.items() if not part.ok}
-        why = holding(parts, self._red_since, now)
         held = None if before is None else before.hold
+        why = holding(parts, self._red_since, now, held=held is not None)
         hold = None if why is None else Hold(facts.now if held is None else held.since, why)
         report = HealthReport(now, facts, parts, hold)
         with self._changed:

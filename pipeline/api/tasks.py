@@ -191,9 +191,12 @@ def _domain(services: Access) -> LogDomain:
 
 
 def _readable_logs(services: Access, task_id: str, authorization: str) -> list[ComputeLog]:
-    """What the apps of a task printed. Raises NotSignedIn, NotFound, Refused for any wallet but the requester's."""
+    """What the apps of a task printed. Raises NotSignedIn, TooManyRequests, NotFound, Refused for any wallet but the
+    requester's.
+    """
     keys = [key.logs for key in services.keys.verifying(services.clock())]
     reader = log_reader(keys, _domain(services), authorization, services.clock())
+    services.rates.count("logs", reader)
     task = _stored_task(services, task_id)
     if reader != task.requester:
         raise Refused(why="only the task's requester may read its logs")

@@ -165,7 +165,8 @@ class Upkeep:
             return
         self._context.layout.note_ping()
         layout = self._context.layout
-        if control.drain_of(layout) is not None or layout.why_unconfined() is not None or self._limit_reached():
+        unable = layout.why_unconfined() is not None or layout.why_unfit() is not None
+        if control.drain_of(layout) is not None or unable or self._limit_reached():
             # A ping says that the machine takes tasks.
             self._leave()
         for task_id in pong.abort:

@@ -211,6 +211,18 @@ class Layout:
             return None
 
     @property
+    def unfit(self) -> Path:
+        """Text file with the answer of `why_unfit`; absent while the machine is fit."""
+        return self.root / "unfit"
+
+    def why_unfit(self) -> str | None:
+        """Why no vote of this machine could be sent, or come in time, by its last checkup; None if one could."""
+        try:
+            return self.unfit.read_text()
+        except FileNotFoundError:
+            return None
+
+    @property
     def transfer(self) -> Path:
         """A deposit or withdrawal whose end was not printed yet."""
         return self.root / "transfer.json"

@@ -1,4 +1,7 @@
-"""Checks periodically whether this machine would be given work; logs each problem once, then every hour."""
+"""Checks periodically whether this machine would be given work; logs each problem once, then every hour.
+
+What keeps its votes from the chain is noted for the machine's other processes, which take no task while it lasts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import structlog
 from config.whole_files import write_whole
 from workers.attempt import LogThrottle
 from workers.context import Machine
-from workers.fitness import doctor
+from workers.fitness import doctor, rules
 from workers.fitness.rules import CheckResult
 
 log = structlog.get_logger(__name__)
@@ -21,6 +24,8 @@ CHECK_SECONDS = 60.0
 #: Every so many checks, and at each while something is not right, also what changes rarely is checked: limits, the
 #: connection to RabbitMQ, whether the node is on the pool's chain, and what a rollup takes on top of gas.
 THOROUGH_EVERY = 10
+#: Parts without which no vote reaches the chain, or none in time. What else is not right is met by the task itself.
+BARRING = frozenset({"clock", "gas", "stake"})
 
 
 class Checkup:
@@ -40,6 +45,8 @@ class Checkup:
         self._examine = examine or _examine
         self._throttle = LogThrottle()
         self._looks = 0
+        #: What bars new tasks, in words, by part.
+        self._bars: dict[str, str] = {}
         #: Whether all was right at the last check.
         self._fit = True
         self._next = -math.inf
@@ -57,6 +64,8 @@ class Checkup:
             self._fit = self._fit and finding.ok
             if finding.part == doctor.NETWORK:
                 self._bar_apps(finding)
+            elif finding.part in BARRING:
+                self._bar_tasks(finding)
 
     def _bar_apps(self, finding: CheckResult) -> None:
         """Have no app begun while nothing keeps apps off this machine's network."""
@@ -64,6 +73,19 @@ class Checkup:
             self._machine.layout.unconfined.unlink(missing_ok=True)
         else:
             write_whole(self._machine.layout.unconfined, finding.says)
+
+    def _bar_tasks(self, finding: CheckResult) -> None:
+        """Have no task begun while no vote could be sent for it, or none would come in time."""
+        if finding.says.startswith(doctor.NOT_ASKED):
+            return
+        if finding.ok or (finding.part == "clock" and not rules.certainly_off(finding)):
+            self._bars.pop(finding.part, None)
+        else:
+            self._bars[finding.part] = finding.says
+        if self._bars:
+            write_whole(self._machine.layout.unfit, "; ".join(self._bars.values()))
+        else:
+            self._machine.layout.unfit.unlink(missing_ok=True)
 
     def _note(self, finding: CheckResult, now: float) -> None:
         """Log a finding: once that a part is not fit, and once that it is again. `now`: of the steady clock."""

@@ -191,6 +191,11 @@ def clock(now: float, head_time: float, pool_time: float | None, block_time: flo
     return CheckResult("clock", True, f"{max(age, 0):.0f} s after the newest block", numbers)
 
 
+def certainly_off(finding: CheckResult) -> bool:
+    """Whether a finding of `clock` says that the clock is off, and not that the node is behind or may be."""
+    return "off_seconds" in finding.numbers
+
+
 def clock_error(now: float, head_time: float, pool_time: float | None, block_time: float) -> float | None:
     """Seconds that this clock is certainly ahead (or, negative, behind) by; None if it is right as far as is known."""
     if now < head_time - CLOCK_SECONDS:

@@ -50,7 +50,13 @@ def _why_not(context: WorkerContext, replicate: Replicate) -> tuple[str, str] | 
     if replicate.stage is not ReplicateStage.TAKEN:
         # A container that runs already was allowed when it was begun.
         return None
+    unable = _why_unable(context) or context.ledger.why_not(assignment)
+    return None if unable is None else (MACHINE_FAILED, unable)
+
+
+def _why_unable(context: WorkerContext) -> str | None:
+    """What keeps this machine from any task now, by its last checkup, in words."""
     if (unconfined := context.layout.why_unconfined()) is not None:
-        return MACHINE_FAILED, f"apps cannot be kept off this machine's network now: {unconfined}"
-    limit = context.ledger.why_not(assignment)
-    return None if limit is None else (MACHINE_FAILED, limit)
+        return f"apps cannot be kept off this machine's network now: {unconfined}"
+    unfit = context.layout.why_unfit()
+    return None if unfit is None else f"this machine is not fit to work: {unfit}"

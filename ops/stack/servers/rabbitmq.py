@@ -30,6 +30,7 @@ from ops.stack import ports, tools
 from ops.stack.clusters import members
 from ops.stack.clusters.members import Member
 from ops.stack.process import Process, Program
+from ops.stack.servers.broker_sockets import advanced_config
 from protocol.errors import MissingTool
 
 #: Ports of one node, in a row from the AMQP port, and of the three of a cluster.
@@ -167,7 +168,7 @@ class Nodes:
             node.command([_SERVER]),
             node.folder,
             _environment(self, node),
-            configuration + definitions + _PLUGINS,
+            configuration + advanced_config() + definitions + _PLUGINS,
         )
 
         def prepare() -> None:
@@ -176,6 +177,7 @@ class Nodes:
                 if port != self.port + _MAPPER or mine is None:
                     ports.require_free(port, part="RabbitMQ", setting="SLUICE_STACK_RABBITMQ_PORT", host=node.host)
             write_whole(node.folder / "rabbitmq.conf", configuration)
+            write_whole(node.folder / "advanced.config", advanced_config())
             write_whole(node.folder / "enabled_plugins", _PLUGINS)
             write_whole(node.folder / "definitions.json", definitions, mode=0o600)
             self.mapped()
@@ -267,6 +269,7 @@ def _environment(nodes: Nodes, node: Member) -> dict[str, str]:
         "RABBITMQ_NODENAME": _node_name(node),
         **({"RABBITMQ_USE_LONGNAME": "true"} if node.number else {}),
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(folder / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
         "RABBITMQ_LOG_BASE": str(folder),
@@ -314,11 +317,12 @@ def _configuration(nodes: Nodes, node: Member) -> str:
         # Milliseconds a delivery may stay unacknowledged: the longest category runs for 10 hours, and two to be stored.
         "consumer_timeout": 43_200_000,
         "disk_free_limit.absolute": "500MB",
-        "tcp_listen_options.backlog": 1024,
-        "tcp_listen_options.nodelay": "true",
-        # Bytes: keeps the memory of a connection small, there are thousands of workers.
-        "tcp_listen_options.sndbuf": 32_768,
-        "tcp_listen_options.recbuf": 32_768,
+        # Milliseconds after which what a process at rest no longer needs is given back: of thousands of machines nearly
+        # all are at rest. RabbitMQ keeps it at a hundredth of the time, however many there are.
+        "background_gc_enabled": "true",
+        "background_gc_target_interval": 20_000,
+        # Counts are kept for each queue and connection, rates are not: Prometheus has them.
+        "management.rates_mode": "none",
     }
     if node.number:
         lines |= _clustered(nodes.nodes)

@@ -5,6 +5,10 @@
     login, leave          per wallet      once its signature or token is checked: nobody else can use up its share
     ping, upload          per wallet      once its token is checked
     logs, deals           per address     each costs the check of a signature, or a hundred tasks and their events
+    logs                  per wallet      once its signature is checked: from many addresses it has no more
+
+A challenge is not counted for its wallet: whoever asks has proven nothing yet, so that a stranger could use up
+another's share and keep it out. It writes nothing, and its cost is bounded by the address.
 
 How they are counted: `config.http_server.rates`. The limits are far above what an honest machine with 64 slots does.
 """

@@ -20,14 +20,18 @@ HOLD_SECONDS = 20.0
 WITHDRAW_SECONDS = 300.0
 
 
-def holding(parts: Mapping[str, HealthPart], red_since: Mapping[str, float], now: float) -> str | None:
+def holding(
+    parts: Mapping[str, HealthPart], red_since: Mapping[str, float], now: float, *, held: bool = False
+) -> str | None:
     """Why the pool begins nothing now: the part that has been away longest, and what is wrong with it; None: it takes
-    work. `red_since`: since when each part that is not well has been so, seconds of the same clock as `now`.
+    work. `red_since`: since when each part that is not well has been so, seconds of the same clock as `now`. `held`:
+    whether it holds already; then it goes on once all parts are well, since one trouble may turn into another.
     """
+    least = 0.0 if held else HOLD_SECONDS
     lasting = [
         (red_since.get(name, now), name)
         for name, part in parts.items()
-        if not part.ok and part.needed_to_begin and now >= red_since.get(name, now) + HOLD_SECONDS
+        if not part.ok and part.needed_to_begin and now >= red_since.get(name, now) + least
     ]
     if not lasting:
         return None

@@ -35,7 +35,7 @@ from tests.integration.conftest import Chain, given
 from tests.integration.pipeline import processes
 from tests.integration.pipeline.sharded.shards import at_each_server
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
-from tests.waiting import freeze, until
+from tests.waiting import ample, freeze, until
 
 OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6)
 DEPOSIT, PRICE = NRlc(10**9), NRlc(100)
@@ -48,6 +48,8 @@ SHORT_CATEGORY, SHORT_SECONDS = len(CATEGORIES), 8
 #: Reveals for 40 s, and after them still 100 s in which others can contribute:
 AGAIN_CATEGORY, AGAIN_SECONDS = len(CATEGORIES) + 1, 20
 NO_TAG = "0x" + "0" * 64
+#: Seconds for a process to end cleanly.
+STOP_SECONDS = 20.0
 
 
 @dataclass
@@ -79,6 +81,15 @@ class Pool:
     def kill(self, name: str, host: str | None = None) -> None:
         """End one of them and its children."""
         forged.kill(self.processes.pop(_on(name, host)))
+
+    def stop(self, name: str, host: str | None = None) -> None:
+        """End one of them as a service manager does: it finishes what it has begun."""
+        process = self.processes.pop(_on(name, host))
+        process.terminate()
+        process.join(ample(STOP_SECONDS))
+        stopped = not process.is_alive()
+        forged.kill(process)
+        assert stopped, f"{name} does not end"
 
     @contextmanager
     def frozen(self, names: Sequence[str], host: str) -> Iterator[None]:

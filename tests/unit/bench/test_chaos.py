@@ -10,10 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.chaos.figures import Figures, duplicates, failed_by, worst_delay
+from bench.chaos.figures import JUDGED_SECONDS, Figures, duplicates, failed_by, held_up_by, worst_delay
 from bench.chaos.plan import DEEPEST, LONGEST, SHORTEST, TARGETS, Kind, make_plan
 from protocol.types import TaskId
-from tests.unit.pipeline.builders import CONSENSUS, claimed, initialized, view, voted, wallet
+from tests.unit.pipeline.builders import (
+    CONSENSUS,
+    TASK,
+    claimed,
+    initialized,
+    reopened,
+    revealed,
+    view,
+    voted,
+    wallet,
+)
 
 SEEDS = st.integers(0, 2**31)
 GOOD = Figures(
@@ -30,6 +40,8 @@ GOOD = Figures(
     seconds=200.0,
     undisturbed_seconds=140.0,
     seed=1,
+    held_up=2,
+    seconds_not_held_up=280.0,
 )
 
 
@@ -89,11 +101,25 @@ def test_a_good_run_breaks_no_promise() -> None:
     assert list(replace(GOOD, completed=59, failed_claimed=1, failed_by_strangers=1).wrong()) == []
 
 
+def test_a_run_that_is_as_short_as_a_servers_restart_is_not_judged_by_its_length() -> None:
+    short = replace(GOOD, undisturbed_seconds=JUDGED_SECONDS - 1, seconds_not_held_up=900.0)
+    assert list(short.wrong()) == []
+
+
 def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
     ended = view(*CONSENSUS, claimed())
     assert failed_by({wallet(1), wallet(2), wallet(3)}, [ended]) == 1
     assert failed_by({wallet(1), wallet(2)}, [ended]) == 0
     assert failed_by({wallet(1)}, [view(initialized(), voted(1), claimed()), view(*CONSENSUS)]) == 0
+
+
+def test_a_task_is_held_up_by_strangers_whose_winning_vote_is_not_revealed() -> None:
+    strangers = {wallet(1), wallet(2)}
+    assert held_up_by(strangers, [view(*CONSENSUS)]) == {TASK}
+    assert held_up_by(strangers, [view(*CONSENSUS, reopened())]) == {TASK}
+    assert held_up_by(strangers, [view(*CONSENSUS, revealed(1), revealed(2))]) == set()
+    assert held_up_by({wallet(9)}, [view(*CONSENSUS)]) == set()
+    assert held_up_by(strangers, [view(initialized(), voted(1))]) == set()
 
 
 @pytest.mark.parametrize(
@@ -105,8 +131,9 @@ def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
         ({"nonce_gaps": 1}, "nonce_gaps: 1"),
         ({"stake_locked": 30}, "stake_locked: 30"),
         ({"database_differs": 1}, "database_differs: 1"),
+        ({"seconds_not_held_up": 280.1}, "280.1 s, more than 2 times the undisturbed time"),
     ],
 )
-def test_each_broken_promise_is_said_in_words(broken: dict[str, int], words: str) -> None:
+def test_each_broken_promise_is_said_in_words(broken: dict[str, float], words: str) -> None:
     (said,) = replace(GOOD, **broken).wrong()  # type: ignore[arg-type]
     assert words in said

@@ -300,6 +300,15 @@ def test_a_machine_that_cannot_keep_apps_off_its_network_takes_none_until_it_can
     assert len(world.left) == 2
 
 
+def test_a_machine_that_is_not_fit_to_vote_takes_no_task_until_it_is(world: World) -> None:
+    world.layout.unfit.write_text("the wallet has no gas")
+    world.upkeep.run_once()
+    assert len(world.left) == 1
+    world.layout.unfit.unlink()
+    world.upkeep.run_once()
+    assert len(world.left) == 1
+
+
 def test_a_machine_that_may_spend_no_more_signs_off_with_each_ping_still_reveals_and_comes_back(world: World) -> None:
     task = world.put(ReplicateStage.COMMITTED)
     world.views = {task: view(task, TaskStatus.REVEALING)}

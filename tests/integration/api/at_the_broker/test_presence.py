@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import amqp
 import pytest
@@ -12,6 +12,8 @@ from structlog.testing import capture_logs
 
 from config.celery_apps import pool_app
 from config.settings import read_settings
+from ops.stack.clusters import partition
+from ops.stack.servers.broker_sockets import IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS
 from pipeline.broker import presence
 from pipeline.broker.presence import Presence
 from pipeline.domain.records import ChainFacts
@@ -82,6 +84,35 @@ def test_a_machine_that_is_cut_off_gets_no_task_until_it_is_back(
     with suppress(OSError, amqp.exceptions.AMQPError):
         back.close()
     assert followed.is_alive()
+
+
+@contextmanager
+def dropped(port: int) -> Iterator[None]:
+    """All packets from and to a local port are dropped in the block, and nobody is told."""
+    rules = [("OUTPUT", "-p", "tcp", way, str(port), "-j", "DROP") for way in ("--sport", "--dport")]
+    for chain, *rule in rules:
+        partition._iptables("-I", chain, *rule)
+    try:
+        yield
+    finally:
+        for chain, *rule in rules:
+            partition._iptables("-D", chain, *rule)
+
+
+@pytest.mark.skipif(not partition.possible(), reason="a partition needs root and iptables")
+def test_a_machine_whose_network_drops_everything_gets_no_task_long_before_its_heartbeat_is_missed(
+    api: Api, followed: threading.Thread, matched: Callable[[Wallet], bool]
+) -> None:
+    """Its kernel is silent. The connection has no heartbeat, so nothing else would tell."""
+    access = api.sign_in(WORKER).broker
+    connection = work(api, access)
+    assert matched(WORKER.wallet)
+    with dropped(connection.transport.sock.getsockname()[1]):
+        silent = (QUESTIONS * INTERVAL_SECONDS + IDLE_SECONDS) + SILENT_MS / 1000
+        wait_until(lambda: not matched(WORKER.wallet), silent, what="the silence to be noticed")
+        connection.collect()
+    with work(api, access):
+        wait_until(lambda: matched(WORKER.wallet), 2, what="the return to be noticed")
 
 
 def test_a_machine_that_only_tries_its_password_or_keeps_a_consumer_stays(

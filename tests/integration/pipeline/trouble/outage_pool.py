@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,11 +17,9 @@ import pymongo
 import pytest
 from kombu import Connection
 
-from beat.watch import LOOKBACK
 from chain.contracts import calls
-from chain.lane.model.policy import LanePolicy
-from chain.watch.watcher import Watcher
 from config import topology
+from config.connections.ipfs import Ipfs
 from config.settings import Settings, read_settings
 from ops.market import contracts, orders
 from ops.market.match import Matched, match
@@ -30,28 +27,25 @@ from ops.poco.deploy import CATEGORIES
 from ops.poco.sender import TxRequest
 from ops.poco.state import CHAIN_ID, PocoState
 from ops.stack.stack import Stack
-from pipeline import probes, tasks
-from pipeline.api.monitor import Monitor
+from pipeline import probes
+from pipeline.broker import link
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BROKER_ERRORS
 from pipeline.domain.records import TaskRecord
-from pipeline.flow import sweep
-from pipeline.flow.advance_each import advance_each
-from pipeline.flow.chain_time import ChainTime
 from pipeline.flow.isolate import TRANSIENT_ERRORS
-from pipeline.probes import Probes
 from pipeline.scheduler import Scheduler
 from pipeline.store import hold
 from pipeline.store.client import Store
+from protocol.errors import StorageUnavailable
 from protocol.poco.view import ChainView
-from protocol.types import ZERO_HASH, BlockNumber, Contract, Hash32, NRlc
+from protocol.types import ZERO_HASH, Contract, Hash32, NRlc
 from protocol.wire import Capabilities
-from tests.faulty import Answer
-from tests.faulty.http import Handler, beside
+from tests.faulty.broker import BrokerPort
+from tests.faulty.ipfs import IpfsStub
+from tests.faulty.ipfs import serving as serving_ipfs
 from tests.faulty.management import ManagementPort
 from tests.faulty.mongodb import MongoPort
 from tests.faulty.node import FaultyNode, serving, upstream
-from tests.faulty.port import Port
 from tests.faulty.port import serving as serving_port
 from tests.integration.conftest import Chain, given, standing_still, two_vhosts
 from tests.integration.pipeline.conftest import (
@@ -65,7 +59,8 @@ from tests.integration.pipeline.conftest import (
     WORKERS,
     _secret,
 )
-from tests.integration.pipeline.simulated_worker import SimulatedWorker
+from tests.integration.pipeline.simulated_worker import LINK, SimulatedWorker
+from tests.integration.pipeline.trouble.outage_host import OutageHost
 from tests.waiting import ample
 
 #: Two categories, seconds that a task may compute. Of the first, reveals last 16 s, votes 56 s and the task 80 s; of
@@ -80,24 +75,6 @@ ANSWER_SECONDS, GONE_SECONDS = ample(3.0), 0.5
 
 
 @dataclass
-class IpfsStub:
-    """What the health checks ask of kubo; nothing else here asks it. `away`: it answers with errors."""
-
-    away: bool = False
-
-
-@contextmanager
-def _ipfs(stub: IpfsStub) -> Iterator[str]:
-    class Answers(Handler):
-        def do_POST(self) -> None:  # noqa: N802 - the library's name
-            self.send(Answer(500, b"{}") if stub.away else Answer(200, b'{"Version": "0.42.0"}'))
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    with beside(server):
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-
-
-@dataclass
 class OutagePool:
     """`ahead`: seconds that the scheduler's clock is off."""
 
@@ -108,50 +85,34 @@ class OutagePool:
     node: FaultyNode
     mongodb: MongoPort
     #: Its port for messages and that of its management.
-    rabbitmq: tuple[Port, ManagementPort]
+    rabbitmq: tuple[BrokerPort, ManagementPort]
     ipfs: IpfsStub
     categories: dict[int, int]
     patch: pytest.MonkeyPatch
     now: float
-    ahead: float = 0.0
-    #: Whether blocks come.
+    #: Whether blocks come, and seconds between them; None: one a step.
     mining: bool = True
+    block_seconds: float | None = None
     machines: list[SimulatedWorker] = field(default_factory=list)
     #: Reasons of the hold, step by step; None while the pool took work.
     holds: list[str | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.scheduler = Scheduler.open(self.settings)
-        self.scheduler.clock = self.clock
-        rpc, cursor = self.scheduler.hub.rpc, self.scheduler.store.chain.cursor
-        self.scheduler.chain_time = ChainTime(rpc, cursor, self.settings.block_time, monotonic=lambda: self.now)
-        self.scheduler.ensure_indexes()
-        for app in (self.scheduler.core, self.scheduler.pool):
-            # Half a minute of tries tells no more than one.
-            app.conf.task_publish_retry = False
-        self.watcher = Watcher(
-            self.scheduler.hub.rpc,
-            self.scheduler.hub,
-            self.scheduler.workerpool,
-            self.scheduler.store.chain,
-            LOOKBACK,
-            BlockNumber(0),
-            LanePolicy.of(self.settings).finality,
-        )
-        self.probes = Probes.open(self.settings, self.scheduler.key)
-        self.probes.clock, self.probes.monotonic = self.clock, lambda: self.now
-        self.monitor = Monitor(self.probes, lambda: None, self._hold, clock=lambda: self.now)
+        self.host = OutageHost(self.settings, "test", lambda: self.now)
+        #: Beside `host`, while there is one.
+        self.other: OutageHost | None = None
         self.admin = BrokerAdmin.from_settings(self.settings)
         self._reader: Connection | None = None
+        self._ipfs = Ipfs(self.settings.ipfs_api)
 
     def close(self) -> None:
         for machine in self.machines:
             machine.rpc.close()
             machine.notifier.close()
         self._disconnect()
-        self.monitor.close()
-        self.scheduler.close()
+        self.host.close()
         self.admin.close()
+        self._ipfs.close()
         # While its port is there: else it is looked for.
         self.store._db.client.close()
 
@@ -162,11 +123,35 @@ class OutagePool:
 
     def clock(self) -> float:
         """The scheduler's."""
-        return self.now + self.ahead
+        return self.host.clock()
+
+    @property
+    def ahead(self) -> float:
+        """Seconds that the scheduler's clock is off."""
+        return self.host.ahead
+
+    @ahead.setter
+    def ahead(self, seconds: float) -> None:
+        self.host.ahead = seconds
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.host.scheduler
 
     @property
     def store(self) -> Store:
         return self.scheduler.store
+
+    @contextmanager
+    def second_host(self, *, ahead: float) -> Iterator[None]:
+        """Another scheduler host over the same servers in the block, whose clock is so many seconds off."""
+        self.other = OutageHost(self.settings, "other", lambda: self.now, ahead)
+        try:
+            yield
+        finally:
+            self.other.hold(None)
+            self.other.close()
+            self.other = None
 
     # -- the pool's life -----------------------------------------------------------------------------------------------
 
@@ -175,16 +160,20 @@ class OutagePool:
         self.now += seconds
         if self.mining:
             self.mine()
-        self._set_timeouts(GONE_SECONDS if self.mongodb.away else ANSWER_SECONDS)
-        held = self.monitor.look().hold
-        self.holds.append(None if held is None else held.why)
-        for part in (self._follow, self._sweep, self._lane, self._lose_messages):
+        self._set_timeouts(GONE_SECONDS if self.mongodb.away or self.rabbitmq[0].alarmed else ANSWER_SECONDS)
+        held = [host.monitor.look().hold for host in self.hosts]
+        self.holds.append(next((hold.why for hold in held if hold is not None), None))
+        for part in (part for host in self.hosts for part in host.parts()):
             # As a Celery task that is tried again.
             with suppress(*TRANSIENT_ERRORS, *BROKER_ERRORS), self._in_time():
                 part()
         for machine in self.machines:
             with suppress(*TRANSIENT_ERRORS, *BROKER_ERRORS), self._in_time():
                 self._work(machine)
+
+    @property
+    def hosts(self) -> list[OutageHost]:
+        return [self.host] if self.other is None else [self.host, self.other]
 
     def steps(self, seconds: float, each: float = STEP_SECONDS) -> None:
         """So many seconds, in steps of `each`."""
@@ -200,40 +189,30 @@ class OutagePool:
         """How long the health checks wait for an answer."""
         for module, name in ((probes, "ANSWER_SECONDS"), (probes, "ALL_SECONDS"), (hold, "ANSWER_SECONDS")):
             self.patch.setattr(module, name, seconds)
+        self.patch.setattr(link, "ANSWER_SECONDS", seconds)
 
     def mine(self) -> None:
-        """A block of now."""
-        self.chain.rpc.call("evm_setNextBlockTimestamp", int(self.now))
-        self.chain.mine()
+        """A block of now, or blocks up to now."""
+        at = self.now
+        if self.block_seconds is not None:
+            at = self._head_time() + self.block_seconds
+        while at <= self.now:
+            self.chain.rpc.call("evm_setNextBlockTimestamp", int(at))
+            self.chain.mine()
+            at += self.block_seconds or STEP_SECONDS
+
+    def _head_time(self) -> float:
+        return int(self.chain.rpc.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def _hold(self, why: str | None) -> None:
-        with suppress(*TRANSIENT_ERRORS):
-            if why is None:
-                self.store.hold.release("test")
-            else:
-                self.store.hold.hold(why, "test")
-
-    def _follow(self) -> None:
-        for caught in self.watcher.catch_up(self.scheduler.hub.head()):
-            tasks._ingest(self.scheduler, list(caught.deals))
-            advance_each(self.scheduler, list(caught.tasks))
-
-    def _sweep(self) -> None:
-        sweep.sweep(self.scheduler)
-
-    def _lane(self) -> None:
-        tasks._run_lane(self.scheduler)
-
-    def _lose_messages(self) -> None:
-        """Nobody reads what the scheduler publishes for itself; while messages wait, what is not urgent waits too."""
-        with self.scheduler.notifier._link.producer() as producer:
-            channel: Any = producer.channel
-            channel.queue_purge(topology.PIPELINE_QUEUE)
+        self.host.hold(why)
 
     def _work(self, machine: SimulatedWorker) -> None:
         """What a machine does: ping, read its messages, run its lane."""
         machine.store.workers.mark_seen(machine.key.wallet, self.now)
         machine.lane.run()
+        if machine.jobs and (self.ipfs.full or self.host.refusals.facts() is not None):
+            self._bring(machine)
         if self._reader is None or not self._reader.connected:
             self._disconnect()
             url = f"{self.settings.amqp_url.get_secret_value()}/{self.settings.amqp_pool_vhost}"
@@ -247,6 +226,17 @@ class OutagePool:
         finally:
             with suppress(*BROKER_ERRORS):
                 channel.close()
+
+    def _bring(self, machine: SimulatedWorker) -> None:
+        """A machine brings a result that it has, again and again while the API cannot store it."""
+        path = self.home / "result.zip"
+        path.write_bytes(LINK.model_dump_json().encode())
+        try:
+            self._ipfs.add(path, machine.key.wallet)
+        except StorageUnavailable as error:
+            self.host.refusals.refused(str(error))
+        else:
+            self.host.refusals.stored()
 
     # -- machines and requesters ---------------------------------------------------------------------------------------
 
@@ -327,7 +317,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path, 
         ipfs = IpfsStub()
         database_port = MongoPort(str(mongodb.hostname), mongodb.port or 27017)
         broker = (
-            Port(str(rabbitmq.hostname), rabbitmq.port or 5672),
+            BrokerPort(str(rabbitmq.hostname), rabbitmq.port or 5672),
             ManagementPort(str(management.hostname), management.port or 15672),
         )
         for port in (database_port, *broker):
@@ -366,7 +356,7 @@ def open_outage_pool(state: PocoState, stack: Stack, database: str, home: Path, 
                 "rabbitmq_api": f"http://127.0.0.1:{broker[1].number}",
                 "amqp_core_vhost": vhosts[0],
                 "amqp_pool_vhost": vhosts[1],
-                "ipfs_api": kept.enter_context(_ipfs(ipfs)),
+                "ipfs_api": kept.enter_context(serving_ipfs(ipfs)),
             }
             | more
         )

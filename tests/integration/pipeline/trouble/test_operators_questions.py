@@ -213,7 +213,7 @@ def test_node_behind(operated: OperatedPool, shell: Shell) -> None:
 
 
 def test_broker_alarm(operated: OperatedPool, shell: Shell) -> None:
-    operated.pool.rabbitmq[1].short_of_memory = True
+    operated.pool.rabbitmq[1].short_of = "memory"
     operated.step(AWAY_STEPS, AWAY_SECONDS)
     shell.says("status", "rabbitmq: RabbitMQ takes no messages", "(memory)", "raise its watermarks", code=1)
     assert shell.health() == {"rabbitmq"}
@@ -224,7 +224,7 @@ def test_broker_alarm(operated: OperatedPool, shell: Shell) -> None:
     )
     shell.says(f"explain {operated.wallets[0]}", "The pool holds and begins nothing new: rabbitmq")
     shell.says("queue ls", "pipeline")
-    operated.pool.rabbitmq[1].short_of_memory = False
+    operated.pool.rabbitmq[1].short_of = None
     operated.step(2)
 
 

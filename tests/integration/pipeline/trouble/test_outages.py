@@ -6,7 +6,7 @@ twice the outage, one of a category whose final deadline comes at half of it. In
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,12 +17,15 @@ from ops.stack.stack import Stack
 from pipeline.domain.records import TaskStage
 from protocol.poco.view import TaskStatus
 from tests.faulty import answers
+from tests.faulty.answers import Call, Honest, Reply
 from tests.integration.conftest import _database
 from tests.integration.pipeline.simulated_worker import SimulatedWorker
 from tests.integration.pipeline.trouble.outage_pool import AWAY_SECONDS, LONG, SHORT, OutagePool, open_outage_pool
 
 #: Seconds of an outage: twice the time until the final deadline of SHORT, half of that in which LONG takes votes.
 OUTAGE_SECONDS = 20.0 * SHORT
+#: Blocks that nodes are behind.
+LAG_BLOCKS = 50
 assert OUTAGE_SECONDS <= 7.0 * LONG / 2
 
 
@@ -62,12 +65,39 @@ def _broker_away() -> tuple[Callable[[OutagePool], None], ...]:
     return to(True), to(False)
 
 
+def _set_alarm(on: bool) -> Callable[[OutagePool], None]:
+    def strike(pool: OutagePool) -> None:
+        pool.rabbitmq[0].alarmed = on
+        pool.rabbitmq[1].short_of = "disk" if on else None
+
+    return strike
+
+
+def _nodes_lag(pool: OutagePool) -> None:
+    """All of them stop, and go on once they are LAG_BLOCKS behind; a block a second."""
+    head = pool.chain.hub.head()
+    pool.block_seconds = 1.0
+
+    def fault(calls: Sequence[Call], as_list: bool, ask: Honest) -> Reply:
+        behind = min(LAG_BLOCKS, pool.chain.hub.head() - head)
+        return answers.behind(behind)(calls, as_list, ask)
+
+    pool.node.fault = fault
+
+
+def _nodes_are_back(pool: OutagePool) -> None:
+    pool.node.fault, pool.block_seconds = answers.honest, None
+
+
 OUTAGES = {
     "the node is away": Outage("chain", *_set("fault", answers.cut, answers.honest, of="node")),
     "the chain stands still": Outage("chain", *_set("mining", False, True)),
     "the database is away": Outage("mongodb", *_set("away", True, False, of="mongodb")),
     "the database's disk is full": Outage("mongodb", *_set("read_only", True, False, of="mongodb")),
     "the broker is away": Outage("rabbitmq", *_broker_away()),
+    "all nodes lag 50 blocks": Outage("clock", _nodes_lag, _nodes_are_back),
+    "the broker's disk is full": Outage("rabbitmq", _set_alarm(True), _set_alarm(False)),
+    "IPFS's disk is full": Outage("results", *_set("full", True, False, of="ipfs")),
     "IPFS is away": Outage("ipfs", *_set("away", True, False, of="ipfs")),
     "the clock is an hour ahead": Outage("clock", *_set("ahead", 3600.0, 0.0)),
     "the clock is an hour behind": Outage("clock", *_set("ahead", -3600.0, 0.0)),
@@ -165,4 +195,43 @@ def test_what_was_voted_on_is_brought_to_its_end_while_the_scheduler_s_clock_is_
     with OUTAGES[name].in_(pool):
         machine.deaf.clear()
         pool.until("deadlines go by the chain's time", deal, "COMPLETED")
+    assert pool.locked() == [0] * 5
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_host_whose_clock_is_off_by_hours_fails_nothing_that_another_host_is_at(
+    pool: OutagePool, machine: SimulatedWorker, hours: int
+) -> None:
+    """It holds the pool; deadlines go by the chain's time, and nobody is blamed for being late by its clock."""
+    machine.deaf.add("worker.reveal")
+    begun, agreed = pool.buy(LONG), pool.buy(LONG, trust=2)
+    pool.until("it is initialized", begun, "ACTIVE")
+    pool.until("it has its votes", agreed, "REVEALING")
+    with pool.second_host(ahead=3600.0 * hours):
+        pool.steps(AWAY_SECONDS)
+        assert (pool.holds[-1] or "").startswith("clock: ")
+        assert pool.view(begun).status is TaskStatus.ACTIVE
+        machine.deaf.clear()
+        pool.until("deadlines go by the chain's time", agreed, "COMPLETED")
+        vote(machine, begun.tasks[0])
+        pool.until("deadlines go by the chain's time", begun, "COMPLETED")
+    pool.step()
+    (found,) = pool.store.workers.load_workers([machine.key.wallet])
+    assert (found.failures, found.rest_until) == (0, 0.0)
+    assert pool.locked() == [0] * 5
+
+
+@pytest.mark.parametrize("hours", [5, -5])
+def test_a_machine_whose_clock_is_off_by_hours_ends_what_it_has(
+    pool: OutagePool, machine: SimulatedWorker, hours: int
+) -> None:
+    machine.clock = lambda: pool.now + 3600.0 * hours
+    try:
+        machine.deaf.clear()
+        deals = [pool.buy(LONG), pool.buy(LONG, trust=2)]
+        for deal in deals:
+            pool.until("the pool goes by its own clock", deal, "COMPLETED")
+    finally:
+        machine.clock = lambda: pool.now
+    assert pool.holds[-1] is None
     assert pool.locked() == [0] * 5

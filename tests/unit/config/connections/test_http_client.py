@@ -6,6 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 
+import httpcore
 import httpx
 import pytest
 from hypothesis import given
@@ -160,3 +161,37 @@ def test_every_http_client_is_made_in_one_place() -> None:
     files = (path for folder in CODE for path in (root / folder).rglob("*.py"))
     makers = {str(path.relative_to(root)) for path in files if "httpx.Client(" in path.read_text()}
     assert makers - {OWN_CLIENT} == {"config/connections/http_client.py"}
+
+
+class Peers(httpcore.NetworkBackend):
+    """Takes connections in memory; each answers one request. `closed`: how many were closed."""
+
+    def __init__(self) -> None:
+        self.opened, self.closed = 0, 0
+
+    def connect_tcp(self, *_: object, **__: object) -> httpcore.NetworkStream:
+        self.opened += 1
+        peers = self
+
+        class Stream(httpcore.MockStream):
+            def close(self) -> None:
+                peers.closed += 1
+                super().close()
+
+            def get_extra_info(self, info: str) -> object:
+                # Nothing comes from a peer that was not asked.
+                return None if info == "is_readable" else super().get_extra_info(info)
+
+        return Stream([b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n", b"x"])
+
+
+def test_no_connection_at_rest_is_closed_because_there_are_others_it_may_be_another_threads_already() -> None:
+    """httpcore closes one that it has just given to a request, if more are open than it keeps: the request is lost."""
+    threads, peers = 40, Peers()
+    with http_client("http://pool.example", timeout=1.0) as client:
+        client._transport._pool._network_backend = peers  # type: ignore[attr-defined]  # in place of sockets
+        answers = [client.send(client.build_request("GET", "/"), stream=True) for _ in range(threads)]
+        for answer in answers:
+            answer.read()
+            answer.close()
+        assert (peers.opened, peers.closed) == (threads, 0)

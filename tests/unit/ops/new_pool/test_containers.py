@@ -17,6 +17,7 @@ from config.settings import VARIABLES
 from ops.new_pool.files import CHAIN, OWNERS
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
+from ops.stack.servers.broker_sockets import advanced_config
 from tests.image import composed, printed
 from tests.image.conftest import IMAGE_USER
 
@@ -225,6 +226,22 @@ def test_nodes_of_the_compose_files_cluster_are_set_as_those_that_are_tested() -
         (line,) = [line for line in said.splitlines() if line.startswith(f"{name} = ")]
         assert line in ours.splitlines()
     assert f"electionTimeoutMillis: {mongodb.ELECTION_MS}" in " ".join(SERVICES["mongodb"]["healthcheck"]["test"])
+
+
+def test_the_compose_files_broker_keeps_as_little_for_machines_at_rest_as_the_one_that_is_measured() -> None:
+    alone = members.single(Path("/f"))
+    ours = rabbitmq._configuration(rabbitmq.Nodes(alone.folder, 1, "user", "password", (), (alone,)), alone)
+    said = _read("docker/rabbitmq.conf").splitlines()
+    for name in ("background_gc_enabled", "background_gc_target_interval", "management.rates_mode"):
+        (line,) = [line for line in said if line.startswith(f"{name} = ")]
+        assert line in ours.splitlines()
+
+
+def test_sockets_of_the_compose_files_broker_are_set_as_those_that_are_tested() -> None:
+    said = re.sub(r"%%.*", "", _read("docker/rabbitmq-advanced.config"))
+    assert re.sub(r"\s", "", said) == re.sub(r"\s", "", advanced_config())
+    for name in ("rabbitmq", "rabbitmq-2", "rabbitmq-3"):
+        assert "./docker/rabbitmq-advanced.config:/etc/rabbitmq/advanced.config:ro" in SERVICES[name]["volumes"]
 
 
 def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:

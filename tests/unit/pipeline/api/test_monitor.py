@@ -102,6 +102,18 @@ def test_a_hold_is_logged_once_in_and_once_out_and_told_while_it_lasts() -> None
     assert said == ["pool_holds", "pool_goes_on"]
 
 
+def test_a_hold_goes_on_without_a_gap_when_another_part_takes_over() -> None:
+    told: list[str | None] = []
+    other = replace(WELL, node=NoAnswer("no node answers", "Start one."))
+    monitor = Monitor(Scripted(AWAY, AWAY, other, WELL), lambda: None, told.append, clock=(clock := Clock()))
+    holds = []
+    for _ in range(4):
+        holds.append(monitor.look().hold)
+        clock.now += HOLD_SECONDS
+    assert [hold and hold.why.partition(":")[0] for hold in holds] == [None, "ipfs", "chain", None]
+    assert told[-1] is None
+
+
 def test_a_restart_of_a_server_holds_nothing() -> None:
     told: list[str | None] = []
     monitor = Monitor(Scripted(AWAY, WELL, AWAY, WELL), lambda: None, told.append, clock=(clock := Clock()))

@@ -45,10 +45,10 @@ NO_OUTAGE = {
 }
 
 
-def held(facts: Facts, *, lasts: float = HOLD_SECONDS) -> str | None:
+def held(facts: Facts, *, lasts: float = HOLD_SECONDS, already: bool = False) -> str | None:
     """The reason to hold where every part that is red has been so for `lasts` seconds."""
     found = parts(facts, POOL)
-    return holding(found, {name: NOW - lasts for name, part in found.items() if not part.ok}, NOW)
+    return holding(found, {name: NOW - lasts for name, part in found.items() if not part.ok}, NOW, held=already)
 
 
 @pytest.mark.parametrize("name", OUTAGES)
@@ -65,8 +65,15 @@ def test_what_is_no_outage_holds_nothing(name: str) -> None:
     assert held(NO_OUTAGE[name], lasts=3600.0) is None
 
 
+@pytest.mark.parametrize("name", OUTAGES)
+def test_a_pool_that_holds_goes_on_holding_when_one_trouble_turns_into_another(name: str) -> None:
+    """Nodes that stop and then lag are a chain that stands still at first, and a clock that is ahead later."""
+    assert (held(OUTAGES[name][0], lasts=0.0, already=True) or "").startswith(f"{OUTAGES[name][1]}: ")
+
+
 def test_a_pool_that_is_well_does_not_hold() -> None:
     assert held(WELL) is None
+    assert held(WELL, already=True) is None
 
 
 def test_a_result_that_was_refused_long_ago_says_nothing_of_now() -> None:

@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from chain.lane.model.intent import UNENDED, LaneId
 from chain.rpc.answers import Unknown
 from config.settings import Settings, read_settings
 from ops.commands.run import worker
-from protocol.errors import BadSetting, ContainerRefused, NoSuchImage, SluiceError
+from protocol.errors import BadSetting, ContainerRefused, NoSuchImage, RpcUnavailable, SluiceError
+from protocol.results.error_result import MACHINE_FAILED, cause_code
 from protocol.types import NRlc, Wei
-from tests.unit.workers.assignments import WORKER_KEY
+from protocol.wire import Mode, Report, Step
+from tests.unit.workers.assignments import CHAIN_ID, SCHEDULER_KEY, WORKER_KEY, WORKERPOOL, assignment, task_id
 from tests.unit.workers.pool.test_complete_settings import POOL
-from workers.context import Machine
+from workers.context import Machine, WorkerContext
 from workers.data.layout import layout_of
 from workers.fitness import checkup, clock, doctor
 from workers.fitness import status as machine_status
@@ -30,6 +33,9 @@ from workers.pool.api import PoolApi
 from workers.pool.saved_config import settings_from_pool
 from workers.sandbox import rehearsal
 from workers.sandbox.images.images_refused import Obstacle, RefusedImage, RefusedImages
+from workers.task import steps
+from workers.task.compute import compute
+from workers.task.replicate import ReplicateStage
 
 STAKE = 30
 INFO = {"NCPU": 2, "MemTotal": 4 * 2**30, "ServerVersion": "27", "OSType": "linux", "Architecture": "x86_64"}
@@ -61,6 +67,7 @@ class Around:
 
         return SimpleNamespace(
             host="unix:///engine",
+            data_folder=None,
             info=lambda: INFO,
             require_reach=lambda _: INFO,
             create=create,
@@ -263,3 +270,79 @@ def test_watching_shows_the_status_again_and_again_until_it_is_interrupted(
     assert ([row["part"] for row in first["unfit"]], second["unfit"], looks) == (["gas"], [], [7.0, 7.0])
     worker._status(watch=False)
     assert "This machine holds no task." in capsys.readouterr().out
+
+
+#: Setups of which one image is the trouble: `images` and their registries are tried by
+#: tests/integration/workers/test_images.py.
+OF_AN_IMAGE = {"registry rate limit", "wrong architecture", "apps for another architecture"}
+
+
+@pytest.mark.parametrize("name", [name for name in SETUPS if name not in OF_AN_IMAGE])
+def test_a_task_that_comes_to_a_wrong_setup_all_the_same_is_declined_and_leaves_no_vote(
+    around: Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    spoil, fields, _, _ = SETUPS[name]
+    spoil(around)
+    settings = settings_of(tmp_path, **fields)
+    own = settings_from_pool(settings)
+    signed_by = {"scheduler": SCHEDULER_KEY.wallet, "chain_id": CHAIN_ID, "workerpool": WORKERPOOL}
+    pool = PoolApi.config(None).model_copy(update=signed_by)  # type: ignore[arg-type]  # `around` answers
+    machine = Machine(own, WORKER_KEY, pool, PoolApi.of(settings))
+    machine.layout.make()
+    checkup.Checkup(machine, time.time).run_if_due()
+    sent: list[Report] = []
+    context = WorkerContext(machine)
+    context.__dict__["engine"] = around.engine()
+    context.__dict__["reports"] = SimpleNamespace(
+        send=lambda _, report: sent.append(report), later=lambda act: act(), close=lambda: None
+    )
+    context.__dict__["rpc"] = SimpleNamespace(close=lambda: None)
+    monkeypatch.setattr("workers.money.ledger.Ledger._stake", lambda *_: NRlc(STAKE))
+    monkeypatch.setattr("workers.task.compute.run_app.run_app", lambda run, **_: run.engine.create(run.spec))
+    monkeypatch.setattr("workers.task.compute.run_app.seconds_needed", lambda *_: 30.0)
+    free = SimpleNamespace(f_bavail=around.free_bytes, f_frsize=1, f_favail=2**20, f_files=2**20)
+    monkeypatch.setattr("workers.sandbox.disk.os.statvfs", lambda _: free)
+
+    # A task without a vote locks no stake.
+    modes = (Mode.VOTE,) if name == "less stake allowed than a vote locks" else (Mode.VOTE, Mode.SOLO)
+    for number, mode in enumerate(modes, start=1):
+        assert not compute(context, assignment(number, mode=mode, image="docker.io/a/app:1"))
+        found = context.journal.find(task_id(number))
+        assert found is not None
+        assert (found.stage, sent[-1].step) == (ReplicateStage.FAILED, Step.FAILED)
+        assert cause_code(found.cause) == MACHINE_FAILED
+        assert not steps.contribute(context, task_id(number))
+        assert not steps.contribute_and_finalize(context, task_id(number))
+    assert context.lane_store.count(LaneId(CHAIN_ID, WORKER_KEY.wallet), UNENDED) == 0
+    context.close()
+
+
+def test_a_machine_takes_tasks_again_at_the_first_checkup_that_finds_it_fit_and_a_node_that_is_away_bars_none(
+    around: Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path)
+    machine = Machine(settings_from_pool(settings), WORKER_KEY, PoolApi.config(None), PoolApi.of(settings))  # type: ignore[arg-type]
+    machine.layout.make()
+    monkeypatch.setattr(checkup, "CHECK_SECONDS", 0.0)
+    checks = checkup.Checkup(machine, time.time)
+
+    def look() -> str | None:
+        checks.run_if_due()
+        return machine.layout.why_unfit()
+
+    assert look() is None
+    around.balance, around.stake = 0, 0
+    assert "Send some to it" in str(look())
+    # It is not known to have changed.
+    with monkeypatch.context() as away:
+        away.setattr(doctor, "connect", _away)
+        assert "Send some to it" in str(look())
+    around.balance, around.stake = 10**18, 10**9
+    assert look() is None
+    with monkeypatch.context() as away:
+        away.setattr(doctor, "connect", _away)
+        assert look() is None
+
+
+def _away(_: object) -> None:
+    raise RpcUnavailable(what="the node", why="it is away")

@@ -84,7 +84,7 @@ def test_a_report_that_breaks_its_thread_does_not_keep_the_next_one_from_being_s
     assert api.taken == ["good"]
 
 
-def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it_is_mended() -> None:
+def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it_is_mended(tmp_path: Path) -> None:
     clock, state = Clock(), {"ok": False}
     thorough: list[bool] = []
 
@@ -92,7 +92,7 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
         thorough.append(deep)
         yield CheckResult("gas", state["ok"], f"{now} wei", {"has_wei": int(now)})
 
-    checkup = Checkup(cast("Any", None), clock, examine, clock)
+    checkup = Checkup(cast("Any", SimpleNamespace(layout=Layout(tmp_path))), clock, examine, clock)
     with capture_logs() as logs:
         for clock.now in (0.0, 10.0, CHECK_SECONDS, REPEAT_SECONDS):
             checkup.run_if_due()
@@ -110,14 +110,14 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
     assert thorough == [True, True, True, True, False], "all is looked at while something is wrong, and rarely after"
 
 
-def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended() -> None:
+def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended(tmp_path: Path) -> None:
     clock, says = Clock(), {"gas": "0 wei"}
 
     def examine(_: object, now: float, deep: bool) -> Iterator[CheckResult]:
         yield CheckResult("chain", not says["gas"].startswith(NOT_ASKED), "the node")
         yield CheckResult("gas", False, says["gas"])
 
-    checkup = Checkup(cast("Any", None), clock, examine, clock)
+    checkup = Checkup(cast("Any", SimpleNamespace(layout=Layout(tmp_path))), clock, examine, clock)
     with capture_logs() as logs:
         for clock.now, says["gas"] in (
             (0.0, f"{NOT_ASKED}that needs the chain"),

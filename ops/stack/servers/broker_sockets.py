@@ -1,0 +1,35 @@
+"""Options of the sockets on which RabbitMQ takes connections, in the form of its `advanced.config`.
+
+`rabbitmq.conf` has no words for most of them. `docker/rabbitmq-advanced.config` has the same, and explains them.
+"""
+
+from __future__ import annotations
+
+import socket
+
+#: Bytes of a connection's buffers in the kernel, and connections that may wait to be taken.
+BUFFER_BYTES, BACKLOG = 32_768, 1024
+#: A machine that is cut off without a word: seconds without anything from it after which its kernel is asked, seconds
+#: between two questions, how many go unanswered, and milliseconds after which the connection is closed in any case.
+IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS = 3, 1, 5, 6000
+
+
+def advanced_config() -> str:
+    """The file: a list of Erlang terms."""
+    options = [
+        f"{{backlog, {BACKLOG}}}",
+        "{nodelay, true}",
+        f"{{sndbuf, {BUFFER_BYTES}}}",
+        f"{{recbuf, {BUFFER_BYTES}}}",
+        "{keepalive, true}",
+        *(
+            f"{{raw, {socket.IPPROTO_TCP}, {option}, <<{value}:32/native>>}}"
+            for option, value in (
+                (socket.TCP_KEEPIDLE, IDLE_SECONDS),
+                (socket.TCP_KEEPINTVL, INTERVAL_SECONDS),
+                (socket.TCP_KEEPCNT, QUESTIONS),
+                (socket.TCP_USER_TIMEOUT, SILENT_MS),
+            )
+        ),
+    ]
+    return f"[{{rabbit, [{{tcp_listen_options, [{', '.join(options)}]}}]}}].\n"
