@@ -87,15 +87,13 @@ class TestSqlite(SecretStoreContract):
 
 def test_the_settings_say_which_store_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, file = read_settings(), tmp_path / "sms.db"
-    named: list[str] = []
 
-    def database(_: object, name: str) -> dict[str, dict[str, object]]:
-        named.append(name)
+    def database(_: object, name: str) -> defaultdict[str, object]:
+        assert name == "sluice_sms"
         return defaultdict(dict)
 
     monkeypatch.setattr(choice, "durable_database", database)
     assert isinstance(choice.chosen(settings, read_sms_settings()), MongoSecretStore)
-    assert named == ["sluice_sms"]
     own = read_sms_settings(sqlite_file=file)
     assert isinstance(choice.chosen(settings, own), SqliteSecretStore)
     assert (choice.name_of(own), choice.setting_of(own)) == (f"file {file}", "SQLITE_FILE")
