@@ -217,6 +217,8 @@ def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.Capture
         "key": str(files.key),
         "ca": str(files.ca),
         "ca_key": str(files.ca_key),
+        "written": [str(path) for path in (files.ca, files.ca_key, files.certificate, files.key)],
+        "done": True,
     }
     assert {name: told[name] for name in names} == names
     assert ({*told["written"]}, told["done"]) == ({*names.values()}, True)
