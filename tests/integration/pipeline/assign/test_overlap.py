@@ -41,7 +41,7 @@ class NoLane:
     def __init__(self) -> None:
         self.submitted = 0
 
-    def submit(self, wanted: Sequence[object], now: float) -> tuple[int, list[Any]]:
+    def submit(self, wanted: Sequence[object], now: float, block_time: float) -> tuple[int, list[Any]]:
         self.submitted += len(wanted)
         return 0, []
 
