@@ -24,6 +24,7 @@ _NAMED = re.compile(r"(?://|#) (\S+\.\w+)$")
 
 #: Commands that no test runs, by how they begin, and why.
 NOT_RUN = {
+    ".ci/": "it runs this test",
     "make test": "this is it",
     "make image-test": "makes a base image and builds on it, which takes minutes; it is run by itself",
     "make check": "`.ci/run` runs it before this",

@@ -58,9 +58,18 @@ class PoolOnChain:
     workerpool: Contract
     app_order: AppOrder
 
-    def offer(self, *, price: NRlc = FREE, category: int = XS, dataset: Contract | None = None) -> Offer:
-        """The three sell orders for one kind of deal; the workerpool order is new each time."""
-        work = orders.offer_work(self.market, self.scheduler.key, self.workerpool, category=category, price=price)
+    def offer(
+        self,
+        *,
+        price: NRlc = FREE,
+        category: int = XS,
+        dataset: Contract | None = None,
+        trust: int = orders.TRUST_OFFERED,
+    ) -> Offer:
+        """The three sell orders for one kind of deal, up to that trust; the workerpool order is new each time."""
+        work = orders.offer_work(
+            self.market, self.scheduler.key, self.workerpool, category=category, price=price, trust=trust
+        )
         return Offer(self.app_order, work, self._offer_dataset(dataset))
 
     def enclave_offer(self, *, price: NRlc = FREE, dataset: Contract | None = None) -> Offer:

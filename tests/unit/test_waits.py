@@ -70,7 +70,8 @@ def test_every_request_of_a_test_has_a_time_out_of_its_own() -> None:
 
 
 def test_no_test_sleeps() -> None:
-    assert places(lambda call: call.function in {"time.sleep", "asyncio.sleep"}) == []
+    # `asyncio.sleep(0)` lets others have their turn.
+    assert places(lambda call: call.function in {"time.sleep", "asyncio.sleep"} and call.number != 0) == []
 
 
 def test_no_wait_is_bounded_by_how_fast_a_machine_is() -> None:

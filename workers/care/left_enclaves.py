@@ -32,11 +32,14 @@ def clear(layout: Layout, wallet: Wallet, docker_host: str | None) -> None:
     if not layout.journal.exists():
         return
     try:
-        with closing(Engine(docker_host)) as engine, closing(Journal(layout.journal)) as journal:
+        with closing(Journal(layout.journal)) as journal:
+            sealed = {item.task_id: item for item in journal.all_replicates() if item.in_enclave}
+        if not sealed:
+            return
+        with closing(Engine(docker_host)) as engine:
             for task_id, container in engine.containers_of(wallet):
-                replicate = journal.find(task_id)
-                if replicate is not None and replicate.in_enclave:
-                    _clear(engine, layout, task_id, container, replicate)
+                if task_id in sealed:
+                    _clear(engine, layout, task_id, container, sealed[task_id])
     except (EngineUnavailable, OSError) as error:
         log.warning("Containers of enclaves may be left.", action="enclaves_left", why=str(error))
 

@@ -321,8 +321,6 @@ def _configuration(nodes: Nodes, node: Member) -> str:
         # all are at rest. RabbitMQ keeps it at a hundredth of the time, however many there are.
         "background_gc_enabled": "true",
         "background_gc_target_interval": 20_000,
-        # Counts are kept for each queue and connection, rates are not: Prometheus has them.
-        "management.rates_mode": "none",
     }
     if node.number:
         lines |= _clustered(nodes.nodes)

@@ -91,8 +91,9 @@ def test_a_worker_in_javascript_takes_part_in_deals_alone_and_beside_ours(
     for count, args in ((0, "all 'by  itself'"), (1, "with one of ours"), (2, "with two of ours")):
         voters = [*ours[:count], other]
         with away(shared_pool, ours[count:]):
-            offer = shared_pool.pool.on_chain.offer(price=PRICE)
-            (deal,) = buy(shared_pool, [(offer, least_trust(shared_pool, voters), args)])
+            trust = least_trust(shared_pool, voters)
+            offer = shared_pool.pool.on_chain.offer(price=PRICE, trust=trust)
+            (deal,) = buy(shared_pool, [(offer, trust, args)])
             ((task, seen),) = shared_pool.wait([deal]).items()
         final = view(shared_pool, task)
         assert seen.status is final.status is TaskStatus.COMPLETED

@@ -11,6 +11,7 @@ import base64
 import io
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -82,6 +83,7 @@ def schedule(settings: Settings, point: Point | None) -> None:
         BlockNumber(0),
         finality,
     )
+    pause = threading.Event()
     while True:
         for caught in watcher.catch_up(scheduler.hub.head()):
             tasks._ingest(scheduler, list(caught.deals))
@@ -92,7 +94,7 @@ def schedule(settings: Settings, point: Point | None) -> None:
             # Nobody reads what it publishes for itself.
             channel: Any = producer.channel
             channel.queue_purge(topology.PIPELINE_QUEUE)
-        time.sleep(PAUSE)
+        pause.wait(PAUSE)
 
 
 def _die_at(point: Point) -> None:

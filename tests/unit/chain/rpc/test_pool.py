@@ -297,7 +297,8 @@ def test_null_is_not_the_answer_while_another_node_took_the_transaction(setup: S
     setup.begin()
     setup.nodes[0].mute = setup.nodes[1].frozen = True
     assert setup.pool.batch([SEND]) == ["c"]
-    setup.nodes[2].mute = True
+    for node in setup.nodes:
+        node.mute, node.frozen = True, False
     assert setup.pool.batch([SEND]) == [None]
 
 

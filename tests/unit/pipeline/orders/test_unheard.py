@@ -30,8 +30,9 @@ def supply(hearing: Hearing, *, clock_agrees: bool = True) -> Supply:
         census=SimpleNamespace(able=lambda seen, *_: [item for item in (HEARD, QUIET) if item.seen_at >= seen]),
         sweeps=SimpleNamespace(hearing=lambda: hearing),
         workers=SimpleNamespace(any_proven=lambda _: True),
+        unserved=SimpleNamespace(tags=lambda *_: []),
     )
-    settings: Any = SimpleNamespace(worker_lost_seconds=SILENCE, sweep_seconds=5.0)
+    settings: Any = SimpleNamespace(worker_lost_seconds=SILENCE, sweep_seconds=5.0, enclave_sms_url=None)
     hub: Any = SimpleNamespace(workerpool=away)
     found: Supply = keep._supply(settings, store, hub, Contract(wallet(9)), START, clock_agrees=clock_agrees)
     return found

@@ -41,7 +41,7 @@ from workers.data.outputs import ResultLimits
 from workers.enclave.simulated import Simulated
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.profile import sandbox_of
-from workers.sandbox.spec import Limits
+from workers.sandbox.spec import EngineResources, Limits
 from workers.task.compute import compute
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate
@@ -95,6 +95,7 @@ class Bench:
             framework=framework,
             tag=framework.tag,
             gpus=(),
+            engine_resources=EngineResources(cpus=2, memory_bytes=2**33),
         )
         self.context: Any = SimpleNamespace(
             layout=self.layout,
@@ -107,6 +108,7 @@ class Bench:
                 remove=self.removed.append,
                 state=lambda _: self.container,
                 printed=lambda _: (b"printed", b""),
+                inspect=lambda _: {},
             ),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
         )

@@ -125,6 +125,12 @@ class Engine:
     def printed(self, _: str) -> tuple[bytes, bytes]:
         return b"said", b""
 
+    def info(self) -> dict[str, int]:
+        return {"NCPU": 2, "MemTotal": 2**33}
+
+    def inspect(self, _: str) -> dict[str, object]:
+        return {}
+
     def remove(self, container: str) -> None:
         self.removed.append(container)
 

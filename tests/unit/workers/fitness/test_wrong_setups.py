@@ -298,8 +298,8 @@ def test_a_task_that_comes_to_a_wrong_setup_all_the_same_is_declined_and_leaves_
     )
     context.__dict__["rpc"] = SimpleNamespace(close=lambda: None)
     monkeypatch.setattr("workers.money.ledger.Ledger._stake", lambda *_: NRlc(STAKE))
-    monkeypatch.setattr("workers.task.compute.run_app.run_app", lambda run, **_: run.engine.create(run.spec))
-    monkeypatch.setattr("workers.task.compute.run_app.seconds_needed", lambda *_: 30.0)
+    monkeypatch.setattr("workers.sandbox.run_app.run_app", lambda run, **_: run.engine.create(run.spec))
+    monkeypatch.setattr("workers.sandbox.run_app.seconds_needed", lambda *_: 30.0)
     free = SimpleNamespace(f_bavail=around.free_bytes, f_frsize=1, f_favail=2**20, f_files=2**20)
     monkeypatch.setattr("workers.sandbox.disk.os.statvfs", lambda _: free)
 

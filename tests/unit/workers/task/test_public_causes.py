@@ -35,7 +35,7 @@ def test_what_an_app_printed_is_no_part_of_why_it_is_declined(code: int) -> None
 @pytest.mark.parametrize("cause", ["PRE_COMPUTE_FAILED_UNKNOWN_ISSUE", "PRE_COMPUTE_DATASET_DOWNLOAD_FAILED"])
 def test_what_a_program_says_that_decrypts_is_for_the_log_alone(cause: str) -> None:
     ended = ContainerExit(1, False, False)
-    door: Any = SimpleNamespace(exit_cause=ExitCause(cause=cause, message=SECRET))
+    door: Any = SimpleNamespace(exit_causes={PRE_COMPUTE: ExitCause(cause=cause, message=SECRET)})
     work: Any = SimpleNamespace(task_id=task_id(1), assignment=SimpleNamespace(category_seconds=30))
     service: Any = SimpleNamespace(name=PRE_COMPUTE)
     assert SECRET not in str(surrounding._failure(service, work, door, ended))
