@@ -16,20 +16,21 @@ IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS = 3, 1, 5, 6000
 
 def advanced_config() -> str:
     """The file: a list of Erlang terms."""
+    silence = [
+        f"{{raw, {socket.IPPROTO_TCP}, {option}, <<{value}:32/native>>}}"
+        for option, value in (
+            (socket.TCP_KEEPIDLE, IDLE_SECONDS),
+            (socket.TCP_KEEPINTVL, INTERVAL_SECONDS),
+            (socket.TCP_KEEPCNT, QUESTIONS),
+            (socket.TCP_USER_TIMEOUT, SILENT_MS),
+        )
+    ]
     options = [
         f"{{backlog, {BACKLOG}}}",
         "{nodelay, true}",
         f"{{sndbuf, {BUFFER_BYTES}}}",
         f"{{recbuf, {BUFFER_BYTES}}}",
         "{keepalive, true}",
-        *(
-            f"{{raw, {socket.IPPROTO_TCP}, {option}, <<{value}:32/native>>}}"
-            for option, value in (
-                (socket.TCP_KEEPIDLE, IDLE_SECONDS),
-                (socket.TCP_KEEPINTVL, INTERVAL_SECONDS),
-                (socket.TCP_KEEPCNT, QUESTIONS),
-                (socket.TCP_USER_TIMEOUT, SILENT_MS),
-            )
-        ),
     ]
-    return f"[{{rabbit, [{{tcp_listen_options, [{', '.join(options)}]}}]}}].\n"
+    kernel = f"{{kernel, [{{inet_default_listen_options, [{', '.join(silence)}]}}]}}"
+    return f"[{kernel}, {{rabbit, [{{tcp_listen_options, [{', '.join(options)}]}}]}}].\n"
