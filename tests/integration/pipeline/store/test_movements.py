@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chain.watch.escrow import Holdings, Passage
+from config.metrics import REWARDS
 from config.settings import read_settings
 from ops.stack.stack import Stack
 from pipeline.api.admin.answers.money import Reconciled
@@ -72,12 +73,14 @@ def test_rewards_are_counted_once_by_the_process_that_stores_them(movements: Mov
         movement(Kind.SEIZE, 900, block=2, index=2, owner=OTHER, task=TASKS[0]),
     ]
     before = movements.begin(Books(BlockNumber(1), EVEN, BlockNumber(0), EVEN))
-    was = counted()
+    for who in ("scheduler", "machines"):
+        # Other tests of this process count more than a float adds 5 to.
+        REWARDS.labels(who).reset()
     for _ in range(2):
         # The second process read the same blocks and is too late.
         after = before.with_movements(BlockNumber(2), [])
         movements.store(before, after, BlocksRead(BlockNumber(2), found))
-    assert [now - then for now, then in zip(counted(), was, strict=True)] == [5, 70]
+    assert counted() == [5, 70]
 
 
 def life(count: int) -> list[Movement]:

@@ -212,7 +212,7 @@ def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.Capture
     command.main([*arguments, "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     files = CertificateFiles(tmp_path)
-    names = {
+    assert told == {
         "certificate": str(files.certificate),
         "key": str(files.key),
         "ca": str(files.ca),
@@ -220,8 +220,6 @@ def test_an_operator_makes_one_by_command(tmp_path: Path, capsys: pytest.Capture
         "written": [str(path) for path in (files.ca, files.ca_key, files.certificate, files.key)],
         "done": True,
     }
-    assert {name: told[name] for name in names} == names
-    assert ({*told["written"]}, told["done"]) == ({*names.values()}, True)
     for host in ("pool.example", "192.0.2.7"):
         _handshake(files, host, files.ca)
     command.main(arguments, standalone_mode=False)
