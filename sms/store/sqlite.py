@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from config.connections.sqlite import write_transaction
 from config.processes.per_process import PerProcess
 from protocol.errors import Unavailable
 from protocol.types import TaskId, Wallet
@@ -140,13 +141,8 @@ class SqliteSecretStore:
         """
         try:
             db = self._connection()
-            db.execute("BEGIN IMMEDIATE")
-            try:
+            with write_transaction(db):
                 yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(what="SQLite", why=type(error).__name__) from None
 

@@ -31,6 +31,7 @@ from chain.lane.store.documents import intent_document, intent_from, record_docu
 from chain.lane.store.lease import LaneLease, holder_is_dead
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
+from config.connections.sqlite import write_transaction
 from config.processes.per_process import PerProcess
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -258,13 +259,8 @@ class SqliteStore:
     def _write_transaction(self) -> Iterator[sqlite3.Connection]:
         """A write transaction, undone if its body raises."""
         db = self._connection()
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with write_transaction(db):
             yield db
-        except BaseException:
-            db.execute("ROLLBACK")
-            raise
-        db.execute("COMMIT")
 
     def _connection(self) -> sqlite3.Connection:
         """This thread's connection; a forked child opens its own, as SQLite demands."""
