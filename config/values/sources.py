@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.values.variables import PREFIX
 
 
 class GivenOrEnvironment(BaseSettings):
     """Settings from arguments, then from the environment, and nowhere else."""
+
+    # `defer_build`: a class that only lends its fields to another one needs no validators of its own.
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", defer_build=True)
 
     @classmethod
     def settings_customise_sources(
