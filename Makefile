@@ -130,7 +130,8 @@ bench: $(READY)
 # .sluice is also where a scheduler or a worker machine that runs in this clone keeps its keys and its journal (SLUICE_HOME
 # unless set): without them, votes that are cast cannot be revealed. So only what a target of this file has made goes.
 clean:
-	@if [ -x $(SLUICE) ]; then $(SLUICE) demo --stop; $(SLUICE) stack down --wipe; fi
+	@if [ -x $(SLUICE) ] && ! { $(SLUICE) demo --stop && $(SLUICE) stack down --wipe; }; then \
+		echo 'Nothing was removed, since what runs could not be stopped (see above). Without .venv it is not tried.' >&2; exit 1; fi
 	@rm -rf .sluice/demo .sluice/stack .sluice/stack.json .sluice/stack.env .sluice/bench
 	@rm -rf .venv node_modules tests/sdk/node_modules tests/other_worker/node_modules tests/image/compose/mongodb/node_modules .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find . -name .sluice -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

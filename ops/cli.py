@@ -50,9 +50,9 @@ def run(words: Sequence[str]) -> int:
     """Run a command line and return its exit code."""
     # Until a command sets up its own logging: standard output is for answers.
     structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-    command = _with_exit_codes(typer.main.get_command(_build_app(words)))
     as_json = "--json" in words
     try:
+        command = _with_exit_codes(typer.main.get_command(_build_app(words)))
         # Typer prints usage errors itself, for people, and ends with 0, 2, or what typer.Exit says.
         ended = command.main(list(words), prog_name="sluice", standalone_mode=not as_json)
     except SystemExit as end:
@@ -61,7 +61,8 @@ def run(words: Sequence[str]) -> int:
         return _fail(error, str(error), 2 if isinstance(error, BadInput) else 1, as_json=as_json)
     except ClickException as error:
         return _fail(error, error.format_message(), error.exit_code, as_json=as_json)
-    except typer.Abort as error:
+    except (typer.Abort, KeyboardInterrupt) as error:
+        # Typer makes an Abort of Ctrl-C while a command runs; before, its module is imported.
         return _fail(error, "It was broken off.", 1, as_json=as_json)
     except OSError as error:
         # A file that is named is one that somebody chose; without a name, a disk or a connection has failed.

@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -133,12 +134,19 @@ class Supervisor:
         """Fork a child and write its pid file."""
         process = self._context.Process(target=_child_main, args=(name, main, frozenset(self._own)), name=name)
         process.start()
-        (self._pid_dir / f"{name}.pid").write_text(f"{process.pid}\n")
+        self._note_pid(name, process.pid)
         log.info("Process started.", action="process_started", name=name, pid=process.pid)
         assert process.pid is not None
         pidfd = os.pidfd_open(process.pid)
         self._own.add(pidfd)
         return _Child(name, main, process, pidfd, time.monotonic(), deaths)
+
+    def _note_pid(self, name: str, pid: int | None) -> None:
+        """Write a child's pid file. Nobody's work depends on it, so a full disk ends nothing."""
+        try:
+            (self._pid_dir / f"{name}.pid").write_text(f"{pid}\n")
+        except OSError as error:
+            log.warning("No pid file was written.", action="no_pid_file", name=name, pid=pid, why=str(error))
 
     def _look_after(self, child: _Child) -> _Child:
         """The child, or a new one in its place if it has ended and its pause is over."""
@@ -178,7 +186,8 @@ class Supervisor:
                 process.kill()
                 process.join()
         for child in children:
-            (self._pid_dir / f"{child.name}.pid").unlink(missing_ok=True)
+            with suppress(OSError):
+                (self._pid_dir / f"{child.name}.pid").unlink(missing_ok=True)
 
 
 def _child_main(name: str, main: Callable[[], None], foreign: frozenset[int] = frozenset()) -> None:

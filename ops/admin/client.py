@@ -127,7 +127,7 @@ def _token(now: Settings) -> str:
         return given
     path = token_file(now)
     try:
-        return require_token(path.read_text(), FILE_SETTING)
+        return require_token(path.read_text(errors="replace"), FILE_SETTING)
     except OSError as error:
         raise BadSetting(
             name=FILE_SETTING,

@@ -64,7 +64,7 @@ def show(settings: Settings) -> list[KeyShown]:
     if token_of_environment(settings) is not None:
         found.append(KeyShown("admin", "SLUICE_ADMIN_TOKEN", None, "of the environment: replace it there"))
     elif path.exists():
-        require_token(path.read_text(), FILE_SETTING)
+        require_token(path.read_text(errors="replace"), FILE_SETTING)
         found.append(KeyShown("admin", str(path), path.stat().st_mtime, "in use"))
     return found
 

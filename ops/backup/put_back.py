@@ -55,6 +55,8 @@ class Restored:
     documents: int
     #: Key files written, by place.
     keys: tuple[str, ...]
+    #: Key files of the backup that no setting has a place for: they were not written.
+    keys_left: tuple[str, ...]
     #: Whether a deposit or withdrawal was under way, which is not sent again.
     transfer_given_up: bool
     #: Whether nothing is offered until `sluice orders publish`: orders may have been signed since.
@@ -86,6 +88,7 @@ def put_back(
         progress("Checking every byte of the backup …")
         archive.check()
         places = key_places(archive, settings, replace=replace) if keys else {}
+        left = without_place(archive, settings) if keys else ()
         progress("Looking for transactions that are on their way …")
         pending = _settle(settings, pool, archive.about["wallets"], 0.0 if dry_run else wait)
         db = database(settings)
@@ -113,6 +116,7 @@ def put_back(
         collections=len(collections),
         documents=sum(member.items for member in collections),
         keys=tuple(str(place) for place in places.values()),
+        keys_left=left,
         transfer_given_up=given_up,
         orders_held=held,
         pending=pending,
@@ -161,8 +165,7 @@ def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[M
 
     Raises BadBackup if there are none, NotPossible for another file in the place of one, or one that cannot be read.
     """
-    known = key_files(settings)
-    found = {member: member.name.removeprefix(KEYS) for member in archive.members if member.name.startswith(KEYS)}
+    known, found = key_files(settings), _keys_in(archive)
     if not found:
         why, fix = "it holds no keys", "Leave --keys out: the scheduler makes new tokens, and machines sign in again."
         raise BadBackup(path=archive.path, why=why, fix=fix)
@@ -180,6 +183,16 @@ def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[M
             raise NotPossible(what=f"{place} is another file than the backup's, and {kept}: move it away first.")
         places[member] = place
     return places
+
+
+def without_place(archive: Archive, settings: Settings) -> tuple[str, ...]:
+    """Names of the archive's key files that the settings have no place for: its keystore, if SLUICE_KEYSTORE is unset."""
+    return tuple(sorted({*_keys_in(archive).values()} - key_files(settings).keys()))
+
+
+def _keys_in(archive: Archive) -> dict[Member, str]:
+    """The archive's key files, each with its name."""
+    return {member: member.name.removeprefix(KEYS) for member in archive.members if member.name.startswith(KEYS)}
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pipeline.store.client import Store, answering, database
 from pipeline.store.copies import Copies, Disturbed, Snapshot
 from pipeline.store.migrations import VERSION
 from protocol.counts import count
-from protocol.errors import BadInput, Unavailable
+from protocol.errors import BadInput, NotPossible, Unavailable
 
 #: Times that it is begun anew when collections are made meanwhile, as a scheduler does at its first start.
 ATTEMPTS = 5
@@ -47,7 +47,8 @@ def take(settings: Settings, path: Path, *, keys: bool, secrets: bool, progress:
     """Write a backup of the scheduler's database to `path`. `keys`: with the files of `key_files`; `secrets`: with the
     settings that are secret.
 
-    Raises BadInput where the file exists or cannot be written, Unavailable, BadSetting.
+    Raises BadInput where the file exists or cannot be written, NotPossible in the middle of a restore, Unavailable,
+    BadSetting.
     """
     pool = Pool.of(settings)
     lines = env_lines(settings, secrets=secrets)
@@ -63,7 +64,9 @@ def take(settings: Settings, path: Path, *, keys: bool, secrets: bool, progress:
         }
         try:
             with answering(), write_archive(path, about) as archive:
-                with Copies(database(settings)).snapshot() as snapshot:
+                copies = Copies(database(settings))
+                _require_whole(copies, settings)
+                with copies.snapshot() as snapshot:
                     about.update(_copy(archive, snapshot, progress))
                     if not any(member.items for member in archive.members):
                         raise BadInput(what=f"The database {settings.mongodb_database} is empty: nothing to back up.")
@@ -84,9 +87,18 @@ def look(settings: Settings, path: Path, *, keys: bool) -> Taken:
     names = tuple(name for name, place in key_files(settings).items() if place.exists()) if keys else ()
     with answering():
         db = database(settings)
-        cursor, (documents, size) = Store.of(db).chain.cursor(), Copies(db).size()
+        copies = Copies(db)
+        _require_whole(copies, settings)
+        cursor, (documents, size) = Store.of(db).chain.cursor(), copies.size()
     block = None if cursor is None else cursor.number
     return Taken(str(path), block, documents, size, time.time(), names, dry_run=True)
+
+
+def _require_whole(copies: Copies, settings: Settings) -> None:
+    """Raise NotPossible for a database that a restore has left part old, part new."""
+    if copies.is_half_replaced():
+        what = f"The database {settings.mongodb_database} is part old, part new: no backup is made of that"
+        raise NotPossible(what=f"{what}. {copies.cut_off()}")
 
 
 def _copy(archive: ArchiveWriter, snapshot: Snapshot, progress: Progress) -> dict[str, Any]:

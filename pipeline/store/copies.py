@@ -145,6 +145,10 @@ class Copies:
             return f"{again}, or drop the collections `{STAGE}*` to keep what was there before."
         return ""
 
+    def is_half_replaced(self) -> bool:
+        """Whether a restore was cut off after it had begun to put things in place: part is old then, part new."""
+        return _MARK in self._db.list_collection_names()
+
     def _staged(self) -> list[str]:
         """The collections of a restore that was not finished."""
         return [name for name in self._db.list_collection_names() if name.startswith(STAGE) and name != _MARK]

@@ -53,6 +53,11 @@ def _restore(
     what = f"{count(done.documents, 'document')} of {count(done.collections, 'collection')}, {block}, {old} old"
     says = [f"Would be restored: {what}. Nothing was changed." if dry_run else f"Restored: {what}."]
     says += [f"{'Would be written' if dry_run else 'Written'}: {place}" for place in done.keys]
+    if done.keys_left:
+        says.append(
+            f"Not written: {', '.join(done.keys_left)}, since SLUICE_KEYSTORE names no place for it. It stays in"
+            " `keys` of the backup, which is a ZIP archive."
+        )
     if done.transfer_given_up:
         says.append("A deposit or withdrawal was under way: it is not sent again. See `sluice stake show`.")
     if done.orders_held:

@@ -42,7 +42,7 @@ def operator_token(settings: Settings) -> str:
         create_whole(path, new_token(), mode=0o600)
     if path.stat().st_mode & 0o077:
         raise BadSetting(name=FILE_SETTING, why=f"{path} can be read by others", fix=f"Run chmod 600 {path}.")
-    return require_token(path.read_text(), FILE_SETTING)
+    return require_token(path.read_text(errors="replace"), FILE_SETTING)
 
 
 class CurrentToken:

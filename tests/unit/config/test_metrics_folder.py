@@ -48,3 +48,56 @@ def test_a_folder_that_the_environment_names_is_used(tmp_path: Path, monkeypatch
     metrics_folder.share(tmp_path / "other")
 
     assert [path.name for path in tmp_path.iterdir()] == ["named"]
+
+
+#: Counts on a disk that is full, in this process and in one that it forks, as a scheduler's processes are.
+_ON_A_FULL_DISK = """
+import os, sys
+from pathlib import Path
+from config.metrics_folder import share
+
+folder, when = Path(sys.argv[1]), sys.argv[2]
+
+def fill():
+    with (folder / "full").open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+
+share(folder)
+if when == "at the start":
+    fill()
+from config import metrics
+metrics.DEALS.inc()
+if when == "later":
+    fill()
+metrics.RPC_REQUESTS.labels("eth_call", "node:1", "ok").inc()
+child = os.fork()
+if not child:
+    metrics.DEALS.inc(2)
+    os._exit(0 if metrics.DEALS._value.get() == 2 else 3)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+assert metrics.DEALS._value.get() == 1
+(folder / "full").unlink()
+print("counted")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize("when", ["at the start", "later"])
+def test_a_full_disk_ends_no_process_that_counts(tmp_path: Path, when: str) -> None:
+    mounted = f"mount -t tmpfs -o size=8m none {tmp_path} && exec {sys.executable} - {tmp_path} \"$0\""
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mounted, when],
+        input=_ON_A_FULL_DISK,
+        env={name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["counted"]), done.stderr
+    assert "metrics_in_memory" in done.stdout + done.stderr

@@ -225,6 +225,17 @@ def test_what_somebody_breaks_off_and_what_a_command_ends_with_are_told_apart(
     assert error_of(capsys)["error"] == "It was broken off."
 
 
+def test_what_is_broken_off_before_a_command_runs_is_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken_off(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", broken_off)
+    assert cli.run(["stack", "status", "--json"]) == 1
+    assert error_of(capsys)["error"] == "It was broken off."
+
+
 @pytest.mark.parametrize("words", ["ls", "show 1", "bump 1", "cancel 1", "rebroadcast", "fill-gap", "resume", "audit"])
 def test_a_database_that_is_away_is_said_in_one_sentence(
     words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -43,3 +43,17 @@ def test_make_clean_removes_what_was_built_and_nothing_of_a_live_machine(tmp_pat
     assert not any((tmp_path / name).exists() for name in others)
     kept = {line.removeprefix("kept: .sluice/") for line in done.stdout.splitlines() if line.startswith("kept: ")}
     assert kept == {name.partition("/")[0] for name in LIVE}
+
+
+def test_make_clean_removes_nothing_while_servers_may_still_run(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    sluice, data = tmp_path / ".venv/bin/sluice", tmp_path / ".sluice/stack/mongodb/pid"
+    for path in (sluice, data):
+        path.parent.mkdir(parents=True)
+    data.write_text("of a server that runs")
+    sluice.write_text("#!/bin/sh\n[ \"$1\" = demo ] || { echo 'sluice: Setting SLUICE_X is wrong.' >&2; exit 2; }\n")
+    sluice.chmod(0o755)
+    done = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Nothing was removed" in done.stderr
+    assert (sluice.exists(), data.exists()) == (True, True)

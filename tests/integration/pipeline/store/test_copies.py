@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import bson
@@ -21,6 +22,7 @@ from chain.lane.transfer import Transfer
 from config.connections import mongodb
 from config.processes.per_process import PerProcess
 from config.settings import read_settings
+from ops.backup.take import look, take
 from ops.stack.stack import Stack
 from pipeline.domain.condition.facts import DatabaseFacts, NoAnswer
 from pipeline.probes import ask_database
@@ -205,3 +207,31 @@ def test_no_scheduler_starts_on_what_a_restore_that_was_cut_off_left(
     copies.put_in_place()
     store.ensure_indexes()
     assert db["tasks"].find_one() == {"_id": "new"}
+
+
+def test_no_backup_is_made_of_what_a_restore_left_part_old_part_new(
+    db: Database[dict[str, Any]], stack: Stack, database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = read_settings(
+        mongodb_uri=SecretStr(stack.settings["SLUICE_MONGODB_URI"]),
+        mongodb_database=database,
+        hub="0x" + "11" * 20,
+        workerpool="0x" + "22" * 20,
+    )
+    Store.of(db).ensure_indexes()
+    db["tasks"].insert_one({"_id": "old"})
+    copies = Copies(db)
+    copies.stage("tasks", [bson.encode({"_id": "new"})])
+    # Nothing has changed yet.
+    assert take(given, tmp_path / "whole", keys=False, secrets=False).documents == 2
+
+    def killed(*_: object, **__: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Collection, "rename", killed)
+        copies.put_in_place()
+    for make in (partial(take, secrets=False), look):
+        with pytest.raises(NotPossible, match=r"part old, part new.* --replace"):
+            make(given, tmp_path / "half", keys=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]

@@ -46,6 +46,18 @@ def test_a_killed_child_is_started_again_and_sigterm_ends_all(tmp_path: Path) ->
             os.kill(pid, 0)
 
 
+def test_a_pid_file_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "one.pid").mkdir()
+    parent = get_context("fork").Process(target=_supervise, args=(tmp_path,))
+    parent.start()
+    two = _pid(tmp_path / "two.pid")
+    parent.terminate()
+    parent.join(ample(10))
+    assert parent.exitcode == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(two, 0)
+
+
 def _supervise_with_a_lock(pid_dir: Path, lock: int) -> None:
     os.set_inheritable(lock, True)
     _supervise(pid_dir)

@@ -10,7 +10,7 @@ import pytest
 
 from config.settings import read_settings
 from ops.archive import open_archive, write_archive
-from ops.backup.put_back import key_places, keys_in_place, may_have_sold
+from ops.backup.put_back import key_places, keys_in_place, may_have_sold, without_place
 from protocol.errors import NotPossible
 
 
@@ -38,6 +38,17 @@ def test_orders_may_have_been_signed_since_a_backup_with_orders_or_settings_that
 ) -> None:
     with open_archive(backup(tmp_path / "backup", orders=orders, lines=lines)) as archive:
         assert may_have_sold(archive, read_settings(orders_file=now)) is held
+
+
+def test_a_keystore_that_the_settings_have_no_place_for_is_named(tmp_path: Path) -> None:
+    with write_archive(tmp_path / "backup", {}) as archive:
+        archive.add("keys/keystore.json", [b"{}"])
+        archive.add("keys/token.secret", [b"of the backup"])
+    with open_archive(tmp_path / "backup") as archive:
+        nowhere, somewhere = read_settings(home=tmp_path), read_settings(home=tmp_path, keystore=tmp_path / "key")
+        assert without_place(archive, nowhere) == ("keystore.json",)
+        assert [*key_places(archive, nowhere, replace=True).values()] == [tmp_path / "token.secret"]
+        assert without_place(archive, somewhere) == ()
 
 
 def test_key_files_take_their_places_only_once_all_else_is_done(tmp_path: Path) -> None:
