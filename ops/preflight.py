@@ -46,7 +46,7 @@ T = TypeVar("T")
 #: Names of the scheduler's processes, in the order in which they start.
 PROCESSES = ("api", "watch", "pipeline", "lane", "beat", "flower")
 #: Parts that the scheduler can wait for while it runs: its work goes on by itself once they are well.
-RECOVERABLE = frozenset({"ipfs", "gas", "clock", "watcher", "lane", "workers", "addresses", "audit"})
+RECOVERABLE = frozenset({"ipfs", "gas", "clock", "watcher", "lane", "workers", "addresses", "audit", "certificates"})
 #: Seconds for a running scheduler to answer about itself; its own questions have shorter limits.
 REPORT_SECONDS = 10.0
 #: Seconds in which a server that does not answer yet is asked again: MongoDB and RabbitMQ take 10 to 20 to start.

@@ -37,6 +37,7 @@ from config.connections.http_client import http_client
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BROKER_ERRORS
+from pipeline.certificates import LastLook
 from pipeline.domain.condition.facts import (
     AuditFacts,
     BrokerFacts,
@@ -105,6 +106,7 @@ class Probes:
     _counted: tuple[float, tuple[QueueFacts, ...]] | None = None
     #: Since when messages wait in a queue, by its name; by `monotonic`.
     _waiting: dict[str, float] = field(default_factory=dict)
+    _certificates: LastLook = field(default_factory=LastLook)
 
     @classmethod
     def open(cls, settings: Settings, key: Key, results: Callable[[], ResultFacts | None] = lambda: None) -> Self:
@@ -146,7 +148,13 @@ class Probes:
         }
         if running:
             questions |= {"lane": self._lane, "machines": self._machines}
-        facts = Facts(now=self.clock(), **self._answers(questions), watched=now - self._began, results=self.results())
+        facts = Facts(
+            now=self.clock(),
+            **self._answers(questions),
+            watched=now - self._began,
+            results=self.results(),
+            certificates=self._certificates.seen(self.settings, now, self._threads) if running else (),
+        )
         return self._with_pace(facts)
 
     def _answers(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:

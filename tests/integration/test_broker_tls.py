@@ -23,6 +23,7 @@ from ops.stack.parts import StackPart
 from ops.stack.stack import Stack
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BrokerLink
+from pipeline.certificates import shown
 from protocol.errors import BadSetting, BrokerUnavailable
 from protocol.ethereum.signing import Key
 from protocol.types import Wallet
@@ -166,6 +167,23 @@ def test_a_broker_that_is_not_trusted_is_refused_in_words_that_say_what_to_do(
         # Threads of other tests in this process log as well.
         (line,) = (each for each in logged if each.get("action") == "broker_not_trusted")
         assert says.partition(".*")[0] in line["event"]
+
+
+def test_the_scheduler_sees_when_the_certificates_end_that_others_are_shown(
+    settings: Settings, another_ca: certificates.CertificateFiles
+) -> None:
+    with _expired(another_ca) as port, create_server(("127.0.0.1", 0)) as closed:
+        nobody = closed.getsockname()[1]
+        closed.close()
+        told = {"api_url": f"https://localhost:{port}/", "ipfs_gateway": f"https://127.0.0.1:{nobody}"}
+        found = {each.place: each for each in shown(settings.model_copy(update=told))}
+    broker = f"{settings.amqp_public_host}:{settings.amqp_public_port}"
+    assert found.keys() == {f"localhost:{port}", broker}
+    now, life = datetime.now(UTC).timestamp(), certificates.SERVER_LIFE.total_seconds()
+    assert found[f"localhost:{port}"].ends_at < now < found[broker].ends_at < now + life + 1
+    assert all(life <= each.ends_at - each.begins_at <= life + 7200 for each in found.values())
+    plain = {"api_url": "http://127.0.0.1:1", "ipfs_gateway": "http://127.0.0.1:1", "amqp_public_tls": False}
+    assert shown(settings.model_copy(update=plain)) == ()
 
 
 def _signed_in(settings: Settings, home: Path, host: str, port: int) -> Machine:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from config import topology
+from pipeline.domain.condition import certificates
 from pipeline.domain.condition.facts import BrokerFacts, Facts, NodeFacts
 from pipeline.domain.explain import Candidates, Kind, why_nobody
 from pipeline.domain.match import Obstacle
@@ -54,7 +55,7 @@ def unservable(waiting: Sequence[TaskRecord], candidates: Mapping[Kind, Candidat
 
 def needs(facts: Facts | None, quarantined: int, unservable: Sequence[Unservable], *, paid: bool) -> list[Need]:
     """What to see to. `quarantined`: rows; `paid`: whether the pool's newest deal locks a stake."""
-    found = [] if facts is None else [*_stake(facts, paid=paid), *_dead(facts)]
+    found = [] if facts is None else [*_stake(facts, paid=paid), *_dead(facts), *_certificates(facts)]
     if quarantined:
         says = f"{count(quarantined, 'row')} of the database quarantined: this release cannot use them"
         fix = "See `sluice quarantine ls`. A deal that cannot be decoded is the requester's mistake."
@@ -78,6 +79,12 @@ def _stake(facts: Facts, *, paid: bool) -> list[Need]:
         "more cannot be matched"
     )
     return [Need("stake", says, "See `sluice stake show`; `sluice stake deposit 'N RLC'` adds to it.")]
+
+
+def _certificates(facts: Facts) -> list[Need]:
+    """Whether a certificate ends soon."""
+    near = certificates.near_end(facts.certificates, facts.now)
+    return [Need("certificates", says, certificates.RENEW) for says in near]
 
 
 def _dead(facts: Facts) -> list[Need]:

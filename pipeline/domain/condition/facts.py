@@ -141,6 +141,15 @@ class MachineFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateFacts:
+    """A certificate that machines and requesters are shown. `place`: host and port; times in Unix seconds."""
+
+    place: str
+    begins_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class ExpectedPool:
     """What the pool is meant to be."""
 
@@ -167,6 +176,8 @@ class Facts:
     machines: MachineFacts | None = None
     #: None: the last result that came was stored, or none came.
     results: ResultFacts | None = None
+    #: Those that could be seen from here.
+    certificates: tuple[CertificateFacts, ...] = ()
     #: Seconds for which this process has been looking.
     watched: float = 0.0
     #: Seconds since the head was last seen to move, and chain seconds per second of ours when it did; None: not seen.

@@ -8,14 +8,16 @@ A part that cannot be known, because the server that knows it does not answer, i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from chain.contracts.calls import GAS_LIMITS
+from pipeline.domain.condition import certificates
 from pipeline.domain.condition.facts import (
     AuditFacts,
     BrokerFacts,
+    CertificateFacts,
     DatabaseFacts,
     ExpectedPool,
     Facts,
@@ -90,6 +92,8 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
         found["workers"] = _machines(facts.machines)
     if facts.results is not None:
         found["results"] = _results(facts.results)
+    if facts.certificates:
+        found["certificates"] = _certificates(facts.certificates, facts.now)
     return {name: part for name, part in found.items() if part is not None}
 
 
@@ -339,6 +343,12 @@ def _results(facts: ResultFacts) -> HealthPart:
         fix="Make room on the disk of IPFS and of the API (SLUICE_HOME); machines bring their results again.",
         needed_to_begin=True,
     )
+
+
+def _certificates(shown: Sequence[CertificateFacts], now: float) -> HealthPart:
+    """Whether machines and requesters still take the certificates that they are shown."""
+    ended = certificates.ended(shown, now)
+    return HealthPart(ended is None, ended or certificates.first_end(shown, now), certificates.RENEW if ended else "")
 
 
 def _machines(facts: MachineFacts) -> HealthPart:

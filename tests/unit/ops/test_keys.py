@@ -106,3 +106,13 @@ def test_the_secret_service_gets_no_new_key_beside_its_own(home: Path, capsys: p
     said = capsys.readouterr().err
     assert (code, f"there is no key to replace: {home / 'sms.keys'} does not exist" in said) == (2, True)
     assert list(home.iterdir()) == []
+
+
+def test_a_token_file_that_is_no_text_is_named_in_one_line(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "admin.token").write_bytes(b"\xff" * 40)
+    code, said = run(capsys, "show")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "SLUICE_ADMIN_TOKEN_FILE" in said
+    settings.cache_clear()
+    assert cli.run(["status"]) == 2
+    assert "SLUICE_ADMIN_TOKEN_FILE" in capsys.readouterr().err

@@ -56,6 +56,7 @@ VALUES: dict[str, set[str]] = {
         "lane",
         "workers",
         "results",
+        "certificates",
     },
 }
 #: The four steps of each section.

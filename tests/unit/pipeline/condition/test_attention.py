@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.domain.condition.attention import needs, unservable
-from pipeline.domain.condition.facts import BrokerFacts, Facts, NodeFacts, QueueFacts
+from pipeline.domain.condition.facts import BrokerFacts, CertificateFacts, Facts, NodeFacts, QueueFacts
 from pipeline.domain.explain import Candidates, Kind
 from pipeline.domain.records import TaskRecord, WorkerRecord
 from protocol.poco.tags import GPU_BIT, make_tag
@@ -52,3 +52,18 @@ def test_dead_letters_and_quarantined_rows_are_told() -> None:
     dead = BrokerFacts("app", True, queues=(QueueFacts("dead", 2, 1), QueueFacts("pipeline", 7, 0)))
     assert parts(WELL) == []
     assert parts(replace(WELL, broker=dead), quarantined=1) == ["dead letters", "quarantine"]
+
+
+def test_a_certificate_is_told_of_in_its_last_two_weeks_or_in_the_last_tenth_of_a_short_life() -> None:
+    day = 86400.0
+
+    def told(days: float, left: float) -> list[str]:
+        shown = (CertificateFacts("pool.example:443", 0.0, days * day), CertificateFacts("b:5671", 0.0, 9999 * day))
+        return [need.says for need in needs(replace(WELL, now=(days - left) * day, certificates=shown), 0, [], paid=True)]
+
+    assert told(397, 15) == []
+    assert [says.split(";")[0] for says in told(397, 13.5)] == ["the certificate of pool.example:443 ends in 13 days"]
+    # One that is renewed with a third of its life left is never told of.
+    assert told(90, 30) == told(90, 10) == told(6, 2) == []
+    assert "ends in 14 hours" in told(6, 0.59)[0]
+    assert told(397, -1) == [], "that one has ended is told by /health"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipeline.domain.condition.facts import (
     AuditFacts,
     BrokerFacts,
+    CertificateFacts,
     DatabaseFacts,
     ExpectedPool,
     Facts,
@@ -120,6 +121,11 @@ WRONG: dict[str, tuple[Facts, str, str]] = {
         "nonce 3 is spent",
     ),
     "lane waits": (replace(WELL, lane=LaneFacts(None, 61.0, "nonce 3 offers too little")), "lane", "nonce 3 offers"),
+    "certificate that has ended": (
+        replace(WELL, certificates=(CertificateFacts("a:443", 0.0, NOW + 9.0), CertificateFacts("b:5671", 0.0, NOW))),
+        "certificates",
+        "the certificate of b:5671 has ended",
+    ),
     "lane waits for a process": (
         replace(WELL, lane=LaneFacts(None, 61.0, "nothing", run_by="pid 9 on there")),
         "lane",
