@@ -45,7 +45,8 @@ from ops.stack import enclave_images, stack
 from ops.stack.parts import StackPart
 from ops.stack.stack import Watch
 from protocol.amounts import NRLC
-from protocol.errors import StorageUnavailable
+from protocol.enclave.simulation import DEVELOPMENT_CHAINS
+from protocol.errors import BadSetting, StorageUnavailable
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import TaskStatus
 from protocol.types import Hash32, NRlc, Wallet
@@ -81,8 +82,9 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool, encla
     """Run the whole demo: start the stack and a pool, buy deals, and report them. `keep`: leave the pool running.
     `enclave`: with a secret service, a machine that simulates enclaves, and a confidential deal.
 
-    Raises StackError and its kinds, NotReady.
+    Raises BadSetting in a shell with the settings of a real pool, StackError and its kinds, NotReady.
     """
+    _require_development_chain(settings)
     started = time.monotonic()
     local.stop_all(home(settings))
     chain, hosts = _start_stack(settings, watch)
@@ -111,6 +113,19 @@ def run(settings: Settings, console: Console, watch: Watch, *, keep: bool, encla
         endpoints=endpoints,
         completed=all(view.status is TaskStatus.COMPLETED for story in stories for view in story.views.values()),
     )
+
+
+def _require_development_chain(settings: Settings) -> None:
+    """Raise BadSetting for another chain: the servers that the settings name are a real pool's then, and what an
+    earlier demo would have left there, virtual hosts by the pool's own names, is removed first of all.
+    """
+    if settings.chain_id not in DEVELOPMENT_CHAINS:
+        raise BadSetting(
+            name="SLUICE_CHAIN_ID",
+            why=f"chain {settings.chain_id} is no development chain, so this shell has the settings of another pool,"
+            " whose queues the demo would remove",
+            fix="Give the command in a shell without them.",
+        )
 
 
 def _start_stack(settings: Settings, watch: Watch) -> tuple[Chain, Servers]:

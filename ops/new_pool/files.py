@@ -19,7 +19,7 @@ from pathlib import Path
 from config.whole_files import new_file
 from ops import wallet_files
 from ops.stack import certificates
-from protocol.errors import BadInput, BadKeystore
+from protocol.errors import BadInput, BadKeystore, BadSetting
 from protocol.types import Wallet
 
 ENV, COMPOSE, SECRETS = ".env", "docker-compose.yml", Path("docker/secrets")
@@ -98,8 +98,14 @@ class Places:
 
 
 def env_text(values: Mapping[str, str]) -> str:
-    """The env file: read by docker compose, by systemd, and by a shell (`set -a; . ./.env`)."""
+    """The env file: read by docker compose, by systemd, and by a shell (`set -a; . ./.env`). Raises BadSetting for a
+    value that these read in different ways.
+    """
     head = "# Made by `sluice init`. Every SLUICE_… setting of docs/settings.md may stand here.\n"
+    for name, value in values.items():
+        if "'" in value or not value.isprintable():
+            why, fix = "an env file cannot hold a quote or a line break", "In an address write %27 for the quote."
+            raise BadSetting(name=name, why=why, fix=fix)
     return head + "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
 
 

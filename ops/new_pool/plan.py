@@ -12,7 +12,7 @@ from config.values.endpoints import loopback_warnings, public_endpoints
 from ops import wallet_files
 from ops.new_pool import checks
 from ops.new_pool.checks import ChainFound, PoolFound
-from ops.new_pool.files import Places
+from ops.new_pool.files import Places, env_text
 from ops.new_pool.questions import Questions
 from ops.preflight import require_own_passwords
 from protocol.amounts import ether
@@ -97,6 +97,8 @@ def plan(given: Given, places: Places, questions: Questions) -> PoolPlan:
         **({} if places.compose else _servers(given, own, questions)),
     }
     values |= _public_rpc(given, values, questions)
+    # Before anything is written.
+    env_text(values)
     read = read_settings(**_fields(values))
     require_own_passwords(read)
     todo = [*_todo(chain, pool, own.wallet), *loopback_warnings(read)]

@@ -13,7 +13,7 @@ import typer
 from ops.new_pool import files
 from ops.new_pool.files import Places, env_text
 from ops.new_pool.questions import Questions
-from protocol.errors import BadInput, BadKeystore
+from protocol.errors import BadInput, BadKeystore, BadSetting
 
 ROOT = Path(__file__).parents[4]
 
@@ -58,6 +58,13 @@ def test_an_env_file_says_the_same_to_a_shell_and_to_docker_compose(tmp_path: Pa
     # docker compose reads bare values and such in single quotes as they are.
     for line in env_text(values).splitlines()[1:]:
         assert shlex.split(line) == [line.replace("'", "")]
+
+
+@pytest.mark.parametrize("value", ["mongodb://me:it's@host/", "two\nlines"])
+def test_what_an_env_file_cannot_hold_is_refused_by_its_name_alone(value: str) -> None:
+    with pytest.raises(BadSetting, match="^Setting SLUICE_X is wrong: .* write %27") as refused:
+        env_text({"A": "b", "SLUICE_X": value})
+    assert value not in str(refused.value)
 
 
 @pytest.mark.usefixtures("cheap_keystores")
