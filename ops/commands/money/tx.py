@@ -161,7 +161,8 @@ def _cancel(
 ) -> None:
     """Give an action up: spend its nonce on a 0-value self-transfer, or take it out of the queue.
 
-    Shows what the transfer may cost, and asks. What has no nonce yet costs nothing.
+    Shows what the transfer may cost, and asks. What has no nonce yet costs nothing. Mind what the action was for: a
+    vote that is not revealed, and a task that is neither finalized nor reopened in time, lose their stake.
     """
     if (nonce is None) == (intent is None):
         raise BadInput(what="Name either a nonce or, with --intent, an intent.")
