@@ -47,7 +47,7 @@ def _have_files_with_room() -> None:
         def __init__(self, filename: str, read_mode: bool = False) -> None:  # noqa: FBT001, FBT002 # the library's
             super().__init__(filename if read_mode else with_room(filename), read_mode)  # type: ignore[no-untyped-call]
 
-    values.MmapedDict = FileWithRoom  # type: ignore[misc]
+    values.MmapedDict = FileWithRoom  # type: ignore[attr-defined] # it names no exports
 
 
 def with_room(name: str) -> str:

@@ -67,7 +67,9 @@ def _hide_keys(value: object) -> object:
     if not isinstance(value, str) or "://" not in value:
         return value
     *before, last = _BETWEEN_URLS.split(value)
-    return "".join([*(part if number % 2 else public_url(part) for number, part in enumerate(before)), public_url(last)])
+    return "".join(
+        [*(part if number % 2 else public_url(part) for number, part in enumerate(before)), public_url(last)]
+    )
 
 
 def _table_row(name: str, field: FieldInfo) -> str:

@@ -33,7 +33,7 @@ class LastLook:
     _due: float | None = None
 
     def seen(self, settings: Settings, now: float, threads: Executor) -> tuple[CertificateFacts, ...]:
-        """What was seen last; begins the next look once it is due, and does not wait for it. `now`: monotonic seconds."""
+        """What was seen last; begins the next look once it is due, and waits for none. `now`: monotonic seconds."""
         if self._under_way is not None and self._under_way.done():
             self._seen, self._under_way, self._due = self._under_way.result(), None, now + LOOK_SECONDS
         if self._under_way is None and (self._due is None or now >= self._due):

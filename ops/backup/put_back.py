@@ -186,7 +186,7 @@ def key_places(archive: Archive, settings: Settings, *, replace: bool) -> dict[M
 
 
 def without_place(archive: Archive, settings: Settings) -> tuple[str, ...]:
-    """Names of the archive's key files that the settings have no place for: its keystore, if SLUICE_KEYSTORE is unset."""
+    """Names of the archive's key files that no setting has a place for: its keystore, if SLUICE_KEYSTORE is unset."""
     return tuple(sorted({*_keys_in(archive).values()} - key_files(settings).keys()))
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +31,7 @@ from ops.new_pool.files import OWNERS
 from ops.pool.site import Servers
 from ops.stack import ports
 from protocol.poco.view import TaskStatus
+from tests.documents import ROOT
 from tests.image import composed, printed
 from tests.image.base import docker
 from tests.image.composed import Project
@@ -276,6 +279,37 @@ def test_a_deal_ends_although_all_services_are_stopped_in_the_middle(pool: Pool,
     views = pool.bench_pool.wait([deal])
     assert {view.status for view in views.values()} == {TaskStatus.COMPLETED}, pool.project.log()[-8000:]
     assert not image.restarted(machine)
+
+
+def test_a_backup_is_taken_and_put_back_by_the_commands_of_the_page(pool: Pool, image: Image, machine: str) -> None:
+    page = (ROOT / "docs/care.md").read_text().partition("**Under docker compose**")[2].partition("\n\n**")[0]
+    for command in re.findall(r"`((?:docker compose|chown) [^`]*)`", page):
+        words = shlex.split(command.replace("$PWD", str(pool.project.folder)))
+        if words[0] == "chown":
+            os.chown(pool.project.folder / words[2], int(words[1]), -1)
+            continue
+        _, _, verb, *rest = words
+        match verb:
+            case "exec" | "run":
+                rest = ["-T", *rest]
+            case "cp":
+                rest = [rest[0], str(pool.project.folder)]
+            case "up":
+                rest += ["--wait", "--wait-timeout", str(composed.UP_SECONDS)]
+        if verb == "stop":
+            # What the backup does not know.
+            deal = pool.bench_pool.buy(trust=1, volume=2)
+            pool.bench_pool.wait([deal])
+        done = pool.project.compose(verb, *rest)
+        if verb == "run":
+            assert "Restored: " in done.stdout
+    assert {view.status for view in pool.bench_pool.wait([deal]).values()} == {TaskStatus.COMPLETED}
+
+    def open_tasks() -> list[str]:
+        told = pool.project.compose("exec", "-T", "scheduler", "sluice", "task", "ls", "--all", "--json").stdout
+        return [item["stage"] for item in json.loads(told) if item["task_id"] in deal.tasks]
+
+    wait_until(lambda: open_tasks() == ["COMPLETED"] * 2, 60, what="what happened since the backup")
 
 
 def test_all_of_it_goes_down_in_time_and_leaves_nothing(pool: Pool, image: Image, machine: str) -> None:

@@ -89,7 +89,7 @@ print("counted")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 @pytest.mark.parametrize("when", ["at the start", "later"])
 def test_a_full_disk_ends_no_process_that_counts(tmp_path: Path, when: str) -> None:
-    mounted = f"mount -t tmpfs -o size=8m none {tmp_path} && exec {sys.executable} - {tmp_path} \"$0\""
+    mounted = f'mount -t tmpfs -o size=8m none {tmp_path} && exec {sys.executable} - {tmp_path} "$0"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", mounted, when],
         input=_ON_A_FULL_DISK,

@@ -231,7 +231,7 @@ def test_what_is_broken_off_before_a_command_runs_is_one_line_too(
     def broken_off(_: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli.importlib, "import_module", broken_off)
+    monkeypatch.setattr("ops.cli.importlib.import_module", broken_off)
     assert cli.run(["stack", "status", "--json"]) == 1
     assert error_of(capsys)["error"] == "It was broken off."
 

@@ -20,11 +20,23 @@ def test_no_secret_default_is_printed() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "people_see"),
     [
-        ("rabbitmq_api", "http://a:15672;http://b:15672; http://c:15672", "http://a:15672;http://b:15672; http://c:15672"),
+        (
+            "rabbitmq_api",
+            "http://a:15672;http://b:15672; http://c:15672",
+            "http://a:15672;http://b:15672; http://c:15672",
+        ),
         ("rabbitmq_api", "http://me:s3cret@a:15672;http://b/s3cret", "http://***@a:15672;http://b/***"),
-        ("enclave_sms_url", "TDX=https://tdx.example,SCONE=https://s.example", "TDX=https://tdx.example,SCONE=https://s.example"),
+        (
+            "enclave_sms_url",
+            "TDX=https://tdx.example,SCONE=https://s.example",
+            "TDX=https://tdx.example,SCONE=https://s.example",
+        ),
         ("enclave_sms_url", "TDX=https://tdx.example/s3cret", "TDX=https://tdx.example/***"),
-        ("rpc_url", "https://a.example/v2/s3,cret;s3cret, https://b.example", "https://a.example/***, https://b.example"),
+        (
+            "rpc_url",
+            "https://a.example/v2/s3,cret;s3cret, https://b.example",
+            "https://a.example/***, https://b.example",
+        ),
         ("rpc_url", "https://a.example?key=s3cret;x=//s3cret", "https://a.example?***"),
         ("docker_host", "unix:///var/run/docker.sock", "unix:///var/run/docker.sock"),
     ],

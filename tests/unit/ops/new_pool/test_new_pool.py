@@ -62,7 +62,7 @@ def test_an_env_file_says_the_same_to_a_shell_and_to_docker_compose(tmp_path: Pa
 
 @pytest.mark.parametrize("value", ["mongodb://me:it's@host/", "two\nlines"])
 def test_what_an_env_file_cannot_hold_is_refused_by_its_name_alone(value: str) -> None:
-    with pytest.raises(BadSetting, match="^Setting SLUICE_X is wrong: .* write %27") as refused:
+    with pytest.raises(BadSetting, match=r"^Setting SLUICE_X is wrong: .* write %27") as refused:
         env_text({"A": "b", "SLUICE_X": value})
     assert value not in str(refused.value)
 

@@ -59,7 +59,9 @@ def test_a_certificate_is_told_of_in_its_last_two_weeks_or_in_the_last_tenth_of_
 
     def told(days: float, left: float) -> list[str]:
         shown = (CertificateFacts("pool.example:443", 0.0, days * day), CertificateFacts("b:5671", 0.0, 9999 * day))
-        return [need.says for need in needs(replace(WELL, now=(days - left) * day, certificates=shown), 0, [], paid=True)]
+        return [
+            need.says for need in needs(replace(WELL, now=(days - left) * day, certificates=shown), 0, [], paid=True)
+        ]
 
     assert told(397, 15) == []
     assert [says.split(";")[0] for says in told(397, 13.5)] == ["the certificate of pool.example:443 ends in 13 days"]
