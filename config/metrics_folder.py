@@ -44,7 +44,7 @@ def _have_files_with_room() -> None:
     class FileWithRoom(MmapedDict):
         """The library's file of values, in the room that `with_room` has for it."""
 
-        def __init__(self, filename: str, read_mode: bool = False) -> None:  # noqa: FBT001, FBT002 # the library's
+        def __init__(self, filename: str, read_mode: bool = False) -> None:
             super().__init__(filename if read_mode else with_room(filename), read_mode)  # type: ignore[no-untyped-call]
 
     values.MmapedDict = FileWithRoom  # type: ignore[attr-defined] # it names no exports
