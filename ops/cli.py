@@ -28,6 +28,8 @@ from protocol.errors import BadInput, SluiceError
 
 #: What each command ends with, below its help; what is special in one its own words say.
 EXIT_CODES = "Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files."
+#: As shells have it after Ctrl-C.
+_INTERRUPTED = 130
 #: Below the help of all commands.
 _EPILOG = f"""\
 To begin: `sluice demo` has a whole pool on this machine, `sluice init` sets up one of your own, `sluice status` says
@@ -61,9 +63,11 @@ def run(words: Sequence[str]) -> int:
         return _fail(error, str(error), 2 if isinstance(error, BadInput) else 1, as_json=as_json)
     except ClickException as error:
         return _fail(error, error.format_message(), error.exit_code, as_json=as_json)
-    except (typer.Abort, KeyboardInterrupt) as error:
-        # Typer makes an Abort of Ctrl-C while a command runs; before, its module is imported.
+    except typer.Abort as error:
         return _fail(error, "It was broken off.", 1, as_json=as_json)
+    except KeyboardInterrupt as error:
+        # While the command's module is imported; later, Typer ends with the same code.
+        return _fail(error, "It was broken off.", _INTERRUPTED, as_json=as_json)
     except OSError as error:
         # A file that is named is one that somebody chose; without a name, a disk or a connection has failed.
         named = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "

@@ -13,9 +13,9 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.sqlite import SqliteStore
 from chain.rpc.pool import connect
 from config.settings import Settings
+from ops.machine.here import machine_here
 from protocol.errors import BadInput
 from protocol.types import Contract
-from workers.data.layout import layout_of
 from workers.money.earnings import earnings
 from workers.pool.saved_config import settings_from_pool
 from workers.task.journal import Journal
@@ -64,7 +64,7 @@ def income(settings: Settings, since: str) -> Income:
     """What was earned and spent. Raises BadInput, BadKeystore, BadSetting, RpcUnavailable, RpcError."""
     start = moment_of(since, time.time())
     wallet = load_key(settings).wallet
-    layout = layout_of(settings.home, wallet)
+    layout = machine_here(settings, wallet)
     if not layout.journal.exists():
         return Income(_local(start), (), 0, 0, 0)
     own = settings_from_pool(settings, wallet)

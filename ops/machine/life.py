@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from chain.keystore import load_key
 from config.settings import Settings
+from ops.machine.here import machine_here
 from protocol.errors import NotSignedIn, SluiceError
 from protocol.wire import Session
 from workers import control
@@ -43,8 +44,8 @@ class Ended:
 
 
 def layout(settings: Settings) -> Layout:
-    """The folders of this machine's wallet. Raises BadKeystore, BadSetting."""
-    return layout_of(settings.home, load_key(settings).wallet)
+    """The folders of this machine's wallet. Raises BadKeystore, BadSetting, also where it has never run."""
+    return machine_here(settings, load_key(settings).wallet)
 
 
 def stop(settings: Settings, seconds: float = STOP_SECONDS) -> Ended:

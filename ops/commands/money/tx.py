@@ -26,6 +26,7 @@ from chain.rpc.pool import connect
 from config.settings import settings
 from ops.admin import screen
 from ops.admin.asking import Yes, confirm, require_yes
+from ops.machine.here import machine_here
 from pipeline.store.client import answering, database
 from protocol.counts import count
 from protocol.errors import BadInput
@@ -234,9 +235,14 @@ def _audit(as_json: Json = False, worker: Worker = False) -> None:
 
 def _open_lane(worker: bool) -> Lane:
     """The lane of the settings: with `worker` that of this machine's wallet, else the scheduler's."""
+    given = settings()
+    key = load_key(given)
+    if worker:
+        # Before a store is made where the machine has none.
+        machine_here(given, key.wallet)
     # A machine's settings leave open what its pool knows: hub, chain and node.
-    now = settings_from_pool(settings()) if worker else with_addresses(settings())
-    key, rpc = load_key(now), connect(now)
+    now = settings_from_pool(given, key.wallet) if worker else with_addresses(given)
+    rpc = connect(now)
     store: LaneStore = SqliteStore(layout_of(now.home, key.wallet).lane) if worker else MongoStore(database(now))
     return poco_lane(now, rpc, key, store, policy_of(now) if worker else None)
 

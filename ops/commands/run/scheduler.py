@@ -110,7 +110,7 @@ def doctor(as_json: Json = False) -> None:
         table = Table(box=None, show_header=False)
         for finding in findings:
             verdict = "[green]ok[/]" if finding.ok else "[red]bad[/]" if finding.fatal else "[yellow]bad[/]"
-            table.add_row(verdict, finding.part, escape(f"{finding.says}. {finding.fix}".rstrip(". ")))
+            table.add_row(verdict, finding.part, escape(f"{finding.says.rstrip('.')}. {finding.fix}".rstrip(". ")))
         Console(soft_wrap=True).print(table)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)

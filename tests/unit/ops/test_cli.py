@@ -232,7 +232,7 @@ def test_what_is_broken_off_before_a_command_runs_is_one_line_too(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ops.cli.importlib.import_module", broken_off)
-    assert cli.run(["stack", "status", "--json"]) == 1
+    assert cli.run(["stack", "status", "--json"]) == 130
     assert error_of(capsys)["error"] == "It was broken off."
 
 

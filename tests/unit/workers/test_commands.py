@@ -17,7 +17,7 @@ from unittest.mock import Mock
 import pytest
 
 from chain.keystore import load_key
-from config.settings import read_settings
+from config.settings import read_settings, settings
 from ops import cli, wallet_files
 from ops.machine import life
 from protocol.errors import BadInput, BadKeystore, NotFound, PoolUnavailable, RefusedHere
@@ -126,6 +126,24 @@ def test_a_machine_that_would_be_ended_goes_on(
         assert control.stop(machine.pid, 20.0)
     assert cli.run(["worker", "stop", "--dry-run"]) == 0
     assert "This machine does not run." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["worker stop", "worker drain", "worker drain --cancel", "worker logs", "worker earnings", "tx ls --worker"],
+)
+def test_in_a_shell_without_the_machines_home_nobody_is_told_that_nothing_is_left(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SLUICE_HOME", str(tmp_path / "another"))
+    monkeypatch.setenv("SLUICE_PRIVATE_KEY", WORKER_KEY._private.to_hex())
+    settings.cache_clear()
+    assert cli.run(words.split()) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"no machine of the wallet {WORKER_KEY.wallet} has run with {tmp_path}" in said.err
+    assert list(tmp_path.iterdir()) == []
+    settings.cache_clear()
 
 
 def test_another_process_with_the_machine_s_old_pid_is_left_alone(layout: Layout) -> None:
