@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -70,14 +70,20 @@ class OperatorApi:
         raise Unavailable(what=f"The operator's API at {public_url(self._url)}", why="it ended the connection")
 
     def whole_id(self, kind: str, given: str) -> str:
-        """The whole id of a task or a deal (`kind`) of which the beginning is given. Raises OperatorRefused."""
+        """The whole id of a task or a deal (`kind`) of which the beginning is given, as part of a path. Raises
+        OperatorRefused.
+        """
         if len(given) >= WHOLE_ID:
-            return given
-        found = self.get(f"/explain/{given}")
+            return part_of_path(given)
+        found = self.explain(given)
         if found["kind"] != kind:
             says = f"{found['id']} is a {found['kind']}, not a {kind}."
             raise OperatorRefused(says=says, fix=f"Try `sluice {found['kind']} show {given}`.")
         return str(found["id"])
+
+    def explain(self, given: str) -> Any:
+        """What is said of an id, of its beginning, or of a wallet. Raises OperatorRefused."""
+        return self.get(f"/explain/{part_of_path(given)}")
 
     def _call(self, method: str, path: str, params: Mapping[str, Param], body: Mapping[str, Any] | None) -> Any:
         """Send one request and return its JSON. Raises OperatorRefused, Unavailable."""
@@ -110,6 +116,11 @@ class OperatorApi:
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             fix = "Give the content of admin.token in the scheduler's SLUICE_HOME in SLUICE_ADMIN_TOKEN."
         raise OperatorRefused(says=error_text, fix=fix)
+
+
+def part_of_path(given: str) -> str:
+    """What somebody typed as one part of a path: with a `/` in it, it would be another route."""
+    return quote(given, safe="")
 
 
 def admin_url(now: Settings) -> str:

@@ -45,6 +45,10 @@ def _status(
             for seen in _at_most(api.follow("/live"), every):
                 # One line for each look.
                 print(json.dumps(seen), flush=True)
+        if not (out := screen.console()).is_terminal:
+            for seen in _at_most(api.follow("/live"), every):
+                out.print(drawn(seen, api.page))
+                out.file.flush()
         with Live(drawn(found, api.page), console=Console(highlight=False), auto_refresh=False, screen=True) as live:
             for seen in _at_most(api.follow("/live"), every):
                 live.update(drawn(seen, api.page), refresh=True)

@@ -36,6 +36,6 @@ def _explain(
         from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
 
         (anything,) = wallets_of(settings(), [anything])
-    found = OperatorApi.open().get(f"/explain/{anything}")
+    found = OperatorApi.open().explain(anything)
     lines = [Text(f"{found['kind']} {found['id']}"), *(Text(f"  {screen.printable(says)}") for says in found["says"])]
     screen.show(found, screen.stacked(*lines), as_json=as_json)
