@@ -254,7 +254,7 @@ class Lane:
                 for (method, reason), number in chosen.failed.items():
                     LANE_FAILED.labels(method, reason).inc(number)
             # A group that was cut may exceed the capacity: its other parts wait for the next run.
-            allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
+            allowed = allow(context, memory, chosen.groups, seen.block_gas)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
             if groups:
                 fresh = claim(run, seen, groups, self._next_nonce(seen, highest), chosen.early)

@@ -167,7 +167,7 @@ class Journal:
         )
 
     def mark_committed(self, task_id: TaskId, now: float) -> bool:
-        """COMPUTED → COMMITTED: the vote is in the lane."""
+        """→ COMMITTED: the vote is in the lane. False for a task without a result, which has no vote."""
         return self._step(task_id, ReplicateStage.COMMITTED, now)
 
     def mark_revealed(self, task_id: TaskId, now: float) -> bool:
@@ -241,8 +241,9 @@ class Journal:
         before = sorted(ALLOWED_BEFORE[stage])
         changes = ", ".join(f"{name} = ?" for name in ("stage", "updated_at", *given))
         marks = ", ".join("?" for _ in before)
+        voted = " AND digest IS NOT NULL" if stage is ReplicateStage.COMMITTED else ""
         cursor = self._db.execute(
-            f"UPDATE replicates SET {changes} WHERE task_id = ? AND stage IN ({marks})",  # noqa: S608 - column names
+            f"UPDATE replicates SET {changes} WHERE task_id = ? AND stage IN ({marks}){voted}",  # noqa: S608 - column names
             (stage, now, *given.values(), task_id, *before),
         )
         return cursor.rowcount == 1

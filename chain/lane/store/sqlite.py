@@ -347,8 +347,8 @@ def _move_nonces(db: sqlite3.Connection, lease: LaneLease, move: NonceMove) -> N
         after = apply(before, move)
         block = None if after.mined is None else after.mined.block
         db.execute(sql.MOVE_NONCE, (after.state, block, lease.fence, _to_json(record_document(after)), *where))
-        if before.intents and not after.intents:
-            db.executemany(sql.CARRY_NO_MORE, [(key,) for key in before.intents])
+        db.executemany(sql.CARRY_NO_MORE, [(key,) for key in before.intents if key not in after.intents])
+        db.executemany(sql.CARRY, [(key, *where) for key in after.intents if key not in before.intents])
 
 
 def _to_json(document: object) -> str:
