@@ -38,8 +38,8 @@ ALLOWED_BEFORE: dict[ReplicateStage, frozenset[ReplicateStage]] = {
     ReplicateStage.TAKEN: frozenset(),
     ReplicateStage.RUNNING: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING}),
     ReplicateStage.COMPUTED: frozenset({ReplicateStage.RUNNING, ReplicateStage.TAKEN}),
-    # An abort may come while the vote is handed to the lane, which sends it all the same. A vote that reverted may be in
-    # a block after all.
+    # An abort may come while the vote is handed to the lane, which sends it all the same; and a vote that reverted may
+    # be in a block after all.
     ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED, ReplicateStage.ABORTED, ReplicateStage.FAILED}),
     ReplicateStage.REVEALED: frozenset({ReplicateStage.COMMITTED}),
     ReplicateStage.FAILED: frozenset(
