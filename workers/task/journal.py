@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from config.connections.sqlite import write_ahead
 from protocol.types import Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
@@ -84,8 +85,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
+        write_ahead(self._db, BUSY_MILLISECONDS / 1000)
         self._db.execute(_SCHEMA)
         self._add_column()
         self._db.execute(_ENDED_SCHEMA)
