@@ -5,9 +5,9 @@ too, leaves no transaction open on the connection.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic, sleep
 
 #: Seconds between two tries to switch a file to its write-ahead log, which takes another process some milliseconds.
 _PAUSE = 0.01
@@ -20,15 +20,15 @@ def write_ahead(db: sqlite3.Connection, seconds: float) -> None:
     SQLite itself does not wait where another process writes to a new file, as at a machine's first start: it is asked
     again for so many seconds. Raises sqlite3.Error.
     """
-    until = time.monotonic() + seconds
+    until = monotonic() + seconds
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             break
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() >= until:
                 raise
-        time.sleep(_PAUSE)
+        sleep(_PAUSE)
     db.execute("PRAGMA synchronous = FULL")
 
 

@@ -68,7 +68,7 @@ def test_a_new_file_that_another_process_is_just_making_is_waited_for(
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     other.execute("CREATE TABLE made_first (id INTEGER)")
-    monkeypatch.setattr("config.connections.sqlite.time.sleep", lambda _: other.execute("COMMIT"))
+    monkeypatch.setattr("config.connections.sqlite.sleep", lambda _: other.execute("COMMIT"))
     begin(path)
     assert not other.in_transaction
     other.close()
