@@ -255,8 +255,8 @@ class Probes:
                     return LaneFacts(halted, stuck=stuck)
                 waiting = self.clock() - oldest[0].created_at
                 return LaneFacts(None, waiting, admin.status(self.lane).why, run_by=process_of(holder))
-        except (PyMongoError, Unavailable, RpcError):
-            # Another part reports which of them does not answer.
+        except (PyMongoError, Unavailable, RpcError, WrongChain):
+            # Another part reports which of them does not answer, or is of another chain.
             return None
 
     def _machines(self) -> MachineFacts | None:

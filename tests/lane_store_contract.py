@@ -19,6 +19,7 @@ from chain.lane.model.nonce import (
     NonceRecord,
     NonceState,
     Purpose,
+    Reclaimed,
     Released,
     Repriced,
     Sent,
@@ -269,6 +270,20 @@ class LaneStoreContract:
         assert first.intents == ()
         assert first.released == (intent("a").key, intent("b").key)
 
+    def test_an_intent_that_came_back_to_its_nonce_is_there_and_nowhere_else(self, store: LaneStore) -> None:
+        lease = self.lease(store)
+        store.claim(lease, [record(1, "a", "b")])
+        store.move(lease, [], [Released(Nonce(1), mined(1))])
+        store.claim(lease, [record(2, "b")])
+        store.move(lease, [], [Reclaimed(Nonce(1), mined(1), (intent("a").key,))])
+        first, second = store.holding(LANE, intent("a").key), store.holding(LANE, intent("b").key)
+        assert first is not None
+        assert second is not None
+        assert (first.nonce, first.intents, first.released) == (1, (intent("a").key,), (intent("b").key,))
+        assert second.nonce == 2
+        with pytest.raises(LeaseLost):
+            store.claim(lease, [record(3, "a")])
+
     def test_many_records_may_carry_nothing(self, store: LaneStore) -> None:
         store.claim(self.lease(store), [record(1), record(2), record(3)])
         assert [item.nonce for item in store.records(LANE, [NonceState.OPEN])] == [1, 2, 3]
@@ -291,6 +306,9 @@ class LaneStoreContract:
             Unmined((one,)),
             Consumed(one, replace(mined(1, block=12), fee=HUGE)),
             Released(one, replace(mined(1, block=13), success=False)),
+            Reclaimed(one, mined(1, block=14), (intent("a").key,)),
+            Unmined((one,)),
+            Released(one, replace(mined(1, block=15), success=False)),
             Finalised((one,)),
             Disowned(two),
         ]

@@ -45,8 +45,8 @@ What it does not guarantee:
 -   Delivery in time. A deadline may pass while the chain is full, the node is down or the wallet is empty; then the
     intent ends as FAILED with that reason.
 -   That a call which reverted never executes: a reorg may put it into another block where it succeeds, before its old
-    nonce is spent on nothing instead. The intent may by then be at a second, higher nonce. PoCo refuses the second of
-    two equal calls, so this costs gas, not money.
+    nonce is spent on nothing instead. The intent comes back to that nonce, unless it is at a second, higher one by
+    then. PoCo refuses the second of two equal calls, so this costs gas, not money.
 -   Order between intents. They get nonces oldest first, but one that must wait does not hold up the others.
 -   Anything, if the same key is used by another program at the same time.
 -   FINAL beyond the depth it is configured for. A deeper reorg is noticed and repaired as well, with an error in the

@@ -70,7 +70,8 @@ def _audit_receipt(record: NonceRecord, receipt: object) -> list[LaneFinding]:
     if isinstance(receipt, RpcError):
         says = f"{record.state.value} in block {record.mined.block}, but the node cannot say: {receipt}"
         return [LaneFinding("no_answer", record.nonce, None, says)]
-    if not isinstance(receipt, dict):
+    # Some nodes show receipts of transactions that are in no block yet.
+    if not isinstance(receipt, dict) or receipt.get("blockNumber") is None:
         says = (
             f"{record.state.value} in block {record.mined.block}, but the node has no receipt of {record.mined.tx_hash}"
             ": if a reorg took that block away, the next run sends it again"

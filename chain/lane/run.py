@@ -36,10 +36,13 @@ from chain.rpc.announced import AnnouncedHead
 from chain.rpc.answers import Known
 from chain.rpc.client import JsonRpc
 from config.metrics import LANE_FAILED, LANE_HALTED, LANE_IN_FLIGHT, LANE_NONCE_GAP
-from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
+from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError, WrongChain
 from protocol.types import Nonce
 
 log = structlog.get_logger(__name__)
+
+#: Errors of nodes that end a run and nothing else: none answers, or all that do are on another chain now.
+_NO_ANSWER = (RpcUnavailable, WrongChain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Lane:
         try:
             if not context.store.busy(context.lane) and not self._last_final_undone(announced):
                 return RunReport()
-        except RpcUnavailable as error:
+        except _NO_ANSWER as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(trouble=str(error))
         started = context.monotonic()
@@ -156,7 +159,7 @@ class Lane:
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(halted=lease.halted)
             return self._run_phases(run, before, announced)
-        except RpcUnavailable as error:
+        except _NO_ANSWER as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             if lease.halted is None:
                 with suppress(LeaseLost):
@@ -254,7 +257,7 @@ class Lane:
                 for (method, reason), number in chosen.failed.items():
                     LANE_FAILED.labels(method, reason).inc(number)
             # A group that was cut may exceed the capacity: its other parts wait for the next run.
-            allowed = allow(context, memory, chosen.groups)[: chosen.capacity]
+            allowed = allow(context, memory, chosen.groups, seen.block_gas)[: chosen.capacity]
             groups = afford(context, seen, open_records, allowed, memory)
             if groups:
                 fresh = claim(run, seen, groups, self._next_nonce(seen, highest), chosen.early)

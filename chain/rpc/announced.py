@@ -25,7 +25,17 @@ OnHeader = Callable[[BlockNumber, HeaderJson], None]
 KEPT = 64
 #: What is kept of each: what its readers use.
 _FIELDS = frozenset(
-    ("number", "hash", "parentHash", "timestamp", "baseFeePerGas", "gasUsed", "logsBloom", "transactionsRoot")
+    (
+        "number",
+        "hash",
+        "parentHash",
+        "timestamp",
+        "baseFeePerGas",
+        "gasLimit",
+        "gasUsed",
+        "logsBloom",
+        "transactionsRoot",
+    )
 )
 
 

@@ -18,6 +18,8 @@ from protocol.types import BlockNumber
 LATENCIES = 8
 #: Seconds for which a failing node is left alone: first, and at most.
 REST_FIRST, REST_LAST = 1.0, 60.0
+#: Doublings of the first that are counted: more than lead to the last, since a float ends at the 1,024th.
+_MOST_DOUBLINGS = 16
 #: Blocks a node may be behind the best one before it gets no more questions.
 MOST_LAG = 3
 #: How much slower than the fastest the present node may be before another is taken: changing costs a mixed view.
@@ -59,7 +61,7 @@ class NodeHealth:
 
         One failure suffices, since each may have cost a whole timeout.
         """
-        pause = min(REST_FIRST * 2.0**self.failures, REST_LAST)
+        pause = min(REST_FIRST * 2.0 ** min(self.failures, _MOST_DOUBLINGS), REST_LAST)
         return replace(self, failures=self.failures + 1, rests_until=now + pause)
 
     def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> NodeHealth:

@@ -203,7 +203,7 @@ class RpcPool:
             if any(all(map(_is_taken, answers)) for answers in taken.values()):
                 break
         if not taken:
-            raise failed[0]
+            raise failed[0] if failed else self._no_node_error()
         # In the order of preference, so that what an error says is the present node's word.
         answers = [taken[position] for position in order if position in taken]
         # A node that did not answer may have taken them.

@@ -19,8 +19,9 @@ _UNANSWERED = -32099
 _CUT_SHORT = frozenset({_UNANSWERED, -32003, -32002})
 #: HTTP status of a node that is asked too often, and the code of such an error: some providers' own is one of many.
 _TOO_MANY = 429
-#: Most characters of a node's own words in a message.
-_SHOWN = 200
+#: Most characters of an answer of another shape in a message, and of a node's own words: they are logged, kept and
+#: compared, and an answer may have as many bytes as it likes.
+_SHOWN, _WORDS = 200, 2000
 
 #: Whether a result can be the answer to a call: method, parameters, result (`chain.rpc.shapes.fits`).
 Fits = Callable[[str, Sequence[object], object], bool]
@@ -101,7 +102,8 @@ def _read_result(status: int, answer: dict[str, Any], call: dict[str, Any], fits
         code = _INTERNAL
     if status == _TOO_MANY and code not in _CUT_SHORT:
         code = _TOO_MANY
-    return RpcError(method=method, code=code, message=str(error.get("message") or ""), data=error.get("data"))
+    words = str(error.get("message") or "")[:_WORDS]
+    return RpcError(method=method, code=code, message=words, data=error.get("data"))
 
 
 def node_error(method: str, message: str) -> RpcError:

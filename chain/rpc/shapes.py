@@ -55,7 +55,7 @@ def _is_header(value: Any) -> bool:
         isinstance(value, dict)
         and all(_is_quantity(value.get(name)) for name in ("number", "timestamp"))
         and all(_is_hash(value.get(name)) for name in ("hash", "parentHash"))
-        and all(value.get(name) is None or _is_quantity(value[name]) for name in ("baseFeePerGas",))
+        and all(value.get(name) is None or _is_quantity(value[name]) for name in ("baseFeePerGas", "gasLimit"))
         and (not value.get("logsBloom") or _is_bloom(value["logsBloom"]))
     )
 

@@ -40,6 +40,8 @@ HEALTHY_SECONDS = 30.0
 RECURSION_LIMIT = 1000
 #: Longest pause (seconds) before a child that keeps dying is started again.
 MAX_PAUSE_SECONDS = 10.0
+#: Doublings of the pause that are counted: more than lead to the longest, since a float ends at the 1,024th.
+_MOST_DOUBLINGS = 16
 
 
 def die_with_parent() -> None:
@@ -66,7 +68,7 @@ def restart_pause(deaths_in_a_row: int) -> float:
     """Seconds to wait before the next start: 0, 0.5, 1, 2, 4, 8, 10, 10 …"""
     if deaths_in_a_row <= 1:
         return 0.0
-    return min(MAX_PAUSE_SECONDS, 0.25 * 2.0 ** (deaths_in_a_row - 1))
+    return min(MAX_PAUSE_SECONDS, 0.25 * 2.0 ** min(deaths_in_a_row - 1, _MOST_DOUBLINGS))
 
 
 @dataclass(slots=True)

@@ -61,8 +61,8 @@ class SharedSettings(GivenOrEnvironment):
     max_transaction_gas: int = Field(
         2**24,
         ge=1_000_000,
-        description="Most gas that one transaction may ask for; array calls are cut to fit. 2**24 is what Ethereum"
-        " allows (EIP-7825).",
+        description="Most gas that one transaction may ask for; array calls are cut to fit this and a block of the"
+        " chain. 2**24 is what Ethereum allows (EIP-7825).",
     )
     keep_balance_wei: int = Field(0, ge=0, description="Wei that stay in the wallet: nothing that takes them is sent.")
     daily_spend_cap_wei: int | None = Field(

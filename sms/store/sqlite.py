@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from config.connections.sqlite import write_transaction
+from config.connections.sqlite import write_ahead, write_transaction
 from config.processes.per_process import PerProcess
 from protocol.errors import Unavailable
 from protocol.types import TaskId, Wallet
@@ -156,8 +156,8 @@ class SqliteSecretStore:
         # SQLite gives its other files the mode of this one.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
-            db.execute(f"PRAGMA {pragma}")
+        write_ahead(db, _BUSY_SECONDS)
+        db.execute("PRAGMA secure_delete = ON")
         db.executescript(_SCHEMA)
         local.connection = db
         return db

@@ -124,6 +124,7 @@ class Upkeep:
     def run_once(self) -> None:
         """Ping, delete, abort and resume tasks, remove stray containers; a failing part does not stop the others."""
         replicates = self._context.journal.all_replicates()
+        self._attempts.run("votes", partial(steps.note_given_up, self._context, replicates))
         for part in (self._ping, self._resume):
             self._attempts.run(part.__name__.strip("_"), partial(part, replicates))
         self._attempts.run("stakes", self._context.ledger.note_stakes)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from config.connections.sqlite import write_ahead
 from protocol.types import Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
@@ -84,8 +85,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
+        write_ahead(self._db, BUSY_MILLISECONDS / 1000)
         self._db.execute(_SCHEMA)
         self._add_column()
         self._db.execute(_ENDED_SCHEMA)
@@ -167,7 +167,7 @@ class Journal:
         )
 
     def mark_committed(self, task_id: TaskId, now: float) -> bool:
-        """COMPUTED → COMMITTED: the vote is in the lane."""
+        """→ COMMITTED: the vote is in the lane. False for a task without a result, which has no vote."""
         return self._step(task_id, ReplicateStage.COMMITTED, now)
 
     def mark_revealed(self, task_id: TaskId, now: float) -> bool:
@@ -241,8 +241,9 @@ class Journal:
         before = sorted(ALLOWED_BEFORE[stage])
         changes = ", ".join(f"{name} = ?" for name in ("stage", "updated_at", *given))
         marks = ", ".join("?" for _ in before)
+        voted = " AND digest IS NOT NULL" if stage is ReplicateStage.COMMITTED else ""
         cursor = self._db.execute(
-            f"UPDATE replicates SET {changes} WHERE task_id = ? AND stage IN ({marks})",  # noqa: S608 - column names
+            f"UPDATE replicates SET {changes} WHERE task_id = ? AND stage IN ({marks}){voted}",  # noqa: S608 - column names
             (stage, now, *given.values(), task_id, *before),
         )
         return cursor.rowcount == 1

@@ -5,8 +5,9 @@
       ▼          ▼            ▼               ▼
       ABORTED (the scheduler stopped it), FAILED (nothing was contributed, nothing will be)
 
-ABORTED becomes COMMITTED if the vote was with the lane already. From COMMITTED on the result is kept until the task is
-over: a vote that is not revealed costs the stake.
+ABORTED becomes COMMITTED if the vote was with the lane already, and so does FAILED if a reorg has a block take the vote
+that the lane gave up. From COMMITTED on the result is kept until the task is over: a vote that is not revealed costs
+the stake.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ ALLOWED_BEFORE: dict[ReplicateStage, frozenset[ReplicateStage]] = {
     ReplicateStage.TAKEN: frozenset(),
     ReplicateStage.RUNNING: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING}),
     ReplicateStage.COMPUTED: frozenset({ReplicateStage.RUNNING, ReplicateStage.TAKEN}),
-    # An abort may come while the vote is handed to the lane, which sends it all the same.
-    ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED, ReplicateStage.ABORTED}),
+    # An abort may come while the vote is handed to the lane, which sends it all the same; and a vote that reverted may
+    # be in a block after all.
+    ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED, ReplicateStage.ABORTED, ReplicateStage.FAILED}),
     ReplicateStage.REVEALED: frozenset({ReplicateStage.COMMITTED}),
     ReplicateStage.FAILED: frozenset(
         {ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED, ReplicateStage.COMMITTED}

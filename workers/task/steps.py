@@ -129,7 +129,7 @@ def run_lane(context: WorkerContext, *, same_head: bool = False, announced: Anno
     """
     for number in range(1 + RUNS_IN_A_ROW):
         report = context.lane.run() if number else context.lane.run(same_head=same_head, announced=announced)
-        _note_given_up(context, report)
+        _end_given_up(context, report.ended)
         _report_reveals(context, report)
         if not report.wake_again:
             break
@@ -146,9 +146,18 @@ def _report_reveals(context: WorkerContext, report: RunReport) -> None:
             context.reports.send(TaskId(intent.subject), asked)
 
 
-def _note_given_up(context: WorkerContext, report: RunReport) -> None:
-    """End tasks whose vote the lane has given up, and report them."""
-    for intent in report.ended:
+def note_given_up(context: WorkerContext, replicates: Sequence[Replicate]) -> None:
+    """End those of the tasks whose vote the lane has given up unheard: in a run of `sluice worker deposit`, or in one
+    whose process was killed right after it.
+    """
+    committed = [item for item in replicates if item.stage is ReplicateStage.COMMITTED]
+    if committed:
+        _end_given_up(context, context.lane.intents([votes.key(item, context.chain_id) for item in committed]))
+
+
+def _end_given_up(context: WorkerContext, ended: Sequence[Intent]) -> None:
+    """End tasks whose vote is among these intents and was given up, and report them."""
+    for intent in ended:
         if intent.state is not IntentState.FAILED or intent.method not in (votes.CONTRIBUTE, votes.SOLO):
             continue
         task_id = TaskId(intent.subject)

@@ -33,6 +33,12 @@ def contribute(replicate: Replicate, chain_id: int, now: float, behind: Wallet |
     return Intent.new(chain_id, wallet, CONTRIBUTE, task_id, args, now)
 
 
+def key(replicate: Replicate, chain_id: int) -> str:
+    """Key of the intent that casts the vote, by `contribute` or `contribute_and_finalize`."""
+    method = SOLO if replicate.solo else CONTRIBUTE
+    return Intent.new(chain_id, Wallet(replicate.assignment.wallet), method, replicate.task_id).key
+
+
 def reveal(replicate: Replicate, chain_id: int, now: float, worth: int = 0, *, occasion: int = 0) -> Intent:
     """The intent that reveals the vote. `worth`: wei that the stake is worth, which is lost without the reveal.
     `occasion`: how many were given up before.

@@ -1,6 +1,7 @@
-"""Votes that the lane has and the journal does not know of: a process ended between `submit` and `mark_committed`.
+"""Votes that the lane has and the journal does not know of: a process ended between `submit` and `mark_committed`, or
+a reorg has put a vote into a block that had reverted and was given up.
 
-The lane sends such a vote, also if the task was aborted since: it must be revealed like any other.
+Such a vote is or will be on chain, also if the task was aborted since: it must be revealed like any other.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from workers.task import votes
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate, ReplicateStage
 
-#: Stages from which a vote goes to the lane before the journal knows of it.
-_UNSURE = (ReplicateStage.COMPUTED, ReplicateStage.ABORTED)
+#: Stages in which the lane may have a vote without the journal's knowledge.
+_UNSURE = (ReplicateStage.COMPUTED, ReplicateStage.ABORTED, ReplicateStage.FAILED)
 
 
 def note_votes(journal: Journal, store: LaneStore, chain_id: int, replicates: Sequence[Replicate]) -> list[TaskId]:

@@ -7,7 +7,7 @@
                                                                                   carried no intents)
 
 The record is the truth about its intents: they leave it (into `released`) only once a receipt proves that the nonce
-was spent without them.
+was spent without them, and come back if a reorg has a block carry them out after all.
 """
 
 from __future__ import annotations
@@ -166,6 +166,15 @@ class Released:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """Move: a reorg has put the nonce's call into a block where it succeeded, and with it `intents`, which had left."""
+
+    nonce: Nonce
+    mined: Mined
+    intents: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Unmined:
     """Move: a reorg removed the blocks of these nonces."""
 
@@ -196,12 +205,12 @@ class Disowned:
     nonce: Nonce
 
 
-NonceMove = Sent | Consumed | Released | Unmined | Finalised | Repriced | Disowned
+NonceMove = Sent | Consumed | Released | Reclaimed | Unmined | Finalised | Repriced | Disowned
 
 
 def nonces_of(move: NonceMove) -> tuple[Nonce, ...]:
     """The nonces that a move changes; most kinds change one."""
-    return (move.nonce,) if isinstance(move, (Consumed, Released, Repriced, Disowned)) else move.nonces
+    return move.nonces if isinstance(move, (Sent, Unmined, Finalised)) else (move.nonce,)
 
 
 def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
@@ -213,6 +222,10 @@ def apply(record: NonceRecord, move: NonceMove) -> NonceRecord:
             return replace(record, state=NonceState.MINED, mined=mined)
         case Released(mined=mined):
             return _move_to_released(replace(record, state=NonceState.MINED, mined=mined))
+        case Reclaimed(mined=mined, intents=back):
+            left = tuple(key for key in record.released if key not in back)
+            consumed = replace(record, state=NonceState.MINED, mined=mined)
+            return replace(consumed, intents=(*record.intents, *back), released=left)
         case Unmined():
             return replace(record, state=NonceState.OPEN, mined=None, sent_block=None)
         case Finalised():

@@ -30,6 +30,7 @@ from chain.lane.model.nonce import (
     NonceRecord,
     NonceState,
     Purpose,
+    Reclaimed,
     Released,
     Sent,
     Unmined,
@@ -39,7 +40,7 @@ from chain.lane.model.nonce import (
 from chain.lane.phases.context import LaneMemory, LeasedRun, Missing, RunContext
 from chain.lane.phases.early import EarlyRevert, note_ended
 from chain.lane.phases.proof import find_spender, receipts
-from chain.lane.phases.release import after_release, judge_released, read_block_times, reason_label
+from chain.lane.phases.release import after_release, judge_released, read_block_times, reason_label, reclaimable
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import Judgement
 from chain.lane.store.port import IntentMove
@@ -122,12 +123,15 @@ def confirm(run: LeasedRun, snapshot: ChainSnapshot, newest: NonceRecord | None,
         if not replaced_by_noop and not mined.success:
             reverted.append(apply(record, consumed))
             continue
-        moves.nonces.append(consumed)
         if replaced_by_noop:
             # A reorg could still put the call in its place: its intents stay until this is final.
             moves.intents.append(IntentMove(record.intents, IntentState.SENT))
-        else:
-            _add_success(record, mined, moves, result)
+            moves.nonces.append(consumed)
+            continue
+        back = reclaimable(context, record)
+        move = Reclaimed(record.nonce, mined, back) if back else consumed
+        moves.nonces.append(move)
+        _add_success(apply(record, move), mined, moves, result)
     deep: list[NonceRecord] = []
     if not reorged:
         depth = BlockNumber(snapshot.head - context.policy.finality)

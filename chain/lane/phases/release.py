@@ -8,6 +8,7 @@ an empty transaction took its place
    no node took the call           ─► QUEUED, and counted
    to make room for a reveal       ─► QUEUED, not counted
    an operator ordered it          ─► FAILED
+a reorg has the call succeed after all ─► MINED with it, unless another nonce carries them by now (`reclaimable`)
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from chain.lane.model.intent import Intent, IntentState
-from chain.lane.model.nonce import MAKES_ROOM, Purpose
+from chain.lane.model.nonce import MAKES_ROOM, NonceRecord, Purpose
 from chain.lane.phases.context import RunContext
 from chain.lane.phases.snapshot import ChainSnapshot
 from chain.lane.rules.readiness import READY, Judgement, Moment, ReadinessVerdict
@@ -34,6 +35,18 @@ def read_block_times(context: RunContext, blocks: Iterable[BlockNumber]) -> dict
         for number, shown in zip(numbers, times, strict=True)
         if isinstance(shown, Known)
     }
+
+
+def reclaimable(context: RunContext, record: NonceRecord) -> tuple[str, ...]:
+    """Keys of intents that left this nonce and that no other nonce carries.
+
+    Asked once a block holds the nonce's call, and it succeeded there: they are done, whatever was made of them.
+    """
+    if not record.released:
+        return ()
+    # What ended may be deleted by now.
+    kept = {intent.key for intent in context.store.intents(record.released)}
+    return tuple(key for key in record.released if key in kept and context.store.holding(context.lane, key) is None)
 
 
 def judge_released(

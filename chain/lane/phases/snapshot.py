@@ -48,6 +48,8 @@ class _Header:
     base_fee: Wei | None
     hash: BlockHash
     parent: BlockHash
+    #: Most gas of all its transactions; None where the node does not tell.
+    gas_limit: int | None
 
     def proves(self, block: BlockHash, before: Standing | None, below: Collection[BlockHash] = ()) -> bool:
         """Whether `block` is on the chain because this head, its parent, one of those `below` it, or what one of them
@@ -82,6 +84,8 @@ class ChainSnapshot:
     timestamp: Timestamp
     #: Of the head, in wei; None: the chain has no EIP-1559.
     base_fee: Wei | None
+    #: Most gas that a block as the head holds; None where the node does not tell.
+    block_gas: int | None
     #: Account nonce (`latest`): the lowest nonce that is not mined.
     count: Nonce
     #: Hash that the chain has now at the height of the newest record in a block; None if it has no such block.
@@ -157,6 +161,7 @@ def take_snapshot(
         head=head.number,
         timestamp=head.timestamp,
         base_fee=head.base_fee,
+        block_gas=head.gas_limit,
         count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
         mined_hash=mined_hash,
         standing=standing,
@@ -204,13 +209,15 @@ def _check_plausible(seen: ChainSnapshot, newest: NonceRecord, mined: Mined, nod
 
 def _parse_header(header: dict[str, Any]) -> _Header:
     """The header in a block's JSON."""
-    base_fee = header.get("baseFeePerGas")
+    base_fee, gas_limit = header.get("baseFeePerGas"), header.get("gasLimit")
     return _Header(
         BlockNumber(_parse_quantity(header["number"])),
         Timestamp(_parse_quantity(header["timestamp"])),
         None if base_fee is None else Wei(_parse_quantity(base_fee)),
         BlockHash(header["hash"]),
         BlockHash(header["parentHash"]),
+        # Some chains without such a limit write 0.
+        (None if gas_limit is None else _parse_quantity(gas_limit)) or None,
     )
 
 

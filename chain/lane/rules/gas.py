@@ -4,7 +4,7 @@
     transfer to oneself  21,000                                    + surcharge of no bytes  × 1.5
     reverted before      at least what eth_estimateGas says now × 1.25
     refused for its gas  a new attempt with at least twice the limit
-    all of them          at most SLUICE_MAX_TRANSACTION_GAS
+    all of them          at most SLUICE_MAX_TRANSACTION_GAS; array calls also at most what a block holds
 
 Some chains (Arbitrum) count the cost of posting a transaction's bytes to another chain as gas of the transaction. That
 cost follows the other chain's prices and can outgrow any fixed limit. Such a chain is known by what it does: it
@@ -53,23 +53,27 @@ def transfer_gas(context: RunContext, memory: LaneMemory) -> int:
     return min(context.policy.max_gas, TRANSFER_GAS + allowance(memory.surcharge.gas))
 
 
-def allow(context: RunContext, memory: LaneMemory, groups: Sequence[Group]) -> list[Group]:
+def allow(
+    context: RunContext, memory: LaneMemory, groups: Sequence[Group], block_gas: int | None = None
+) -> list[Group]:
     """The groups with the gas limit that each needs; groups that need more than is allowed are split.
 
-    Raises RpcUnavailable.
+    `block_gas`: most gas that a block holds, if that is known; no node takes a transaction that asks for more. Raises
+    RpcUnavailable.
     """
     if not groups:
         return []
     _refresh_surcharge(context, memory)
     allowed = _needed_gas(context, memory, groups)
-    ceiling, fitting = context.policy.max_gas, list[Group]()
+    most, fitting = context.policy.max_gas, list[Group]()
+    ceiling = most if block_gas is None else min(most, block_gas)
     for intents, call in allowed:
         if call.gas > ceiling and len(intents) > 1:
             half = len(intents) // 2
             parts = [(part, context.encoder.encode(part)) for part in (intents[:half], intents[half:])]
-            fitting += allow(context, memory, parts)
+            fitting += allow(context, memory, parts, block_gas)
         else:
-            fitting.append((intents, replace(call, gas=min(call.gas, ceiling))))
+            fitting.append((intents, replace(call, gas=min(call.gas, most))))
     return fitting
 
 

@@ -31,6 +31,7 @@ from chain.lane.model.nonce import (
     NonceMove,
     NonceRecord,
     NonceState,
+    Reclaimed,
     Released,
     Repriced,
     Sent,
@@ -363,6 +364,11 @@ def _record_change(move: NonceMove, fence: int) -> Document | list[Document]:
         case Released(mined=mined):
             settled = {"state": NonceState.MINED.value, "mined": {"$literal": mined_document(mined)}, "fence": fence}
             return [{"$set": settled | _LET_GO}]
+        case Reclaimed(mined=mined, intents=back):
+            keys: Document = {"$literal": list(back)}
+            left = {"$filter": {"input": "$released", "cond": {"$not": [{"$in": ["$$this", keys]}]}}}
+            settled = {"state": NonceState.MINED.value, "mined": {"$literal": mined_document(mined)}, "fence": fence}
+            return [{"$set": settled | {"intents": {"$concatArrays": ["$intents", keys]}, "released": left}}]
         case Unmined():
             return {"$set": {"state": NonceState.OPEN.value, "mined": None, "sent_block": None, "fence": fence}}
         case Finalised():

@@ -31,7 +31,7 @@ from chain.lane.store.documents import intent_document, intent_from, record_docu
 from chain.lane.store.lease import LaneLease, holder_is_dead
 from chain.lane.store.port import IntentMove
 from chain.lane.store.spent import DaySum, Fee
-from config.connections.sqlite import write_transaction
+from config.connections.sqlite import write_ahead, write_transaction
 from config.processes.per_process import PerProcess
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
@@ -269,8 +269,7 @@ class SqliteStore:
         if held is not None:
             return held
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        write_ahead(db, _BUSY_SECONDS)
         db.executescript(sql.SCHEMA)
         _add_columns(db)
         local.connection = db
@@ -347,8 +346,8 @@ def _move_nonces(db: sqlite3.Connection, lease: LaneLease, move: NonceMove) -> N
         after = apply(before, move)
         block = None if after.mined is None else after.mined.block
         db.execute(sql.MOVE_NONCE, (after.state, block, lease.fence, _to_json(record_document(after)), *where))
-        if before.intents and not after.intents:
-            db.executemany(sql.CARRY_NO_MORE, [(key,) for key in before.intents])
+        db.executemany(sql.CARRY_NO_MORE, [(key,) for key in before.intents if key not in after.intents])
+        db.executemany(sql.CARRY, [(key, *where) for key in after.intents if key not in before.intents])
 
 
 def _to_json(document: object) -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from chain.lane import admin
 from config.settings import Settings
 from pipeline import probes
 from pipeline.domain.condition.facts import NoAnswer
 from pipeline.probes import CHAIN_SECONDS, Probes
+from protocol.errors import RpcError, RpcUnavailable, SluiceError, WrongChain
 
 
 def test_chain_owner_and_stake_are_asked_again_after_a_while_and_after_a_node_that_did_not_answer() -> None:
@@ -49,3 +51,29 @@ def test_whatever_the_management_api_says_the_broker_is_away_only_if_it_takes_no
     found = Probes(Settings(), pool, nothing, nothing, nothing)._broker(running=True)
     assert isinstance(found, NoAnswer)
     assert found.serves is takes
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RpcUnavailable(what="node", why="away"),
+        RpcError(method="eth_call", code=-32000, message="header not found"),
+        WrongChain(why="none of a or b is on chain 1", fix="Set SLUICE_RPC_URL to nodes of that chain."),
+    ],
+)
+def test_whatever_the_nodes_say_of_a_waiting_lane_the_report_is_made(
+    error: SluiceError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What raised would end the thread that reports, and every request for its report would wait in vain."""
+
+    def status(_: object) -> None:
+        raise error
+
+    store = SimpleNamespace(notes=lambda _: (None, None, ""), in_state=lambda *_: [SimpleNamespace(created_at=0.0)])
+    monkeypatch.setattr(probes, "MongoStore", lambda _: store)
+    monkeypatch.setattr(probes, "database", lambda _: None)
+    monkeypatch.setattr(admin, "status", status)
+    nothing: Any = None
+    pool: Any = SimpleNamespace(wallet="0x" + "03" * 20)
+    looking = Probes(Settings(), pool, nothing, nothing, nothing)
+    assert looking._answers({"lane": looking._lane}) == {"lane": None}

@@ -353,20 +353,6 @@ def test_a_reveal_that_the_lane_gave_up_is_tried_again_while_the_task_waits_for_
     assert len(world.sent) == 1
 
 
-def test_a_vote_that_the_lane_has_is_revealed_although_its_process_ended_before_the_journal_knew(world: World) -> None:
-    task = world.put(ReplicateStage.COMPUTED)
-    unvoted = world.put(ReplicateStage.ABORTED, number=2)
-    world.journal.mark_aborted(task, world.clock)
-    world.voted = [task]
-    world.views = {task: view(task, TaskStatus.REVEALING)}
-    world.clock += REVEAL_CHECK_SECONDS
-    world.reveals.run_if_due()
-    assert world.sent == [("reveal", task)]
-    still = world.journal.find(unvoted)
-    assert still is not None
-    assert still.stage is ReplicateStage.ABORTED
-
-
 def test_a_look_asks_the_lane_as_often_for_many_tasks_as_for_one(world: World) -> None:
     asked = []
     for number in range(1, 4):

@@ -140,6 +140,8 @@ class ModelChain:
     #: Gas that it takes of each transaction on top, and whether an estimate tells.
     surcharge: int = 0
     estimates_surcharge: bool = True
+    #: Most gas that a block holds; None: the node does not tell, and takes whatever comes.
+    block_gas: int | None = None
     #: Subjects whose calls revert whenever they are run without being sent.
     reverting: set[str] = field(default_factory=set)
     #: Subjects whose calls revert in a block, for a reason that no rule knows.
@@ -226,7 +228,7 @@ class ModelChain:
 
     def announced(self) -> AnnouncedHead:
         """The newest block, as a subscription announces it to one that has heard of none before."""
-        header = self._header(self.blocks, "latest", 0)
+        header = self._told(self._header(self.blocks, "latest", 0))
         assert header is not None
         return AnnouncedHead(header)
 
@@ -255,7 +257,9 @@ class ModelChain:
             return self.lies[method](params)
         shown = self.blocks[: max(1, len(self.blocks) - self.lag)]
         answers: dict[str, Callable[[], Any]] = {
-            "eth_getBlockByNumber": lambda: self._header(shown, params[0], self.pruned_below, full=params[1]),
+            "eth_getBlockByNumber": lambda: self._told(
+                self._header(shown, params[0], self.pruned_below, full=params[1])
+            ),
             "eth_getTransactionCount": lambda: self._count_at(shown, params[1]),
             "eth_getTransactionByHash": lambda: self._transaction(shown, params[0]),
             "eth_estimateGas": lambda: self._estimate(params[0]),
@@ -283,6 +287,10 @@ class ModelChain:
             "baseFeePerGas": hex(block.base_fee),
             "transactions": [_json(tx, block.number) if full else tx.hash for tx in block.txs],
         }
+
+    def _told(self, header: dict[str, Any] | None) -> dict[str, Any] | None:
+        limit = {} if self.block_gas is None else {"gasLimit": hex(self.block_gas)}
+        return None if header is None else header | limit
 
     def _count_at(self, shown: Sequence[Block], tag: str) -> Any:
         if tag == "latest":
@@ -350,6 +358,8 @@ class ModelChain:
                 return words
         if tx.gas < TRANSFER_GAS + self.surcharge:
             return "intrinsic gas too low"
+        if self.block_gas is not None and tx.gas > self.block_gas:
+            return "exceeds block gas limit"
         if held is not None and held.hash == tx.hash:
             return "already known"
         if tx.max_fee < self.base_fee:

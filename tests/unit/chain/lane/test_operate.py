@@ -6,6 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from chain.lane import admin
+from chain.lane.audit import audit
 from chain.lane.model.intent import IntentState
 from chain.lane.model.policy import LanePolicy
 from protocol.errors import BadInput
@@ -184,3 +185,12 @@ def test_a_nonce_is_not_disowned_before_the_foreign_block_is_final() -> None:
         admin.disown(rig.lane, Nonce(0))
     rig.chain.mine()
     assert admin.disown(rig.lane, Nonce(0))
+
+
+@pytest.mark.parametrize("receipt", [None, {"transactionHash": "0x1", "blockNumber": None, "blockHash": None}])
+def test_an_audit_says_of_a_receipt_without_a_block_what_it_says_of_none(receipt: object) -> None:
+    rig = Rig()
+    rig.submit("any", "a")
+    rig.step()
+    rig.chain.lies["eth_getTransactionReceipt"] = lambda _: receipt
+    assert [finding.kind for finding in audit(rig.lane)] == ["lost_receipt"]

@@ -147,3 +147,74 @@ def test_a_node_that_has_thrown_old_blocks_away_says_nothing_about_them() -> Non
         rig.step(3)
     assert [entry["action"] for entry in logs if entry["action"] in {"lane_reorg", "lane_final_undone"}] == []
     assert rig.chain.asked["eth_getTransactionReceipt"] == 0
+
+
+def test_a_call_that_was_given_up_when_it_reverted_is_known_to_be_done_once_a_reorg_lets_it_succeed() -> None:
+    """A vote that nobody knows to be on chain is not revealed, and its stake is lost."""
+    rig = Rig(LanePolicy(finality=3, max_generations=1))
+    rig.chain.failing.add("a")
+    (key,) = rig.submit("once", "a")
+    rig.step()
+    assert rig.state(key) is IntentState.FAILED
+    rig.chain.failing.clear()
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+    report = rig.run()
+    assert report.mined == (key,)
+    assert rig.state(key) is IntentState.MINED
+    held = rig.store.holding(rig.id, key)
+    assert held is not None
+    assert (held.nonce, held.released) == (0, ())
+    rig.step(4)
+    assert rig.state(key) is IntentState.FINAL
+    assert rig.chain.executed() == {"a": 1}
+
+
+def test_what_came_back_to_its_nonce_leaves_it_again_if_the_next_reorg_has_it_revert() -> None:
+    rig = Rig(LanePolicy(finality=3, max_generations=1))
+    rig.chain.failing.add("a")
+    (key,) = rig.submit("once", "a")
+    rig.step()
+    rig.chain.failing.clear()
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+    rig.run()
+    assert rig.state(key) is IntentState.MINED
+    rig.chain.failing.add("a")
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+    rig.run()
+    assert rig.state(key) is IntentState.FAILED
+    record = rig.store.record(rig.id, Nonce(0))
+    assert record is not None
+    assert (record.intents, record.released) == ((), (key,))
+
+
+def test_what_another_nonce_carries_by_now_does_not_come_back_and_is_done_once() -> None:
+    rig = Rig(LanePolicy(finality=3))
+    rig.chain.failing.add("a")
+    (key,) = rig.submit("once", "a")
+    rig.step()
+    held = rig.store.holding(rig.id, key)
+    assert held is not None
+    assert held.nonce == 1
+    rig.chain.failing.clear()
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+    rig.step(5)
+    assert rig.state(key) is IntentState.DONE
+    assert rig.chain.executed() == {"a": 1}
+
+
+def test_what_was_deleted_since_it_was_given_up_does_not_come_back() -> None:
+    rig = Rig(LanePolicy(finality=3, max_generations=1))
+    rig.chain.failing.add("a")
+    (key,) = rig.submit("once", "a")
+    rig.step()
+    del rig.store._intents[key]
+    rig.chain.failing.clear()
+    rig.chain.reorg(1, keep=True)
+    rig.chain.mine()
+    report = rig.run()
+    assert (report.trouble, report.mined) == (None, ())
+    assert rig.chain.executed() == {"a": 1}

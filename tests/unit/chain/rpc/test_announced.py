@@ -29,3 +29,13 @@ def test_what_an_ended_subscription_still_puts_does_not_mix_with_the_next_ones_h
     assert head is not None
     assert head.header == HEADER
     assert announced.between(BlockNumber(2), BlockNumber(3)) == []
+
+
+def test_what_readers_use_of_a_header_is_kept_and_nothing_else() -> None:
+    """Without its gas limit, an announced head would have calls share a transaction that no block holds."""
+    announced = Announced()
+    told = HEADER | {"timestamp": "0x1", "baseFeePerGas": "0x7", "gasLimit": "0x663be0", "gasUsed": "0x0"}
+    announced.begin()(BlockNumber(3), told | {"extraData": "0x" + "00" * 97})
+    head = announced.take()
+    assert head is not None
+    assert head.header == told

@@ -52,6 +52,15 @@ def test_rests_double_up_to_the_longest() -> None:
     assert rests == [1, 2, 4, 8, 16, 32, REST_LAST, REST_LAST]
 
 
+def test_a_node_that_fails_for_hours_rests_as_long_as_before() -> None:
+    """Each call of an outage counts: hours of it are thousands of failures in a row."""
+    node = at(10)
+    for _ in range(5000):
+        node = node.failed(now=7.0)
+
+    assert node.rests_until == 7.0 + REST_LAST
+
+
 def test_latency_is_the_median_of_the_last_checks() -> None:
     node = NodeHealth()
     for seconds in (0.01, 0.01, 9.0):

@@ -240,6 +240,27 @@ def test_transactions_go_to_every_node(setup: Setup) -> None:
     wait_until(lambda: all("eth_sendRawTransaction" in node.asked for node in setup.nodes), WAIT_SECONDS)
 
 
+def test_a_node_found_on_another_chain_while_a_transaction_goes_out_leaves_nobody_to_send_it_to(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup.begin()
+    known = iter([[0], []])
+    monkeypatch.setattr(setup.pool, "_positions", lambda: next(known))
+
+    with pytest.raises(RpcUnavailable):
+        setup.pool.batch([SEND])
+
+
+def test_nodes_that_are_all_away_for_hours_are_still_said_to_be_away(setup: Setup) -> None:
+    setup.begin()
+    for node in setup.nodes:
+        node.frozen = True
+
+    for _ in range(4000):
+        with pytest.raises(RpcUnavailable):
+            setup.pool.call("eth_call")
+
+
 def test_one_node_that_takes_a_transaction_suffices(setup: Setup) -> None:
     setup.begin()
     setup.nodes[0].refuses = "already known"

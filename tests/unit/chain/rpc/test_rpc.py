@@ -196,6 +196,17 @@ def test_an_error_sent_with_http_status_429_says_so_by_its_code(error: object) -
     assert caught.value.code == 429
 
 
+def test_of_a_nodes_words_only_so_many_are_kept() -> None:
+    """They are logged and stored while a lane waits: a node that never stops would fill the disk."""
+
+    def endless(body: Any) -> httpx.Response:
+        return httpx.Response(200, json={"id": body["id"], "error": {"code": -32000, "message": "no! " * 10**6}})
+
+    with pytest.raises(RpcError) as caught:
+        Node(endless).rpc.call("eth_call")
+    assert len(caught.value.message) == 2000
+
+
 def test_keys_in_a_nodes_address_reach_no_message() -> None:
     rpc = Node(httpx.ConnectError("refused")).rpc
 

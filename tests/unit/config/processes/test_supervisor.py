@@ -132,8 +132,12 @@ def _cpu_ticks(pid: int | None) -> int:
     return int(fields[11]) + int(fields[12])
 
 
-@pytest.mark.parametrize(("deaths", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (6, 8.0), (20, 10.0)])
-def test_the_pause_before_a_restart_grows_and_is_bounded(deaths: int, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("deaths", "seconds"), [(0, 0.0), (1, 0.0), (2, 0.5), (3, 1.0), (6, 8.0), (20, 10.0), (5000, 10.0)]
+)
+def test_the_pause_before_a_restart_grows_and_is_bounded_also_for_a_child_that_dies_for_days(
+    deaths: int, seconds: float
+) -> None:
     assert restart_pause(deaths) == seconds
 
 

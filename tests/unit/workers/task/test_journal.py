@@ -32,6 +32,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal = Journal(self.path)
         self.model: dict[int, ReplicateStage] = {}
         self.linked: set[int] = set()
+        self.computed: set[int] = set()
         self.now = 0.0
 
     def teardown(self) -> None:
@@ -41,9 +42,12 @@ class JournalMachine(RuleBasedStateMachine):
 
     def step(self, number: int, stage: ReplicateStage, done: bool) -> None:
         allowed = self.model.get(number) in ALLOWED_BEFORE[stage]
+        # A vote is for a result.
+        allowed = allowed and (stage is not ReplicateStage.COMMITTED or number in self.computed)
         assert done == allowed
         if allowed:
             self.model[number] = stage
+            self.computed |= {number} if stage is ReplicateStage.COMPUTED else set()
 
     @rule(number=NUMBERS)
     def take(self, number: int) -> None:
@@ -90,6 +94,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.journal.forget([task_id(number)])
         self.model.pop(number, None)
         self.linked.discard(number)
+        self.computed.discard(number)
 
     @rule()
     def die_and_come_back(self) -> None:

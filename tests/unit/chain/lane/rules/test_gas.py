@@ -175,3 +175,29 @@ def _states() -> list:  # type: ignore[type-arg]
     from chain.lane.model.nonce import NonceState
 
     return list(NonceState)
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_calls_share_a_transaction_only_as_far_as_a_block_of_this_chain_holds_its_gas(announced: bool) -> None:
+    """iExec's own sidechain: 6.7 million, less than half of what Ethereum lets one transaction ask for."""
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.block_gas = 120_000
+    keys = rig.submit("once", "a", "b", "c")
+    rig.lane.run(announced=rig.chain.announced() if announced else None)
+    rig.step()
+    assert {rig.state(key) for key in keys} == {IntentState.MINED}
+    records = [rig.store.record(rig.id, Nonce(number)) for number in range(2)]
+    assert [len(record.intents) for record in records if record is not None] == [1, 2]
+    assert rig.chain.count() == 2
+
+
+def test_a_head_that_tells_a_block_of_no_gas_limits_nothing() -> None:
+    rig = Rig(LanePolicy(finality=2))
+    rig.chain.lies["eth_getBlockByNumber"] = lambda params: {
+        **(rig.chain._header(rig.chain.blocks, params[0], 0, full=params[1]) or {}),
+        "gasLimit": "0x0",
+    }
+    keys = rig.submit("once", "a", "b", "c")
+    rig.step()
+    assert {rig.state(key) for key in keys} == {IntentState.MINED}
+    assert rig.chain.count() == 1

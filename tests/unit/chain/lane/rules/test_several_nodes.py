@@ -1,14 +1,19 @@
-"""A transaction goes to several nodes, and each refuses it in its own way: which of them decides."""
+"""A transaction goes to several nodes, and each refuses it in its own way: which of them decides; and what a lane does
+whose nodes are all of another chain.
+"""
 
 from __future__ import annotations
+
+from typing import Any, NoReturn
 
 import pytest
 
 from chain.lane.model.intent import IntentState
 from chain.lane.model.nonce import Fees, Purpose
+from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.send_errors import RANKS, Kind, deciding
 from chain.rpc.pool import _join_answers
-from protocol.errors import RpcError
+from protocol.errors import RpcError, WrongChain
 from protocol.types import Nonce
 from tests.unit.chain.lane.model import GWEI
 from tests.unit.chain.lane.rig import Rig
@@ -102,3 +107,18 @@ def test_an_operators_words_decide_as_well() -> None:
 
 def test_every_kind_has_one_rank() -> None:
     assert sorted(RANKS) == sorted(Kind)
+
+
+def test_a_lane_whose_nodes_are_all_on_another_chain_says_so_and_goes_on_once_one_is_not() -> None:
+    def elsewhere(_: list[Any]) -> NoReturn:
+        raise WrongChain(why="none of a or b is on chain 5", fix="Set SLUICE_RPC_URL to nodes of that chain.")
+
+    rig = Rig(LanePolicy(silent_after=20.0))
+    (key,) = rig.submit("any", "a")
+    rig.chain.lies["eth_getTransactionCount"] = elsewhere
+    rig.step(30)
+    assert "none of a or b is on chain 5" in (rig.store.waiting(rig.id) or "")
+    rig.chain.lies.clear()
+    rig.step(3)
+    assert rig.state(key) is IntentState.MINED
+    assert rig.store.waiting(rig.id) is None
