@@ -65,7 +65,7 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
         # It cannot vote any more.
         return False
     # The task may have got on chain late.
-    able = max(replicas.vote_due_since(item), task.heard_at)
+    able = max(replicas.able_since(item, view), task.heard_at)
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
 
 

@@ -136,7 +136,7 @@ def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit:
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:
     """Tasks whose deal can be read; the others are deferred, so that they hold no slot that another could use."""
-    deals = scheduler.deals({task.deal_id for task in tasks})
+    deals = scheduler.deals(tasks)
     without = [task.task_id for task in tasks if task.deal_id not in deals]
     if without:
         ASSIGNMENTS_REFUSED.labels("deal_missing").inc(len(without))
@@ -242,7 +242,7 @@ def _read_unfunded(scheduler: Scheduler, now: float) -> bool:
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
     """The compute segments of replicates that are stored in their tasks."""
-    deals = scheduler.deals({task.deal_id for task, _ in replicates})
+    deals = scheduler.deals([task for task, _ in replicates])
     return [
         segment
         for task, wallet in replicates
@@ -333,7 +333,7 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     """Write the replicates of reserved slots into their tasks, then publish; nothing is signed or sent for a replicate
     that is not stored. Slots of the others are given back.
     """
-    deals = scheduler.deals({found.task.deal_id for found in granted})
+    deals = scheduler.deals([found.task for found in granted])
     given = [
         NewReplicates(
             found.task,

@@ -141,7 +141,7 @@ class ChainStore:
         """
         tasks = self.logs.orphan_above(above)
         self._tasks.forget_sent(tasks)
-        self._tasks.set_orphaned(self._deals.orphan_above(above), orphaned=True)
+        self._tasks.orphan(self._deals.orphan_above(above))
         survivor = self.block(above)
         if survivor is None:
             self._cursors.delete_one({"_id": CURSOR})
@@ -192,9 +192,9 @@ class ChainStore:
         extra = [(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals]
         gone = self._deals.stored_at(extra)
         # Before: while the deal is extra, the next replay does what a crash cut off. After: tasks may just have come.
-        self._tasks.set_orphaned(gone, orphaned=True)
+        self._tasks.orphan(gone)
         self._deals.orphan(extra)
-        self._tasks.set_orphaned(gone, orphaned=True)
+        self._tasks.orphan(gone)
         self._deals.noticed([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.missing_deals])
         self._tasks.forget_sent(found.tasks)
 
