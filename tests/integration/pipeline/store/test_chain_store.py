@@ -17,7 +17,7 @@ from pipeline.domain.decide import ORPHAN_TIMEOUT, decide
 from pipeline.domain.records import TaskStage
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.ingest import AT_ONCE, task_records
-from pipeline.store.blocks import KEEP_REORGS
+from pipeline.store.blocks import CURSOR, GAP_SECONDS, KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.deals import Deals
 from pipeline.store.task.tasks import Tasks
@@ -213,6 +213,23 @@ def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(
     store.chain.commit([block(10, "bb")], [log(events.SchedulerNotice(POOL, DEAL), block(10, "bb"))])
     assert store.deals.deals_to_ingest(10) == [DEAL]
     assert store.deals.get_deal(DEAL) == deal()
+
+
+def test_when_blocks_are_seen_again_after_a_while_without_any_is_remembered(store: Store) -> None:
+    """What could not be done on chain meanwhile is held against no machine, also when blocks come again."""
+    cursors = store._db["cursors"]
+    for number in (1, 2):
+        store.chain.commit([block(number)], [])
+    assert store.sweeps.outages().blocks_again_at == 0.0, "one follows on the other"
+    for before in (GAP_SECONDS + 5.0, 0.0):
+        # As if the last one had been stored so much longer ago.
+        cursors.update_one({"_id": CURSOR}, [{"$set": {"stored_at": {"$subtract": ["$stored_at", before]}}}])
+        store.chain.commit([block(3)], [])
+        again_at = store.sweeps.outages().blocks_again_at
+        assert again_at > 0
+        store.chain.commit([block(4)], [])
+        store.chain.orphan(BlockNumber(2))
+        assert store.sweeps.outages().blocks_again_at == again_at
 
 
 def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
