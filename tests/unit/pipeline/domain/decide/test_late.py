@@ -41,9 +41,9 @@ from tests.unit.pipeline.builders import (
 )
 
 FAR = Timestamp(START + 10**6)
-#: Computed at START + 1.
+#: Computed at START + 1, while the task was on chain from START + 2 on.
 COMPUTED = replicate(1, mode=Mode.SOLO, pledged=True)
-DUE = START + 1 + PACE.contribute_timeout
+DUE = START + 2 + PACE.contribute_timeout
 LATE = Count(wallet(1), Outcome.LATE)
 
 
@@ -148,8 +148,8 @@ def test_a_task_that_got_on_chain_late_gives_its_workers_their_time_from_then_on
     chain = view(initialized())
     record = moved(at_work(COMPUTED), chain, START + 51)
     assert record.heard_at == START + 51
-    assert held_against(record, chain, DUE + 50) == []
-    assert held_against(record, chain, DUE + 51) == [LATE]
+    assert held_against(record, chain, DUE + 49) == []
+    assert held_against(record, chain, DUE + 50) == [LATE]
 
 
 def test_nobody_owes_what_the_pool_could_not_store() -> None:
