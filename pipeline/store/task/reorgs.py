@@ -34,7 +34,8 @@ def bring_back(rows: Rows, deal: DealRecord) -> None:
     terms = _terms(deal)
     other = of_deal | {"$or": [{name: {"$ne": value}} for name, value in terms.items()]}
     rows.update_many(other, {"$set": {**terms, "next_visit": 0.0}, "$inc": {"version": 1}})
-    gone, back = of_deal | {"orphaned": True}, {"orphaned": False, "open": True, "next_visit": 0.0, "wants": 0}
+    gone = of_deal | {"orphaned": True}
+    back: dict[str, Any] = {"orphaned": False, "open": True, "next_visit": 0.0, "wants": 0}
     written_off = gone | {"stage": str(TaskStage.FAILED), "why": ORPHANED_FOR_GOOD}
     anew = back | {"stage": str(TaskStage.RECEIVED), "why": None, "sent": {}}
     rows.update_many(written_off, {"$set": anew, "$inc": {"version": 1}})

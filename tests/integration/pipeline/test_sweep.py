@@ -85,8 +85,8 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
     record = scheduler.store.deals.get_deal(deal.deal_id)
     assert record is not None
     # Its initializes were handed over in time; now only a late one and a claim give the stakes back.
-    passed = {"contribution_deadline": Timestamp(past), "final_deadline": Timestamp(past + 9)}
-    scheduler.store.tasks.bring_back(replace(record, start_time=Timestamp(past - 70), **passed))
+    passed = replace(record, contribution_deadline=Timestamp(past), final_deadline=Timestamp(past + 9))
+    scheduler.store.tasks.bring_back(replace(passed, start_time=Timestamp(past - 70)))
 
     def late() -> set[TaskId]:
         tasks = scheduler.store.tasks.load_tasks(deal.tasks)

@@ -63,9 +63,7 @@ def test_it_is_given_to_a_machine_and_to_one_only(replicates: tuple[Replicate, .
 
 
 @CASES
-def test_while_a_vote_is_still_to_come_no_other_is_wanted(
-    replicates: tuple[Replicate, ...], chain: ChainView
-) -> None:
+def test_while_a_vote_is_still_to_come_no_other_is_wanted(replicates: tuple[Replicate, ...], chain: ChainView) -> None:
     record = task(replicates=(*replicates, replicate(7, ReplicateState.STARTED)))
     assert not wanted(record, chain)
 
