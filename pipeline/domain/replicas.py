@@ -15,7 +15,7 @@ from protocol.assignment import most_seconds
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import Framework
-from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
 from protocol.types import Hash32, Wallet
 from protocol.wire import Mode, Step

@@ -223,7 +223,7 @@ def _match(
 
 
 def _is_old(worker: WorkerRecord, now: float, seconds: float = FACTS_SECONDS) -> bool:
-    """Whether a worker's facts are to be read again: after `seconds`, or where a clock that was wrong has dated them."""
+    """Whether a worker's facts are to be read again: after `seconds`, or if a clock that was wrong has dated them."""
     return not worker.checked_at or not waits(worker.checked_at, seconds, now)
 
 

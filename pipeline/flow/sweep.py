@@ -66,8 +66,8 @@ def sweep(scheduler: Scheduler) -> None:
 
 
 def plan_anew(scheduler: Scheduler) -> None:
-    """If this host's clock was set back, visit every open task soon, and let machines rest no longer than by it: what is
-    next may be an hour ahead.
+    """If this host's clock was set back, visit every open task soon, and end what rests by the clock as it was: either
+    may be an hour ahead.
     """
     now = scheduler.clock()
     if scheduler.store.sweeps.clock_was_set_back(now, clock_of(new_holder())):

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.domain.outcomes import Trouble
 from pipeline.domain.due import Turn
+from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import (
     ChainFacts,
     Outcome,

@@ -287,9 +287,9 @@ def test_a_deal_that_a_reorg_has_brought_into_another_block_is_read_again_and_an
 
     kept = SimpleNamespace(_deals={}, store=SimpleNamespace(deals=SimpleNamespace(load_deals=load_deals)))
     for _ in range(2):
-        assert Scheduler.deals(cast(Scheduler, kept), task_records(stored)) == {DEAL: stored}
+        assert Scheduler.deals(cast("Scheduler", kept), task_records(stored)) == {DEAL: stored}
     assert asked == [{DEAL}]
     stored = replace(stored, bot_size=2, matched_block=BlockNumber(4))
     for _ in range(2):
-        assert Scheduler.deals(cast(Scheduler, kept), task_records(stored)) == {DEAL: stored}
+        assert Scheduler.deals(cast("Scheduler", kept), task_records(stored)) == {DEAL: stored}
     assert asked == [{DEAL}, {DEAL}]

@@ -113,7 +113,7 @@ def test_a_task_is_not_left_to_a_slow_upload_until_no_other_machine_could_do_it_
 
 
 def test_whoever_computed_before_the_task_was_on_chain_is_waited_for_however_long_its_initialize_takes() -> None:
-    """No gas for an hour: each minute another machine was asked to compute the same, up to ten, all but one for nothing;
+    """No gas for an hour: each minute another machine was asked for the same, up to ten, all but one for nothing;
     and once the task was on chain, all of them counted as late before they could vote.
     """
     record, begun = at_work(COMPUTED), START + 3600
