@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pipeline.domain.records import CLOCKS_APART, Outcome
+from pipeline.flow.orders.actions import TURN_ENDS
 from pipeline.store.client import Store
 from pipeline.store.deals import LEASE_SECONDS
 from pipeline.store.machine.updates import LONGEST_COOL_DOWN
@@ -37,6 +38,14 @@ def test_a_deal_that_could_not_be_read_is_tried_again_by_the_right_clock(store: 
     assert store.deals.deals_to_ingest(1, NOW) == [DEAL]
     store.deals.defer(DEAL, NOW + LEASE_SECONDS)
     assert store.deals.deals_to_ingest(1, NOW) == []
+
+
+def test_a_run_that_was_killed_while_the_clock_was_wrong_keeps_no_other_from_the_markets(store: Store) -> None:
+    """Orders that are withdrawn would stay listed for that hour."""
+    assert store.orders.take_turn("killed", AHEAD, AHEAD + TURN_ENDS)
+    assert store.orders.take_turn("next", NOW, NOW + TURN_ENDS)
+    assert not store.orders.take_turn("another", NOW, NOW + TURN_ENDS), "one at a time"
+    assert not store.orders.take_turn("another", NOW - CLOCKS_APART, NOW + TURN_ENDS - CLOCKS_APART), "a little behind"
 
 
 def test_machines_rest_no_longer_than_by_the_right_clock(store: Store) -> None:
