@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,7 +25,7 @@ from pipeline.broker.machine_names import MachineNames
 from pipeline.broker.notify import Notifier
 from pipeline.broker.relay import Relay
 from pipeline.broker.segments import Segment
-from pipeline.domain.records import DealRecord
+from pipeline.domain.records import DealRecord, TaskRecord
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.chain_time import ChainTime
 from pipeline.flow.challenges import Challenges
@@ -108,13 +108,21 @@ class Scheduler:
         with while_indexing():
             self.lane_store.ensure_indexes()
 
-    def deals(self, deal_ids: set[DealId]) -> dict[DealId, DealRecord]:
-        """These deals, from memory or from the store; unknown ones are left out."""
-        missing = deal_ids - self._deals.keys()
+    def deals(self, tasks: Collection[TaskRecord]) -> dict[DealId, DealRecord]:
+        """The deals of these tasks, from memory or from the store; unknown ones are left out. One that a reorg has
+        brought into another block is read again, since it may have other terms.
+        """
+        blocks = {task.deal_id: task.matched_block for task in tasks}
+        deal_ids = blocks.keys()
+        missing = {
+            deal_id
+            for deal_id, block in blocks.items()
+            if deal_id not in self._deals or self._deals[deal_id].matched_block != block
+        }
         if missing:
             if len(self._deals) > DEALS_KEPT:
                 self._deals.clear()
-                missing = deal_ids
+                missing = {*deal_ids}
             self._deals.update({deal.deal_id: deal for deal in self.store.deals.load_deals(missing)})
         return {deal_id: self._deals[deal_id] for deal_id in deal_ids if deal_id in self._deals}
 

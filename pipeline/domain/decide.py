@@ -40,6 +40,7 @@ from pipeline.domain.causes import causes, why_failed
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, Replicate, ReplicateState, Standing, TaskRecord, TaskStage
 from pipeline.domain.replicas import Timeouts
+from pipeline.domain.uploader import next_uploader
 from protocol.ethereum.hexbytes import to_hex
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
@@ -182,10 +183,11 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
         args: dict[str, str | int] = {
             "results": to_hex(result.link.model_dump_json().encode()),
             "callback": callback,
+            # After a reorg the votes may agree on another result, and the contract compares no link with it.
+            "consensus": str(view.consensus),
         }
-        if not settled and view.consensus is not None and view.reveal_deadline is not None:
+        if not settled and view.reveal_deadline is not None:
             # Should nobody reveal after all, the task is reopened, and the next consensus has a finalize of its own.
-            args["consensus"] = view.consensus
             args[UNTIL] = view.reveal_deadline
             args[BEHIND] = ",".join(vote.worker for vote in view.winners)
         yield from _submit(task, Method.FINALIZE, _rejected(view), args, now, timeouts)
@@ -207,7 +209,7 @@ def _ask_winners(
     task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts, *, reveal: bool, upload: bool
 ) -> Iterator[Action]:
     """Ask each winner to reveal, and one of them at a time to upload its result."""
-    uploader = replicas.next_uploader(task, view, now, timeouts) if upload else None
+    uploader = next_uploader(task, view, now, timeouts) if upload else None
     revealers = [vote.worker for vote in view.winners if reveal and _reveal_is_due(task, vote, now, timeouts)]
     for wallet in revealers:
         yield AskReveal(wallet, upload=wallet == uploader)
@@ -248,7 +250,7 @@ def _ask_for_workers(task: TaskRecord, view: ChainView, now: float, timeouts: Ti
     if due is not None and now >= due:
         yield AskChallenge()
     for item in task.replicates:
-        late = replicas.late(item, task.category_seconds, now, timeouts)
+        late = replicas.late(task, item, view, now, timeouts)
         if (
             item.state is ReplicateState.ASSIGNED
             and not late
@@ -303,7 +305,7 @@ def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
         computing = item.state in (ReplicateState.ASSIGNED, ReplicateState.STARTED)
         if not computing or view.contribution(item.wallet) is not None:
             continue
-        if replicas.late(item, task.category_seconds, now, timeouts):
+        if replicas.late(task, item, view, now, timeouts):
             yield Drop(item.wallet, ReplicateState.LOST, replicas.TOO_LATE)
             yield Stop(item.wallet)
             if item.holds:

@@ -58,8 +58,10 @@ class Match:
 
     @property
     def wants(self) -> int:
-        """Replicates that the task still wants after this match."""
-        enough = weights.consensus_reached(self.task.trust, self.leading, self.task.others)
+        """Replicates that the task still wants after this match. Votes alone that are on chain without a consensus are
+        not enough, however heavy they seem.
+        """
+        enough = bool(self.workers) and weights.consensus_reached(self.task.trust, self.leading, self.task.others)
         return 0 if enough else max(self.task.wants - len(self.workers), 0)
 
     @property

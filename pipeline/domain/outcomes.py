@@ -41,6 +41,8 @@ class Trouble:
     #: Winners that were bringing another task's result when this one's was awaited: a machine brings one at a time
     #: while all its slots compute.
     uploading: frozenset[Wallet] = frozenset()
+    #: When blocks were seen again after the last while without any; 0: never.
+    blocks_again_at: float = 0.0
 
 
 def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
@@ -65,7 +67,7 @@ def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, ti
         # It cannot vote any more.
         return False
     # The task may have got on chain late.
-    able = max(replicas.vote_due_since(item), task.heard_at)
+    able = max(replicas.able_since(item, view), task.heard_at)
     return Outcome.LATE not in item.counted and now > able + timeouts.contribute_timeout
 
 
@@ -159,13 +161,15 @@ def _excused(
     """The action, or a milder one, or None if the pool's own trouble is the reason for it."""
     assert isinstance(action, Count | Free)
     blind = now > trouble.block_at + timeouts.upload_timeout
-    # A moment that is still to come is of a clock that was wrong.
-    unheard = _since(task, view, action.wallet) <= trouble.unheard_at <= now + CLOCKS_APART
+    # The first block after a while without any may end the time for what none could do meanwhile. A moment that is
+    # still to come is of a clock that was wrong.
+    outages, since = (trouble.unheard_at, trouble.blocks_again_at), _since(task, view, action.wallet)
+    hindered = any(since <= ended <= now + CLOCKS_APART for ended in outages)
     item = task.replicate(action.wallet)
     # Alone, a machine that votes instead of finalizing has nobody else to blame.
     alone = item is not None and item.mode is Mode.SOLO and action.outcome is Outcome.WITHHELD
     busy = isinstance(action, Free) and action.outcome is Outcome.LATE and action.wallet in trouble.uploading
-    if alone or not (blind or unheard or busy):
+    if alone or not (blind or hindered or busy):
         return action
     if isinstance(action, Count):
         return None

@@ -15,7 +15,7 @@ from protocol.assignment import most_seconds
 from protocol.poco import weights
 from protocol.poco.seal import result_hash
 from protocol.poco.tags import Framework
-from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
+from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.results.error_result import blames_task
 from protocol.types import Hash32, Wallet
 from protocol.wire import Mode, Step
@@ -144,7 +144,7 @@ def replicate_of_voter(task: TaskRecord, wallet: Wallet, now: float) -> Replicat
 
 
 def vote_due_since(replicate: Replicate) -> float:
-    """Since when the vote of a replicate that computed could come, Unix seconds.
+    """Since when the vote of a replicate that computed could come, Unix seconds, as far as its worker goes.
 
     Alone, it carries the link of the result, which the pool has to receive and store first, for UPLOAD_SECONDS at most.
     """
@@ -167,23 +167,30 @@ def lacks_reopening(task: TaskRecord, folded: ChainView) -> bool:
     return task.reopened and not as_on_chain(task, folded).reopened
 
 
-def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Timeouts) -> bool:
+def late(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
     """Whether a live replicate has exceeded its timeout; its result still counts if it comes, but another worker is
-    asked.
+    asked. Who computed before the task was on chain cannot vote before, and is not late.
     """
     # A moment that is still to come is of a clock that was wrong. The wait for the next request is part of it: it is
     # answered with all that was reported in vain.
-    unheard = replicate.assigned_at <= timeouts.unheard_at <= now + CLOCKS_APART
-    hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(replicate.resends) if unheard else 0.0
-    match replicate.state:
+    unheard = item.assigned_at <= timeouts.unheard_at <= now + CLOCKS_APART
+    hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(item.resends) if unheard else 0.0
+    match item.state:
         case ReplicateState.ASSIGNED:
-            return now > max(hearable, replicate.assigned_at + timeouts.start_timeout)
+            return now > max(hearable, item.assigned_at + timeouts.start_timeout)
         case ReplicateState.STARTED:
-            return now > max(hearable, replicate.assigned_at + timeouts.compute_timeout(category_seconds))
+            return now > max(hearable, item.assigned_at + timeouts.compute_timeout(task.category_seconds))
+        case ReplicateState.COMPUTED if view.status is TaskStatus.UNSET:
+            return False
         case ReplicateState.COMPUTED:
-            return now > vote_due_since(replicate) + timeouts.contribute_timeout
+            return now > able_since(item, view) + timeouts.contribute_timeout
         case _:
             return True
+
+
+def able_since(item: Replicate, view: ChainView) -> float:
+    """Since when the vote of a replicate that computed could come, Unix seconds, as far as the task is on chain."""
+    return max(vote_due_since(item), float(view.initialized_at or 0))
 
 
 def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> list[Replicate]:
@@ -194,8 +201,20 @@ def pending(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -
         if item.live
         and item.mode in (task.mode, Mode.VOTE)
         and view.contribution(item.wallet) is None
-        and not late(item, task.category_seconds, now, timeouts)
+        and not late(task, item, view, now, timeouts)
+        and not _leaves_no_time(task, item, view, now, timeouts)
     ]
+
+
+def _leaves_no_time(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
+    """Whether a result has been coming for so long that another machine, asked any later, could not do the task in
+    time: whoever sends slowly enough would else have the task to itself until it can only be claimed.
+    """
+    if item.state is not ReplicateState.COMPUTED or view.status is TaskStatus.UNSET:
+        return False
+    able = max(item.steps.get(Step.COMPUTED, item.assigned_at), float(view.initialized_at or 0))
+    last = task.contribution_deadline - timeouts.compute_timeout(task.category_seconds)
+    return now > able + timeouts.contribute_timeout and view.past(last, now)
 
 
 def wanted(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Want:
@@ -263,10 +282,16 @@ def let_newcomers_decide(task: TaskRecord) -> TaskRecord:
 
 
 def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> int:
-    """Replicates to assign, if only these bring the votes that are still to come."""
+    """Replicates to assign, if only these bring the votes that are still to come.
+
+    At least one if none of them does: the contract looks for a consensus when a vote comes, and at no other time. Votes
+    that seem to suffice may weigh less there than when they were assigned, since a wrong vote elsewhere lowers a score;
+    or they suffice only since a reopening has rejected those that won before.
+    """
     if task.mode is Mode.SOLO:
         return 0 if counted or view.contributions else 1
-    return weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in counted])
+    needed = weights.replicates_needed(task.trust, votes(task, view), [item.weight for item in counted])
+    return needed if counted else max(needed, 1)
 
 
 def _forecast(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> tuple[int, int]:
@@ -314,7 +339,7 @@ def _without_vote(
         if (
             item.cause == TOO_LATE
             if item.state is ReplicateState.LOST
-            else item.live and late(item, task.category_seconds, now, timeouts)
+            else item.live and late(task, item, view, now, timeouts)
         )
     ]
     return failed, silent
@@ -361,25 +386,3 @@ def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
         if view.consensus == result_hash(task.task_id, item.digest):
             return item
     return None
-
-
-def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Wallet | None:
-    """The winner to ask for the result now: one at a time, the next one after `upload_timeout`.
-
-    Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
-    """
-    ranked: list[tuple[float, bool, int, int, Wallet]] = []
-    for place, vote in enumerate(view.winners):
-        replicate = task.replicate(vote.worker)
-        if replicate is None or replicate.state is ReplicateState.FAILED:
-            continue
-        asked = replicate.upload_asked_at
-        if asked is not None and waits(asked, timeouts.upload_timeout, now):
-            return None
-        ranked.append((asked or 0.0, not _revealed(vote), -replicate.weight, place, vote.worker))
-    return min(ranked)[-1] if ranked else None
-
-
-def _revealed(vote: Contribution) -> bool:
-    """Whether a vote is revealed."""
-    return vote.status is ContributionStatus.REVEALED

@@ -166,7 +166,7 @@ class _TroubleOf:
         """The outages that concern this task. Only winners that would count as late are looked up for other uploads."""
         store = self._scheduler.store
         if self._common is None:
-            self._common = Trouble(*store.sweeps.outages())
+            self._common = store.sweeps.outages()
         asked = {wallet: task.replicate(wallet) for wallet in outcomes.late_winners(actions)}
         uploading = {
             wallet

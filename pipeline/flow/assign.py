@@ -20,6 +20,7 @@ from pipeline.domain import match as matching
 from pipeline.domain.enclaves import lacks_challenge
 from pipeline.domain.match import Capacity, Match
 from pipeline.domain.records import ChainFacts, DealRecord, Replicate, Reservation, TaskRecord, WorkerRecord
+from pipeline.domain.replicas import waits
 from pipeline.flow import isolate
 from pipeline.flow.machines import unmatched
 from pipeline.flow.machines.new_pool import decided_by
@@ -136,7 +137,7 @@ def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit:
 
 def _with_deal(scheduler: Scheduler, tasks: Sequence[TaskRecord], now: float) -> list[TaskRecord]:
     """Tasks whose deal can be read; the others are deferred, so that they hold no slot that another could use."""
-    deals = scheduler.deals({task.deal_id for task in tasks})
+    deals = scheduler.deals(tasks)
     without = [task.task_id for task in tasks if task.deal_id not in deals]
     if without:
         ASSIGNMENTS_REFUSED.labels("deal_missing").inc(len(without))
@@ -206,7 +207,7 @@ def _match(
             worker.wallet
             for found in matches
             for worker in found.workers
-            if worker.checked_at < now - (ALONE_SECONDS if found.task.mode is Mode.SOLO else FACTS_SECONDS)
+            if _is_old(worker, now, ALONE_SECONDS if found.task.mode is Mode.SOLO else FACTS_SECONDS)
         )
         old = [*chosen, *_prospects(tasks, matches, list(known.values()), now)]
         if not old:
@@ -217,8 +218,13 @@ def _match(
         fresh = {worker.wallet: worker for worker in scheduler.store.workers.load_workers(old)}
         known = {wallet: fresh.get(wallet, worker) for wallet, worker in known.items()}
     else:
-        known = {wallet: worker for wallet, worker in known.items() if worker.checked_at >= now - FACTS_SECONDS}
+        known = {wallet: worker for wallet, worker in known.items() if not _is_old(worker, now)}
     return matching.match(tasks, list(known.values()))
+
+
+def _is_old(worker: WorkerRecord, now: float, seconds: float = FACTS_SECONDS) -> bool:
+    """Whether a worker's facts are to be read again: after `seconds`, or if a clock that was wrong has dated them."""
+    return not worker.checked_at or not waits(worker.checked_at, seconds, now)
 
 
 def _prospects(
@@ -228,7 +234,7 @@ def _prospects(
     served = {found.task.task_id for found in matches}
     if all(task.task_id in served for task in tasks if matching.for_proven(task)):
         return []
-    unproven = [item for item in workers if not item.successes and item.checked_at < now - FACTS_SECONDS]
+    unproven = [item for item in workers if not item.successes and _is_old(item, now)]
     return [item.worker.wallet for item in sorted(map(Capacity.of, unproven))[:PROSPECTS]]
 
 
@@ -242,7 +248,7 @@ def _read_unfunded(scheduler: Scheduler, now: float) -> bool:
 
 def resend(scheduler: Scheduler, replicates: Sequence[tuple[TaskRecord, Wallet]]) -> list[Segment]:
     """The compute segments of replicates that are stored in their tasks."""
-    deals = scheduler.deals({task.deal_id for task, _ in replicates})
+    deals = scheduler.deals([task for task, _ in replicates])
     return [
         segment
         for task, wallet in replicates
@@ -333,7 +339,7 @@ def _give(scheduler: Scheduler, granted: Sequence[Match], now: float) -> int:
     """Write the replicates of reserved slots into their tasks, then publish; nothing is signed or sent for a replicate
     that is not stored. Slots of the others are given back.
     """
-    deals = scheduler.deals({found.task.deal_id for found in granted})
+    deals = scheduler.deals([found.task for found in granted])
     given = [
         NewReplicates(
             found.task,

@@ -249,14 +249,11 @@ def _store_piece(store: Store, lease: Lease, now: float) -> bool:
         return False
     if again:
         # Seen before: a piece that was cut off, or the deal came back after a reorg, perhaps at another time.
-        store.tasks.set_orphaned([deal.deal_id], orphaned=False)
-        store.tasks.set_deadlines(
-            deal.deal_id, deal.contribution_deadline, deal.final_deadline, deal.start_time, deal.matched_block
-        )
+        store.tasks.bring_back(deal)
     ingested = store.deals.mark_ingested(lease)
     if store.deals.orphaned_among([deal.deal_id]):
         # A reorg took the deal while its tasks were being stored, and could not see them.
-        store.tasks.set_orphaned([deal.deal_id], orphaned=True)
+        store.tasks.orphan([deal.deal_id])
     if ingested:
         DEALS.inc()
         log.info("Deal ingested.", action="deal_ingested", deal=deal.deal_id, tasks=deal.bot_size, trust=deal.trust)

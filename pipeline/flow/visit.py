@@ -113,10 +113,11 @@ def _progress(view: ChainView) -> tuple[int, int, int, int]:
 
 
 def _merged(view: ChainView, folded: ChainView) -> ChainView:
-    """The contract's view with the block numbers that only logs know."""
+    """The contract's view with the blocks that only logs know."""
     return replace(
         view,
         initialized_block=folded.initialized_block,
+        initialized_at=folded.initialized_at,
         consensus_block=folded.consensus_block,
         finalized_block=folded.finalized_block,
     )

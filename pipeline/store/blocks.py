@@ -40,6 +40,14 @@ FIRST = "first"
 #: Beside the cursor: the last reorganisations, and how many are kept.
 REORGS, KEEP_REORGS = "reorgs", 20
 
+#: Seconds without a new block, by the database's clock, after which nothing could be done on chain for a while: five
+#: blocks of Ethereum, the slowest chain that is served. And when blocks were seen again after the last such while.
+GAP_SECONDS = 60.0
+_NOW = {"$divide": [{"$toLong": "$$NOW"}, 1000.0]}
+_BEFORE = {"$cond": [{"$isNumber": "$stored_at"}, "$stored_at", _NOW]}
+_GAP = {"$gt": [{"$subtract": [_NOW, _BEFORE]}, GAP_SECONDS]}
+_AGAIN = {"stored_at": _NOW, "again_at": {"$cond": [_GAP, _NOW, {"$ifNull": ["$again_at", 0.0]}]}}
+
 #: A block as one of the last ones followed, and as what the cursor names.
 BLOCKS = Documents(BlockRef, names={"number": "_id", "parent_hash": "parent", "timestamp": "at"}, versioned=False)
 
@@ -125,7 +133,7 @@ class ChainStore:
                         "$cond": [
                             {"$and": [{"$isNumber": "$number"}, {"$gt": ["$number", last.number]}]},
                             "$$ROOT",
-                            {"_id": CURSOR, "number": last.number, **_facts(last)},
+                            {"_id": CURSOR, "number": last.number, **_facts(last), **_AGAIN},
                         ]
                     }
                 }
@@ -141,12 +149,13 @@ class ChainStore:
         """
         tasks = self.logs.orphan_above(above)
         self._tasks.forget_sent(tasks)
-        self._tasks.set_orphaned(self._deals.orphan_above(above), orphaned=True)
+        self._tasks.orphan(self._deals.orphan_above(above))
         survivor = self.block(above)
         if survivor is None:
             self._cursors.delete_one({"_id": CURSOR})
         else:
-            self._cursors.replace_one({"_id": CURSOR}, {"number": survivor.number, **_facts(survivor)}, upsert=True)
+            back = {"number": survivor.number, **_facts(survivor)}
+            self._cursors.update_one({"_id": CURSOR}, {"$set": back}, upsert=True)
         self._blocks.delete_many({"_id": {"$gt": above}})
         return tasks
 
@@ -192,9 +201,9 @@ class ChainStore:
         extra = [(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.extra_deals]
         gone = self._deals.stored_at(extra)
         # Before: while the deal is extra, the next replay does what a crash cut off. After: tasks may just have come.
-        self._tasks.set_orphaned(gone, orphaned=True)
+        self._tasks.orphan(gone)
         self._deals.orphan(extra)
-        self._tasks.set_orphaned(gone, orphaned=True)
+        self._tasks.orphan(gone)
         self._deals.noticed([(deal.deal_id, deal.block_number, deal.block_hash) for deal in found.missing_deals])
         self._tasks.forget_sent(found.tasks)
 

@@ -20,7 +20,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.domain.audit.views import WaitingDeal
-from pipeline.domain.records import DealRecord
+from pipeline.domain.records import CLOCKS_APART, DealRecord
 from pipeline.store.documents import SCHEMA, Documents, Row
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import BlockHash, BlockNumber, DealId, NRlc
@@ -327,8 +327,11 @@ class Deals:
 
 
 def _free(now: float) -> dict[str, Any]:
-    """The query for new deals whose lease nobody holds."""
-    return {"state": NEW, "lease_until": {"$not": {"$gt": now}}}
+    """The query for new deals whose lease nobody holds. One that ends later than any that is taken now is of a clock
+    that was wrong.
+    """
+    ends = [{"$not": {"$gt": now}}, {"$gt": now + LEASE_SECONDS + CLOCKS_APART}]
+    return {"state": NEW, "$or": [{"lease_until": end} for end in ends]}
 
 
 def _body(deal: DealRecord) -> dict[str, Any]:

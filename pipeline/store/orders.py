@@ -19,6 +19,7 @@ from pymongo.database import Database
 from pymongo.errors import DuplicateKeyError
 
 from pipeline.domain.orders.records import OrderRecord, OrderStage, Withdrawal
+from pipeline.domain.records import CLOCKS_APART
 from pipeline.store.documents import Documents
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import BlockNumber, Hash32
@@ -143,8 +144,10 @@ class Orders:
         False: another run does, and learns at its end that one more wants to.
         """
         turn = {"holder": holder, "until": until, "wanted": False}
+        # One that ends later than any that begins now was taken by a clock that was wrong.
+        over = {"$or": [{"until": {"$lt": now}}, {"until": {"$gt": until + CLOCKS_APART}}]}
         try:
-            self._rows.update_one({**_TURN, "until": {"$lt": now}}, {"$set": turn}, upsert=True)
+            self._rows.update_one({**_TURN, **over}, {"$set": turn}, upsert=True)
         except DuplicateKeyError:
             if self._rows.update_one(_TURN, {"$set": {"wanted": True}}).matched_count:
                 return False

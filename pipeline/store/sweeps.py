@@ -9,6 +9,7 @@ from pymongo.collection import Collection
 from pymongo.database import Database
 
 from pipeline.domain.condition.hearing import Hearing
+from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import CLOCKS_APART
 
 #: The row of the sweep.
@@ -39,17 +40,18 @@ class Sweeps:
             None if swept_at is None else float(swept_at), float(row.get("unheard_since", unheard_at)), unheard_at
         )
 
-    def outages(self) -> tuple[float, float]:
-        """When machines could last not be heard, and the time of the newest block whose events are stored.
+    def outages(self) -> Trouble:
+        """The pool's own outages, as far as the rows of the sweep and the watcher tell.
 
-        Unix seconds; 0 for what is not known, also where a row cannot be read: that is not of the task that asks.
+        0 for what is not known, also where a row cannot be read: that is not of the task that asks.
         """
-        rows = self._cursors.find({"_id": {"$in": [SWEEP, WATCH]}}, {"unheard_at": 1, "at": 1})
-        found = {row["_id"]: row for row in rows}
-        unheard, followed = found.get(SWEEP, {}).get("unheard_at"), found.get(WATCH, {}).get("at")
-        return (
-            float(unheard) if isinstance(unheard, int | float) else 0.0,
-            float(followed) if isinstance(followed, int | float) else 0.0,
+        shown = {"unheard_at": 1, "at": 1, "again_at": 1}
+        found = {row["_id"]: row for row in self._cursors.find({"_id": {"$in": [SWEEP, WATCH]}}, shown)}
+        sweep, watch = found.get(SWEEP, {}), found.get(WATCH, {})
+        return Trouble(
+            _seconds(sweep.get("unheard_at")),
+            _seconds(watch.get("at")),
+            blocks_again_at=_seconds(watch.get("again_at")),
         )
 
     def last(self) -> tuple[float | None, str | None]:
@@ -107,6 +109,11 @@ class Sweeps:
         )
         assert row is not None, "upserted"
         return float(row["unheard_at"])
+
+
+def _seconds(value: object) -> float:
+    """A stored moment; 0 for anything else."""
+    return float(value) if isinstance(value, int | float) else 0.0
 
 
 def _clocks(clock: str, now: float) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class ChainView:
     initialized_block: BlockNumber | None = None
     consensus_block: BlockNumber | None = None
     finalized_block: BlockNumber | None = None
+    #: Time of the block that initialized it, where its logs tell.
+    initialized_at: Timestamp | None = None
     #: Time of the newest block, where a clock cannot stand for it; None: the caller's clock does.
     time: Timestamp | None = None
 
@@ -104,7 +106,8 @@ def _apply_event(view: ChainView, item: events.Seen, category_seconds: int) -> C
     """The view after one more event."""
     match item.event:
         case events.TaskInitialize():
-            return replace(view, status=TaskStatus.ACTIVE, initialized_block=item.block_number)
+            block, at = item.block_number, item.timestamp
+            return replace(view, status=TaskStatus.ACTIVE, initialized_block=block, initialized_at=at)
         case events.TaskContribute(worker=worker, result_hash=result_hash):
             vote = Contribution(worker, result_hash, ContributionStatus.CONTRIBUTED, item.block_number)
             return replace(view, contributions=(*view.contributions, vote))

@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipeline.domain.records import CLOCKS_APART
 from protocol.poco.orders import WorkerpoolOrder
 from protocol.types import BlockNumber, Hash32, NRlc
 
@@ -39,6 +40,9 @@ class OrderStage(StrEnum):
 #: Seconds until the market is asked again whether it still lists an order: a request for each of 40 orders at most, and
 #: what it no longer lists is missed by buyers for no longer.
 LOOK_SECONDS = 300.0
+
+#: Longest wait until a market is asked again after it did not do what was asked, seconds.
+LONGEST_WAIT = 120.0
 
 #: Stages in which the pool wants an order to be bought.
 LIVE = frozenset({OrderStage.SIGNED, OrderStage.PUBLISHED})
@@ -105,7 +109,8 @@ class OrderRecord:
         """Whether the market is to be asked to list it, whether it does, or to list it no longer, at `now` (Unix
         seconds).
         """
-        if now < self.retry_at:
+        # One that is further ahead was noted by a clock that was wrong.
+        if now < self.retry_at <= now + LONGEST_WAIT + CLOCKS_APART:
             return False
         match self.stage:
             case OrderStage.SIGNED:

@@ -181,7 +181,7 @@ class Reading:
         store = self.scheduler.store
         ready = store.deals.ready(deal_ids - self._compared)
         self._compared |= deal_ids
-        counts = store.lists.tasks_of_deals([deal.deal_id for deal in ready])
+        counts = store.lists.tasks_of_deals(ready)
         return [DealRow(deal, counts[deal.deal_id]) for deal in ready]
 
     def _read_tasks(self, database: DatabaseView) -> PoolOnChain | None:

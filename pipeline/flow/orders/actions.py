@@ -19,6 +19,7 @@ from chain.lane.model.intent import Intent, IntentState
 from chain.lane.store.lease import new_holder
 from config.metrics import MARKET_ANSWERS, ORDERS_SIGNED, ORDERS_WITHDRAWN
 from pipeline.domain.orders.records import (
+    LONGEST_WAIT,
     Close,
     End,
     OrderAction,
@@ -40,8 +41,8 @@ from protocol.types import Hash32, Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Seconds until the market is asked again after it did not do what was asked: the first time, and at most.
-FIRST_WAIT, LONGEST_WAIT = 2.0, 120.0
+#: Seconds until the market is asked again after it did not do what was asked, the first time; at most LONGEST_WAIT.
+FIRST_WAIT = 2.0
 _MOST_DOUBLINGS = 6
 #: Seconds after which the turn of a run that died is taken by another: longer than a run may last.
 TURN_ENDS = 60.0

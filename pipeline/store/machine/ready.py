@@ -9,10 +9,11 @@ from pymongo import ASCENDING, DESCENDING
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.records import WorkerRecord
+from pipeline.domain.records import CLOCKS_APART, WorkerRecord
 from pipeline.store.documents import Row
 from pipeline.store.hold import POOL, Begins, begins_from, begins_stages, of_pool
 from pipeline.store.machine.documents import WORKERS
+from pipeline.store.machine.updates import LONGEST_COOL_DOWN
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task.waiting import COLLECTION as TASKS
 from pipeline.store.task.waiting import MOST_URGENT_FIRST, waiting
@@ -70,3 +71,10 @@ class Rounds:
         others = [row for row in rows if _TASK not in row]
         free = self._reader.each(row for row in others if not of_pool(row))
         return Round(free, begins_from(filter(of_pool, others)), first)
+
+    def end_rests(self, now: float) -> None:
+        """End cool-downs that last longer than any that begins now (Unix seconds): a clock that was wrong has begun
+        them.
+        """
+        wrong = {"rest_until": {"$gt": now + LONGEST_COOL_DOWN + CLOCKS_APART}}
+        self._rows.update_many(wrong, {"$set": {"rest_until": 0.0}})

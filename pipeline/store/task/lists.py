@@ -11,7 +11,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel
 from pymongo.collection import Collection
 from pymongo.database import Database
 
-from pipeline.domain.records import LIVE, TaskRecord, TaskStage
+from pipeline.domain.records import LIVE, DealRecord, TaskRecord, TaskStage
 from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task.documents import TASKS
 from protocol.types import BlockNumber, DealId, TaskId, Timestamp, Wallet
@@ -141,12 +141,19 @@ class TaskLists:
             first = page[-1].index + 1
             yield page
 
-    def tasks_of_deals(self, deal_ids: Some[DealId]) -> dict[DealId, int]:
-        """How many tasks of each of these deals are stored, over or not."""
-        match = {"$match": {"deal": {"$in": list(deal_ids)}}}
+    def tasks_of_deals(self, deals: Some[DealRecord]) -> dict[DealId, int]:
+        """How many tasks of each of these deals are stored, over or not; without those that a reorg took off it."""
+        match = {"$match": {"deal": {"$in": [deal.deal_id for deal in deals]}}}
         rows = self._rows.aggregate([match, {"$group": {"_id": "$deal", "count": {"$sum": 1}}}])
         counts = {row["_id"]: int(row["count"]) for row in rows}
-        return {deal_id: counts.get(deal_id, 0) for deal_id in deal_ids}
+        return {deal.deal_id: self._stored(deal, counts.get(deal.deal_id, 0)) for deal in deals}
+
+    def _stored(self, deal: DealRecord, count: int) -> int:
+        """The number of a deal's tasks, where `count` are stored under its id."""
+        if count <= deal.bot_size:
+            return count
+        own = {"$gte": deal.bot_first, "$lt": deal.bot_first + deal.bot_size}
+        return self._rows.count_documents({"deal": deal.deal_id, "index": own})
 
     def count_by_stage(self) -> dict[TaskStage, StageCount]:
         """How many tasks stand at each stage that is not an end: the ended ones only grow in number."""

@@ -17,15 +17,14 @@ from pymongo.errors import AutoReconnect, BulkWriteError
 from pymongo.read_concern import ReadConcern
 
 from config.connections.mongodb import may_be_undone
-from pipeline.domain.decide import ORPHANED_FOR_GOOD
 from pipeline.domain.due import DueTask, Turn
-from pipeline.domain.records import LIVE, Replicate, ReplicateState, TaskRecord, TaskStage
+from pipeline.domain.records import LIVE, DealRecord, Replicate, ReplicateState, TaskRecord, TaskStage
 from pipeline.store.documents import Row
 from pipeline.store.quarantine import Quarantine, Reader
-from pipeline.store.task import due, reports, waiting
+from pipeline.store.task import due, reorgs, reports, waiting
 from pipeline.store.task.changes import changed_fields, updates
 from pipeline.store.task.documents import TASKS, replicate_document, to_document
-from protocol.types import BlockNumber, DealId, Hash32, TaskId, Timestamp, Wallet
+from protocol.types import DealId, Hash32, TaskId, Wallet
 from protocol.wire import ResultLink, Step
 
 log = structlog.get_logger(__name__)
@@ -282,40 +281,13 @@ class Tasks:
             {"$set": {"sent": {}, "open": True, "next_visit": 0.0}, "$inc": {"version": 1}},
         )
 
-    def set_orphaned(self, deal_ids: Sequence[DealId], *, orphaned: bool) -> None:
-        """Note that deals left the chain in a reorg, from now on, or came back.
+    def orphan(self, deal_ids: Sequence[DealId]) -> None:
+        """Note that deals left the chain in a reorg, from now on."""
+        reorgs.orphan(self._rows, deal_ids)
 
-        Those that come back are open until they are found ended on the new branch too; those that had ended because
-        their deal was gone begin anew.
-        """
-        concerned = {"deal": {"$in": list(deal_ids)}, "orphaned": not orphaned}
-        change: dict[str, Any] = {"orphaned": orphaned, "next_visit": 0.0, "wants": 0}
-        if orphaned:
-            self._rows.update_many(concerned, {"$set": change | {"changed_at": time.time()}, "$inc": {"version": 1}})
-            return
-        change["open"] = True
-        written_off = concerned | {"stage": str(TaskStage.FAILED), "why": ORPHANED_FOR_GOOD}
-        anew = change | {"stage": str(TaskStage.RECEIVED), "why": None, "sent": {}}
-        self._rows.update_many(written_off, {"$set": anew, "$inc": {"version": 1}})
-        self._rows.update_many(concerned, {"$set": change, "$inc": {"version": 1}})
-
-    def set_deadlines(
-        self, deal_id: DealId, contribution: Timestamp, final: Timestamp, matched_at: Timestamp, block: BlockNumber
-    ) -> None:
-        """Move a deal's tasks in time: after a reorg its block, and so its start, may be another."""
-        self._rows.update_many(
-            {"deal": deal_id, "$or": [{"final_deadline": {"$ne": final}}, {"matched_block": {"$ne": block}}]},
-            {
-                "$set": {
-                    "contribution_deadline": contribution,
-                    "final_deadline": final,
-                    "matched_at": matched_at,
-                    "matched_block": block,
-                    "next_visit": 0.0,
-                },
-                "$inc": {"version": 1},
-            },
-        )
+    def bring_back(self, deal: DealRecord) -> None:
+        """Note that a deal is on the chain, with these terms: see `pipeline.store.task.reorgs.bring_back`."""
+        reorgs.bring_back(self._rows, deal)
 
     def lose_worker(self, wallet: Wallet) -> list[TaskId]:
         """Mark the live replicates of a silent worker LOST; returns the tasks concerned."""

@@ -24,10 +24,11 @@ from protocol.poco.ids import deal_id, task_id
 from protocol.poco.orders import AppOrder, DatasetOrder, RequestOrder, WorkerpoolOrder
 from protocol.poco.seal import result_hash, result_seal
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus, fold
+from protocol.poco.weights import consensus_reached, group_weight
 from protocol.types import BlockNumber, Contract, Hash32, NRlc, TaskId, Timestamp, Wallet
 from tests.integration.conftest import Chain
 
-OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6, 7)
+OWNER, REQUESTER, WORKERS = 1, 2, (3, 4, 5, 6, 7, 8, 9)
 DEPOSIT = NRlc(10**9)
 #: Per task: workers stake 30, the pool stakes 30, and 99 of it are the workers' if all goes well.
 PRICE = NRlc(100)
@@ -264,6 +265,29 @@ def test_a_liar_pays_the_honest(shop: Shop) -> None:
     assert all(gains[shop.worker(number).wallet] > 24 for number in honest)
     assert sum(gains.values()) == 0
     assert all_unlocked(shop)
+
+
+def test_votes_that_suffice_once_others_are_rejected_bring_no_consensus_until_one_more_comes(shop: Shop) -> None:
+    """Four lies outweigh two votes at trust 3, and none of the liars reveals. Then 4 · 3 is above (1 + 4) · 2, and the
+    contract does not look: the scheduler has to ask one more machine (`pipeline.domain.replicas`).
+    """
+    deal = shop.buy(trust=3)
+    (task,) = deal.tasks
+    shop.initialize(deal)
+    lies = (0, 2, 4, 5)
+    for number in range(6):
+        assert shop.view(task).status is TaskStatus.ACTIVE
+        shop.contribute(number, task, WRONG_DIGEST if number in lies else DIGEST)
+    assert shop.view(task).consensus == result_hash(task, WRONG_DIGEST)
+    shop.chain.rpc.call("evm_increaseTime", 21)
+    shop.send(shop.owner, "reopen", calls.reopen(task))
+
+    view = shop.view(task)
+    left = [vote.result_hash for vote in view.contributions if vote.status is ContributionStatus.CONTRIBUTED]
+    assert (view.status, left) == (TaskStatus.ACTIVE, [result_hash(task, DIGEST)] * 2)
+    assert consensus_reached(3, group_weight([2] * len(left)), 0)
+    shop.contribute(6, task)
+    assert shop.view(task).consensus == result_hash(task, DIGEST)
 
 
 def test_an_enclaves_vote_is_checked_and_accepted(shop: Shop) -> None:

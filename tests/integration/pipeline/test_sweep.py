@@ -82,9 +82,11 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
     deal = pool.buy(trust=1, volume=5)
     taken_in(scheduler, deal)
     past = int(time.time() - LONG_AGO)
-    (block,) = {task.matched_block for task in scheduler.store.tasks.load_tasks(deal.tasks)}
+    record = scheduler.store.deals.get_deal(deal.deal_id)
+    assert record is not None
     # Its initializes were handed over in time; now only a late one and a claim give the stakes back.
-    scheduler.store.tasks.set_deadlines(deal.deal_id, Timestamp(past), Timestamp(past + 9), Timestamp(past - 70), block)
+    passed = replace(record, contribution_deadline=Timestamp(past), final_deadline=Timestamp(past + 9))
+    scheduler.store.tasks.bring_back(replace(passed, start_time=Timestamp(past - 70)))
 
     def late() -> set[TaskId]:
         tasks = scheduler.store.tasks.load_tasks(deal.tasks)

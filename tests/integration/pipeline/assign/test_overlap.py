@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -78,8 +78,8 @@ class Process:
     def begins(self) -> Begins:
         return self.store.hold.begins()
 
-    def deals(self, ids: set[Any]) -> dict[Any, Any]:
-        return dict.fromkeys(ids, deal())
+    def deals(self, tasks: Iterable[TaskRecord]) -> dict[Any, Any]:
+        return dict.fromkeys((task.deal_id for task in tasks), deal())
 
     def computing(self) -> set[tuple[Wallet, str]]:
         """(wallet, task) of each compute segment sent."""

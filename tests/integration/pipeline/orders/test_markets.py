@@ -11,8 +11,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from ops.poco.state import CHAIN_ID
 from pipeline.broker.notify import Notifier
-from pipeline.domain.orders.records import LOOK_SECONDS, OrderStage
-from pipeline.flow.orders.actions import LONGEST_WAIT, close_intent
+from pipeline.domain.orders.records import LONGEST_WAIT, LOOK_SECONDS, OrderStage
+from pipeline.flow.orders.actions import close_intent
 from pipeline.flow.orders.keep import keep_orders
 from pipeline.flow.orders.market_api import MarketApi
 from tests.faulty import Answer, Fault, HangUp

@@ -36,7 +36,7 @@ EVERYWHERE = {
     "once a range of blocks that is audited, or a reorganisation": (
         *("ChainStore.deals_between", "ChainStore.logs_between", "ChainStore.mend", "ChainStore.orphan"),
         *("Deals.deals_between", "Deals.orphan_above", "Logs.logs_between", "Logs.orphan", "Logs.orphan_above"),
-        *("Logs.since", "Tasks.set_deadlines", "Tasks.set_orphaned", "Tasks.make_due"),
+        *("Logs.since", "Tasks.bring_back", "Tasks.orphan", "Tasks.make_due"),
     ),
     "once a machine that went, or a winner whose result is late": (
         *("Tasks.lose_worker", "Tasks.of_worker", "Uploads.under_way"),

@@ -17,14 +17,14 @@ from pipeline.domain.decide import ORPHAN_TIMEOUT, decide
 from pipeline.domain.records import TaskStage
 from pipeline.domain.replicas import Timeouts
 from pipeline.flow.ingest import AT_ONCE, task_records
-from pipeline.store.blocks import KEEP_REORGS
+from pipeline.store.blocks import CURSOR, GAP_SECONDS, KEEP_REORGS
 from pipeline.store.client import Store
 from pipeline.store.deals import Deals
 from pipeline.store.task.tasks import Tasks
 from protocol.poco import events
 from protocol.poco.events import BlockRef, Seen
 from protocol.poco.view import ChainView
-from protocol.types import BlockHash, BlockNumber, Hash32, TaskId, Timestamp, TxHash
+from protocol.types import BlockHash, BlockNumber, Hash32, NRlc, TaskId, Timestamp, TxHash
 from tests.integration.pipeline.rows import ALICE, DEAL, POOL, deal, some_tasks
 from tests.integration.pipeline.sharded.shards import ONE_SERVER
 
@@ -215,21 +215,38 @@ def test_a_deal_is_new_until_all_of_it_is_stored_and_new_again_in_another_block(
     assert store.deals.get_deal(DEAL) == deal()
 
 
+def test_when_blocks_are_seen_again_after_a_while_without_any_is_remembered(store: Store) -> None:
+    """What could not be done on chain meanwhile is held against no machine, also when blocks come again."""
+    cursors = store._db["cursors"]
+    for number in (1, 2):
+        store.chain.commit([block(number)], [])
+    assert store.sweeps.outages().blocks_again_at == 0.0, "one follows on the other"
+    for before in (GAP_SECONDS + 5.0, 0.0):
+        # As if the last one had been stored so much longer ago.
+        cursors.update_one({"_id": CURSOR}, [{"$set": {"stored_at": {"$subtract": ["$stored_at", before]}}}])
+        store.chain.commit([block(3)], [])
+        again_at = store.sweeps.outages().blocks_again_at
+        assert again_at > 0
+        store.chain.commit([block(4)], [])
+        store.chain.orphan(BlockNumber(2))
+        assert store.sweeps.outages().blocks_again_at == again_at
+
+
 def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:
     some_tasks(store, 2)
     at = block(10)
     store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
     store.chain.orphan(BlockNumber(9))
     assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
-    store.tasks.set_orphaned([DEAL], orphaned=False)  # as if the process had died just before its tasks were told
+    store.tasks.bring_back(deal(2))  # as if the process had died just before its tasks were told
     store.chain.orphan(BlockNumber(9))
     assert all(task.orphaned for task in store.tasks.of_deal(DEAL))
     assert store.deals.orphaned_among([DEAL]) == [DEAL]
-    store.tasks.set_orphaned([DEAL], orphaned=False)
+    store.tasks.bring_back(deal(2))
     assert not any(task.orphaned for task in store.tasks.of_deal(DEAL))
 
 
-@pytest.mark.parametrize("last_step", [(Deals, "orphan"), (Tasks, "set_orphaned")])
+@pytest.mark.parametrize("last_step", [(Deals, "orphan"), (Tasks, "orphan")])
 def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_published(
     store: Store, last_step: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,19 +280,44 @@ def test_every_task_of_a_deal_that_a_reorg_takes_and_brings_back_is_worked_on_ag
     assert all(task.open and task.stage is TaskStage.RECEIVED for task in store.tasks.of_deal(DEAL)), "away just now"
     swept(store, time.time() + ORPHAN_TIMEOUT + 1)
     assert not any(task.open for task in store.tasks.of_deal(DEAL)), "away for good"
-    store.tasks.set_orphaned([DEAL], orphaned=False)
+    store.tasks.bring_back(deal(AT_ONCE + 5))
     back = store.tasks.of_deal(DEAL)
     assert all(task.open and not task.orphaned and task.why is None for task in back)
     assert len(store.tasks.uninitialized(1000.0, 1000)) == len(back)
     assert len(store.tasks.tasks_due(1000.0, 1000)) == len(back)
 
 
+@pytest.mark.parametrize("away", [1.0, ORPHAN_TIMEOUT + 1])
+def test_a_deal_that_comes_back_with_other_orders_has_its_new_terms_and_no_more_tasks_than_it_has_now(
+    store: Store, away: float
+) -> None:
+    """Its id is of its request alone. Another buyer's match came first this time, and took a part of the pool's order:
+    what is left of the deal can never be initialized, and each try would cost gas, for ever.
+    """
+    some_tasks(store, 5)
+    at = block(10)
+    store.chain.commit([at], [log(events.SchedulerNotice(POOL, DEAL), at)])
+    store.chain.orphan(BlockNumber(9))
+    swept(store, time.time() + away)
+    tag = Hash32("0x" + "0" * 61 + "100")
+    back = replace(deal(3, block=11), start_time=Timestamp(1010), contribution_deadline=Timestamp(1080), tag=tag)
+    store.tasks.bring_back(replace(back, final_deadline=Timestamp(1110), worker_stake=NRlc(7)))
+    tasks = store.tasks.of_deal(DEAL)
+    assert [task.orphaned for task in tasks] == [False] * 3 + [True] * 2
+    terms = {(it.contribution_deadline, it.final_deadline, it.matched_at, it.tag, it.worker_stake) for it in tasks[:3]}
+    assert terms == {(1080, 1110, 1010, tag, 7)}
+    assert store.tasks.uninitialized(1000.0, 1000) == [task.task_id for task in tasks[:3]]
+    swept(store, time.time() + ORPHAN_TIMEOUT + 1)
+    assert [task.open for task in store.tasks.of_deal(DEAL)] == [True] * 3 + [False] * 2
+    assert store.lists.tasks_of_deals([back]) == {DEAL: 3}, "the audit misses none and has none too many"
+
+
 def test_a_task_that_had_ended_before_its_deal_left_is_looked_at_again_once_that_is_back(store: Store) -> None:
     done, refused = (replace(task, open=False, stage=TaskStage.COMPLETED) for task in some_tasks(store, 2))
     refused = replace(refused, stage=TaskStage.FAILED, why="It was refused.")
     store.tasks.save([done, refused])
-    for orphaned in (True, False):
-        store.tasks.set_orphaned([DEAL], orphaned=orphaned)
+    store.tasks.orphan([DEAL])
+    store.tasks.bring_back(deal(2))
     back = store.tasks.of_deal(DEAL)
     assert [(task.open, task.stage, task.why) for task in back] == [
         (True, TaskStage.COMPLETED, None),

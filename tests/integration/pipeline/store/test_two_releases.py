@@ -64,7 +64,7 @@ def test_a_task_keeps_what_a_later_release_stored_in_it_through_its_whole_life(s
     store.tasks.set_next_visits({task.task_id: (swapped.version + 1, NOW)})
     store.tasks.record_report(task.task_id, ALICE, Step.COMPUTED, NOW, None, 0)
     store.tasks.record_upload(task.task_id, ALICE, LINK, Hash32("0x" + "11" * 32), None, NOW)
-    store.tasks.set_deadlines(DEAL, Timestamp(2000), Timestamp(3000), Timestamp(1000), BlockNumber(11))
+    store.tasks.bring_back(deal(1, block=11))
     store.tasks.forget_sent([task.task_id])
     store.tasks.lose_worker(BOB)
 

@@ -50,12 +50,15 @@ class Pool:
             clock=lambda: now,
             settings=SimpleNamespace(worker_lost_seconds=60.0),
             timeouts=Timeouts(1),
-            deals=lambda ids: {deal_id: SimpleNamespace() for deal_id in ids - self.unreadable},
+            deals=lambda tasks: {each.deal_id: SimpleNamespace() for each in tasks if self.reads(each)},
             begins=lambda: Begins(self.paused, self.holds),
             publish=lambda _: None,
             relay=SimpleNamespace(step=lambda *_: None),
         )
         return assign.assign(scheduler)
+
+    def reads(self, task: TaskRecord) -> bool:
+        return task.deal_id not in self.unreadable
 
     def wallets_to_check(self, *_: object) -> list[Wallet]:
         return []

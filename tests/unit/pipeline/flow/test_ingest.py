@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from bson.errors import InvalidDocument
@@ -18,6 +19,7 @@ from pipeline.domain.actions import Action, Method, Submit, Want
 from pipeline.domain.records import CLOCKS_APART, DealRecord, TaskRecord
 from pipeline.flow.ingest import AT_ONCE, PIECE, Ours, RegistryCache, ingest, task_records
 from pipeline.flow.transactions import failures_of, initializes, without_initialize
+from pipeline.scheduler import Scheduler
 from pipeline.store.deals import Lease
 from protocol.poco.events import BlockRef
 from protocol.poco.ids import task_id
@@ -273,3 +275,21 @@ def test_initialize_is_put_off_and_nothing_else_when_the_lane_has_no_room() -> N
     assert initializes(actions)
     assert without_initialize(actions) == actions[1:]
     assert not initializes(without_initialize(actions))
+
+
+def test_a_deal_that_a_reorg_has_brought_into_another_block_is_read_again_and_any_other_once() -> None:
+    """It may have been matched with other orders: a machine would get its old terms with its new deadlines."""
+    stored, asked = deal(first=0, size=3), list[set[DealId]]()
+
+    def load_deals(deal_ids: set[DealId]) -> list[DealRecord]:
+        asked.append(set(deal_ids))
+        return [stored]
+
+    kept = SimpleNamespace(_deals={}, store=SimpleNamespace(deals=SimpleNamespace(load_deals=load_deals)))
+    for _ in range(2):
+        assert Scheduler.deals(cast("Scheduler", kept), task_records(stored)) == {DEAL: stored}
+    assert asked == [{DEAL}]
+    stored = replace(stored, bot_size=2, matched_block=BlockNumber(4))
+    for _ in range(2):
+        assert Scheduler.deals(cast("Scheduler", kept), task_records(stored)) == {DEAL: stored}
+    assert asked == [{DEAL}, {DEAL}]

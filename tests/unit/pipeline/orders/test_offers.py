@@ -280,6 +280,12 @@ def test_a_market_that_does_not_answer_is_not_asked_before_its_time_and_nothing_
     assert pool.decide() == [Publish(late.order_hash)]
 
 
+def test_a_market_is_not_left_alone_for_an_hour_because_a_clock_was_an_hour_ahead() -> None:
+    late = order(1, volume=2, stage=OrderStage.SIGNED, shown=False, listed=False, retry_at=3650.0)
+    pool = world(2, orders={late.order_hash: late}, now=49.0)
+    assert pool.decide() == [Publish(late.order_hash)]
+
+
 def test_an_order_is_looked_at_every_five_minutes_and_published_again_if_the_market_lacks_it() -> None:
     pool = world(2)
     pool.settle()

@@ -152,7 +152,7 @@ def test_a_worker_that_never_starts_is_asked_again_and_then_replaced() -> None:
 
 
 def test_a_worker_that_computed_but_does_not_vote_is_replaced() -> None:
-    assert Want(1) in decided(task(trust=1, replicates=[replicate(1)]), view(initialized()), START + 62)
+    assert Want(1) in decided(task(trust=1, replicates=[replicate(1)]), view(initialized()), START + 63)
 
 
 def test_a_dissenter_makes_more_workers_wanted() -> None:

@@ -14,7 +14,7 @@ from pipeline.domain.actions import Action, Count, Drop, Free, Pledge, Resend, S
 from pipeline.domain.decide import decide_excusing
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import CLOCKS_APART, Outcome, Replicate, ReplicateState, Standing, TaskRecord
-from pipeline.domain.replicas import TOO_LATE, UPLOAD_SECONDS
+from pipeline.domain.replicas import TOO_LATE, UPLOAD_SECONDS, given_up
 from protocol.poco.view import ChainView
 from protocol.types import Timestamp
 from protocol.wire import Mode, Step
@@ -41,9 +41,9 @@ from tests.unit.pipeline.builders import (
 )
 
 FAR = Timestamp(START + 10**6)
-#: Computed at START + 1.
+#: Computed at START + 1, while the task was on chain from START + 2 on.
 COMPUTED = replicate(1, mode=Mode.SOLO, pledged=True)
-DUE = START + 1 + PACE.contribute_timeout
+DUE = START + 2 + PACE.contribute_timeout
 LATE = Count(wallet(1), Outcome.LATE)
 
 
@@ -53,6 +53,10 @@ def at_work(*replicates: Replicate, heard_at: float = 0.0) -> TaskRecord:
 
 def held_against(record: TaskRecord, chain: ChainView, now: float) -> list[Action]:
     return [act for act in decided(record, chain, now) if outcomes.is_held_against(act)]
+
+
+def wanted(record: TaskRecord, chain: ChainView, now: float) -> int:
+    return sum(act.count for act in decided(record, chain, now) if isinstance(act, Want))
 
 
 def test_a_result_that_is_announced_and_not_voted_for_in_time_counts_once_against_its_worker() -> None:
@@ -94,6 +98,34 @@ def test_an_upload_that_never_ends_is_waited_for_as_long_as_a_large_result_may_t
     assert held_against(at_work(dripping), view(initialized()), due + 1) == [LATE]
 
 
+def test_a_task_is_not_left_to_a_slow_upload_until_no_other_machine_could_do_it_in_time() -> None:
+    """Else one machine that sends slowly enough has the task to itself until it can only be claimed, and the pool loses
+    its stake: in the shortest category the time for votes is over before the largest upload is.
+    """
+    seconds, until = 300, Timestamp(START + 7 * 300)
+    dripping = replace(COMPUTED, upload_begun_at=START + 2.0, upload_coming_at=float(until))
+    record = replace(at_work(dripping), category_seconds=seconds, contribution_deadline=until)
+    last = until - PACE.compute_timeout(seconds)
+    assert wanted(record, view(initialized()), last - 1) == 0
+    assert wanted(record, view(initialized()), last) == 1
+    assert held_against(record, view(initialized()), last) == [], "it may be honest: its vote is still welcome"
+    assert wanted(replace(record, replicates=(COMPUTED,)), view(initialized()), DUE) == 0, "it has its minute"
+
+
+def test_whoever_computed_before_the_task_was_on_chain_is_waited_for_however_long_its_initialize_takes() -> None:
+    """No gas for an hour: each minute another machine was asked for the same, up to ten, all but one for nothing;
+    and once the task was on chain, all of them counted as late before they could vote.
+    """
+    record, begun = at_work(COMPUTED), START + 3600
+    assert wanted(record, view(), begun) == 0
+    chain = view(initialized(), at=begun)
+    for now, late in ((begun + 1, 0), (begun + PACE.contribute_timeout, 0), (begun + PACE.contribute_timeout + 1, 1)):
+        assert held_against(record, chain, now) == [LATE] * late
+        assert wanted(record, chain, now) == late
+    many = at_work(*(replace(COMPUTED, wallet=wallet(number)) for number in range(1, 11)))
+    assert not given_up(many, view(), begun, PACE)
+
+
 def test_where_it_votes_first_an_upload_is_no_reason_to_vote_late() -> None:
     voter = replace(COMPUTED, mode=Mode.VOTE, upload_begun_at=START + 50.0, upload_coming_at=START + 50.0)
     assert held_against(replace(at_work(voter), trust=5), view(initialized()), DUE + 1) == [LATE]
@@ -116,8 +148,8 @@ def test_a_task_that_got_on_chain_late_gives_its_workers_their_time_from_then_on
     chain = view(initialized())
     record = moved(at_work(COMPUTED), chain, START + 51)
     assert record.heard_at == START + 51
-    assert held_against(record, chain, DUE + 50) == []
-    assert held_against(record, chain, DUE + 51) == [LATE]
+    assert held_against(record, chain, DUE + 49) == []
+    assert held_against(record, chain, DUE + 50) == [LATE]
 
 
 def test_nobody_owes_what_the_pool_could_not_store() -> None:

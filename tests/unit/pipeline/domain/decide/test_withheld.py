@@ -159,6 +159,8 @@ def test_winners_that_did_not_reveal_are_excused_if_the_pool_was_in_trouble_sinc
     assert kept(Trouble(MOMENT - 1, now))
     assert not kept(Trouble(MOMENT + 5, now))
     assert not kept(Trouble(0.0, now - PACE.upload_timeout - 1))
+    assert kept(Trouble(0.0, now, blocks_again_at=MOMENT - 1))
+    assert not kept(Trouble(0.0, now, blocks_again_at=MOMENT + 5)), "the first block again was too late to reveal"
 
 
 def test_an_end_tells_of_a_worker_once() -> None:
