@@ -19,6 +19,7 @@ from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext
 from workers.sandbox import run_app
+from workers.sandbox.engine.run_time import since_start
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage
 
@@ -101,7 +102,7 @@ def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
     with killed(context, wanted, lambda: running(context)):
         pass
     state = context.engine.state(container(context) or "")
-    since = run_app.since_start(state.process, state.container)
+    since = since_start(state.process, state.container)
     assert since is not None
     assert 0 <= since < 3000
     # As if it had run for an hour already: counted from now, the limit would be 50 minutes away.
