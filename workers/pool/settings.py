@@ -15,8 +15,8 @@ from protocol.types import Contract
 from protocol.wire import PoolConfig
 from workers.data.guard import is_public
 
-#: Seconds between blocks that a pool is believed, at least and at most: chains have 0.25 to 15. By more, a machine would
-#: hardly look at the chain, and reveal nothing that it is not asked for; by less, it would do nothing else.
+#: Seconds between blocks that a pool is believed, at least and at most: chains have 0.25 to 15. By more, a machine
+#: would hardly look at the chain, and reveal nothing that it is not asked for; by less, it would do nothing else.
 LEAST_BLOCK_TIME, MOST_BLOCK_TIME = 0.05, 60.0
 
 
