@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -34,6 +33,7 @@ from chain.rpc.pool import RpcPool, connect
 from config import topology
 from config.celery_apps import core_app
 from config.connections.http_client import http_client
+from config.connections.http_dates import read_http_date
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BROKER_ERRORS
@@ -381,7 +381,5 @@ def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
 
 def http_clock_ahead(response: httpx.Response, now: float) -> float | None:
     """Seconds that the sender's clock is ahead, to the second, by the header `Date`; None without one."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).timestamp() + 0.5 - now
-    except (KeyError, ValueError):
-        return None
+    said = read_http_date(response.headers.get("date"))
+    return None if said is None else said.timestamp() + 0.5 - now

@@ -10,21 +10,21 @@ is transient, and the download is retried, at each address of the host, until th
 from __future__ import annotations
 
 import hashlib
-import os
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 import structlog
 
+from config.connections.http_dates import read_retry_after
 from protocol.errors import Refused, RefusedHere, StorageUnavailable, TooLarge
 from workers.data import gateway_absence
 from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host, same_place
+from workers.data.own_addresses import is_own
 from workers.data.transport import BudgetedTransport
 from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
@@ -115,14 +115,16 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
     Raises TooLarge and Refused (alike on every machine), RefusedHere; TaskDeclined if the task's time does not suffice.
     """
     through_gateway = gateway_url(url, policy.gateway)
-    partial = target.with_name(target.name + f".part-{os.getpid()}")
+    # One name for all attempts, of which only one is at work: what a killed one has left, an app would find beside its
+    # inputs.
+    partial = target.with_name(f"{target.name}.part")
     private = _private_rule(policy, through_gateway)
     failures = 0
     try:
         while True:
             before = budget.spent
             try:
-                found = _stream(through_gateway or url, partial, policy, private, budget, failures)
+                found = _whole(through_gateway or url, partial, policy, private, budget, failures)
                 break
             except Refused as error:
                 if through_gateway is not None and "private" in error.fields:
@@ -158,17 +160,25 @@ def retry_after(error: StorageUnavailable) -> float:
     return seconds if isinstance(seconds, float) else 0.0
 
 
-def read_retry_after(text: str | None, now: datetime) -> float:
-    """Seconds of a `Retry-After` header (RFC 9110: a number, or a date); 0 for one that says neither."""
-    if text is None:
-        return 0.0
-    if text.strip().isdecimal():
-        return float(text.strip()[:9])
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return 0.0
-    return max((at - now).total_seconds(), 0.0) if at.tzinfo else 0.0
+def _whole(
+    url: str,
+    partial: Path,
+    policy: DownloadPolicy,
+    private: Callable[[str], bool],
+    budget: DownloadBudget,
+    failures: int,
+) -> str:
+    """One try; the sha256 as `0x` hex of a file that is whole: where the server tells its end by hanging up, as one
+    does that breaks off, it has to come twice alike.
+    """
+    before = budget.spent
+    found, has_end = _stream(url, partial, policy, private, budget, failures)
+    if not has_end:
+        budget.refund(budget.spent - before)
+        again, _ = _stream(url, partial, policy, private, budget, failures)
+        if again != found:
+            raise StorageUnavailable(what=url, why="it differs each time, and nothing says where it ends")
+    return found
 
 
 def _stream(
@@ -178,8 +188,8 @@ def _stream(
     private: Callable[[str], bool],
     budget: DownloadBudget,
     failures: int,
-) -> str:
-    """One try; the sha256 as `0x` hex."""
+) -> tuple[str, bool]:
+    """What is sent: the sha256 as `0x` hex, and whether the answer says itself where it ends."""
     timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
@@ -187,7 +197,7 @@ def _stream(
             _open(client, url, private, failures, policy.gateway) as response,
             partial.open("wb") as file,
         ):
-            return _copy(response, file.write, policy, budget)
+            return _copy(response, file.write, policy, budget), _has_end(response)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
 
@@ -197,7 +207,8 @@ def _open(
     client: httpx.Client, url: str, private: Callable[[str], bool], failures: int, gateway: str
 ) -> Iterator[httpx.Response]:
     """The answer behind at most REDIRECTS redirects, which holds the file."""
-    with _follow(client, url, private, failures, {}) as (response, found):
+    # The pool's servers may be beside this machine: content of the gateway is what anybody gets of it.
+    with _follow(client, url, private, failures, {}, lambda hop: inside_gateway(hop, gateway)) as (response, found):
         if response.status_code != 200:
             # Another address than the deal's may hold its server's signature for one reader: anybody may read a cause.
             shown = found if found == url else found.partition("?")[0]
@@ -220,7 +231,8 @@ def _is_absent(client: httpx.Client, reason: str, gateway: str, private: Callabl
         return False
     folder, name = link
     url = f"{gateway.rstrip('/')}/ipfs/{folder}?format=raw"
-    with _follow(client, url, private, failures, {"accept": "application/vnd.ipld.raw"}) as (response, _):
+    headers = {"accept": "application/vnd.ipld.raw"}
+    with _follow(client, url, private, failures, headers, lambda hop: inside_gateway(hop, gateway)) as (response, _):
         block = _head(response, gateway_absence.BLOCK_BYTES) if response.status_code == 200 else b""
     return gateway_absence.lacks(block, name)
 
@@ -258,16 +270,28 @@ def answered(
         raise StorageUnavailable(what=url, why=str(error) or type(error).__name__) from error
 
 
+def _none(_: str) -> bool:
+    """No hop, or no address."""
+    return False
+
+
 @contextmanager
 def _follow(
-    client: httpx.Client, url: str, private: Callable[[str], bool], failures: int, headers: Mapping[str, str]
+    client: httpx.Client,
+    url: str,
+    private: Callable[[str], bool],
+    failures: int,
+    headers: Mapping[str, str],
+    own: Callable[[str], bool] = _none,
 ) -> Iterator[tuple[httpx.Response, str]]:
-    """The answer behind at most REDIRECTS redirects, every hop checked anew, and the URL that gave it."""
+    """The answer behind at most REDIRECTS redirects, every hop checked anew, and the URL that gave it. `own`: which
+    hops may lead to a public address of this machine's own.
+    """
     first = url
     for hop in range(REDIRECTS + 1):
         elsewhere = not same_host(url, first)
         with _elsewhere(hop > 0 and elsewhere):
-            target = check(url, _addresses, allow_private=private(url))
+            target = check(url, _addresses, allow_private=private(url), is_own=_none if own(url) else is_own)
         # A URL signed for one reader refuses a second kind of credentials, and another host has no right to them.
         sent = headers if same_place(url, first) else {k: v for k, v in headers.items() if k != "authorization"}
         with _get(client, target, failures, sent) as response:
@@ -329,6 +353,11 @@ def _get(
         yield response
     finally:
         response.close()
+
+
+def _has_end(response: httpx.Response) -> bool:
+    """Whether the answer itself says where it ends (RFC 9112), so that one that is cut off is an error."""
+    return "content-length" in response.headers or "transfer-encoding" in response.headers
 
 
 def _copy(

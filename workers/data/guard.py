@@ -1,8 +1,8 @@
 """Which URLs of a deal this machine is willing to open. Pure but for the name look-up, which is passed in.
 
-A requester chooses these URLs, so they must not reach what only this machine can reach: its own services, its local
-network, a cloud's metadata address. Names are resolved once and the connection goes to the very address that was
-checked, so that a name cannot answer differently the second time.
+A requester chooses these URLs, so they must not reach what only this machine can reach: its own services, also at its
+public address, which no firewall keeps it from, its local network, a cloud's metadata address. Names are resolved once
+and the connection goes to the very address that was checked, so that a name cannot answer differently the second time.
 """
 
 from __future__ import annotations
@@ -92,11 +92,14 @@ _DECODINGS = 4
 _CID = re.compile(r"[A-Za-z0-9_=-]+")
 
 
-def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
-    """Resolve and check `url`: returns the only target that may be opened for it, with its addresses.
+def check(
+    url: str, resolve: Resolve, *, allow_private: bool, is_own: Callable[[str], bool] = lambda _: False
+) -> DownloadTarget:
+    """Resolve and check `url`: returns the only target that may be opened for it, with its addresses. `is_own`: whether
+    a public address is this machine's, which is refused like a private one.
 
     Raises Refused for what every machine refuses; RefusedHere for a name that this machine's resolver leads to a
-    private address, since another resolver may answer otherwise; and what `resolve` raises.
+    private address, since another resolver may answer otherwise, and for this machine's own; and what `resolve` raises.
     """
     parts = _split(url)
     if parts.scheme not in _PORTS:
@@ -112,6 +115,8 @@ def check(url: str, resolve: Resolve, *, allow_private: bool) -> DownloadTarget:
             # One private address among public ones is how a guard gets walked around: refuse the name.
             why = f"{host} leads to a private address"
             raise Refused(why=why, private=True) if _is_address(host) else RefusedHere(why=why, private=True)
+        if not allow_private and is_own(address):
+            raise RefusedHere(why=f"{host} leads to this machine itself")
     return DownloadTarget(url, parts.scheme, host, port, addresses)
 
 

@@ -34,6 +34,8 @@ from protocol.types import TaskId, Wallet
 
 #: The container may run as any user, so it must be able to write here whatever its uid; the parents are closed.
 OPEN_TO_CONTAINER = 0o777
+#: The same for what it only reads, whatever this process's umask is: an app that cannot would be voted to have failed.
+READABLE_BY_CONTAINER = 0o755
 OWNER_ONLY = 0o700
 #: Levels of folders below a folder that are deleted without a process; each keeps a file open meanwhile.
 SHALLOW = 8
@@ -87,6 +89,7 @@ class TaskFolders:
             # A result in it is on disk only if the folder is.
             keep(self.root.parent)
         self.inputs.mkdir(parents=True, exist_ok=True)
+        self.inputs.chmod(READABLE_BY_CONTAINER)
         self.outputs.mkdir(parents=True, exist_ok=True)
         self.outputs.chmod(OPEN_TO_CONTAINER)
 

@@ -23,8 +23,9 @@ import httpx
 from pydantic_core import from_json
 
 from config.connections.http_client import is_loopback
+from config.connections.http_dates import read_retry_after
 from protocol.errors import RateLimited, Refused, RefusedHere, StorageUnavailable, TooLarge, WrongPlatform
-from workers.data.download import DownloadBudget, answered, read_retry_after
+from workers.data.download import DownloadBudget, answered
 from workers.data.image_name import ImageName
 from workers.task import verdict
 from workers.task.verdict import Verdict

@@ -34,7 +34,9 @@ def provide(service: Service, work: Work, host: Host) -> str:
     rules = replace(host.images, local=host.images.local | frozenset(OWN.values()))
     try:
         image = AppImage(host.engine, work.layout, rules, wanted, work.deadline)
-        return image.known() or image.fetch()
+        known = image.known()
+        # Another program may have removed it from the engine, e.g. one that prunes by a timer.
+        return known if known is not None and host.engine.has_image(known) else image.fetch()
     except TaskDeclined:
         raise
     except TaskFailure as error:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeVar
@@ -31,6 +31,7 @@ from workers.sandbox import disk
 from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.engine_disk import room_for_copies
 from workers.sandbox.network import egress, pause_program
 from workers.sandbox.profile import CAPABILITIES, NetworkAccess, Profile, Sandbox
 from workers.sandbox.scratch import SeenScratch
@@ -129,27 +130,28 @@ def _clear(service: Service, work: Work, host: Host) -> None:
 
 def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> ContainerExit:
     engine, image = host.engine, images.provide(service, work, host)
-    engine.require_fit(image)
+    room = room_for_copies(engine, work.layout, work.task_id, work.deadline.wait, engine.require_fit(image).copied)
     _clear(service, work, host)
     spec = shape(_spec(service, work, host, image))
     if image in images.OWN.values():
         # It asks again until the door is open.
-        with _running(engine, spec) as container, door_server.serving(engine, container, door):
+        with _running(engine, spec, room) as container, door_server.serving(engine, container, door):
             return _ended(spec, work, host, door, container)
     engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
     # iExec's would fail: for them the network is there first.
     with (
         _running(engine, _holder(spec)) as holder,
         door_server.serving(engine, holder, door),
-        _running(engine, replace(spec, network_of=holder)) as container,
+        _running(engine, replace(spec, network_of=holder), room) as container,
     ):
         return _ended(spec, work, host, door, container)
 
 
 @contextmanager
-def _running(engine: Engine, spec: ContainerSpec) -> Iterator[str]:
-    """The id of a container that runs, and is gone afterwards."""
-    container = engine.create(spec)
+def _running(engine: Engine, spec: ContainerSpec, room: AbstractContextManager[None] | None = None) -> Iterator[str]:
+    """The id of a container that runs, and is gone afterwards. `room`: held while it is made."""
+    with room or nullcontext():
+        container = engine.create(spec)
     try:
         engine.start(container)
         yield container

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NoReturn, Self, TypeVar
 
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from config.connections.http_client import http_client
+from config.connections.http_dates import read_http_date
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from config.values.endpoints import require_encrypted, require_url
@@ -107,11 +107,8 @@ class PoolApi:
 
     def time(self) -> float | None:
         """The pool's clock, Unix seconds, to the second; None if it does not say. Raises PoolUnavailable, BadInput."""
-        date = self._send("GET", "/config", token=None, content=None).headers.get("date")
-        try:
-            return None if date is None else parsedate_to_datetime(date).timestamp()
-        except ValueError:
-            return None
+        said = read_http_date(self._send("GET", "/config", token=None, content=None).headers.get("date"))
+        return None if said is None else said.timestamp()
 
     def sign_in(
         self,

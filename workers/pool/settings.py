@@ -15,6 +15,10 @@ from protocol.types import Contract
 from protocol.wire import PoolConfig
 from workers.data.guard import is_public
 
+#: Seconds between blocks that a pool is believed, at least and at most: chains have 0.25 to 15. By more, a machine
+#: would hardly look at the chain, and reveal nothing that it is not asked for; by less, it would do nothing else.
+LEAST_BLOCK_TIME, MOST_BLOCK_TIME = 0.05, 60.0
+
 
 def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     """The settings, completed by the pool's own.
@@ -24,7 +28,8 @@ def complete_settings(settings: Settings, pool: PoolConfig) -> Settings:
     only where the operator gave an ENS name.
     """
     given = settings.model_fields_set
-    nearby = {"rpc_url": pool.rpc_url, "ws_url": pool.ws_url, "block_time": pool.block_time}
+    block_time = min(max(pool.block_time, LEAST_BLOCK_TIME), MOST_BLOCK_TIME)
+    nearby = {"rpc_url": pool.rpc_url, "ws_url": pool.ws_url, "block_time": block_time}
     if "rpc_url" in given:
         # Heads and state must come from one node.
         nearby.pop("rpc_url")

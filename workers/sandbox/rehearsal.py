@@ -216,8 +216,8 @@ def _try_out(
             listed_apps.confine(engine, machine.layout, machine.wallet)
         try:
             engine.start(container)
-        except CannotStart:
-            # There is no program for this processor: refused for that is what should happen.
+        except CannotStart as error:
+            _require_no_program(engine, error)
             return None
         if apart is None:
             return None
@@ -228,16 +228,27 @@ def _try_out(
         engine.remove(container)
 
 
+def _require_no_program(engine: Engine, error: CannotStart) -> None:
+    """Raise ContainerRefused for an engine that does not execute a program of ours, which needs nothing of its image:
+    it would execute no app either, and each would be voted to have failed. Where there is none for its processor, that
+    refusal is what should happen.
+    """
+    if pause_program.program(engine.platform[1]) is not None:
+        why = f"a program that needs nothing but the kernel is not executed in a container: {error.fields['why']}"
+        raise ContainerRefused(why=why) from error
+
+
 def _run_isolated(engine: Engine, spec: ContainerSpec) -> None:
     """Raises ContainerRefused if the runtime of the spec's sandbox does not run a container that only waits."""
     container = engine.create(spec)
     try:
-        with suppress(CannotStart):
-            engine.start(container)
-            if engine.wait(container, ISOLATED_SECONDS):
-                code = engine.state(container).exit_code
-                why = f"under the runtime {spec.sandbox.runtime}, a program that only waits ended with exit code {code}"
-                raise ContainerRefused(why=why)
+        engine.start(container)
+        if engine.wait(container, ISOLATED_SECONDS):
+            code = engine.state(container).exit_code
+            why = f"under the runtime {spec.sandbox.runtime}, a program that only waits ended with exit code {code}"
+            raise ContainerRefused(why=why)
+    except CannotStart as error:
+        _require_no_program(engine, error)
     finally:
         engine.remove(container)
 

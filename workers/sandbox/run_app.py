@@ -5,7 +5,8 @@ A worker that was killed finds its container again by name and goes on from what
     absent     start over, with an empty output folder
     created    start it (with an allow list of domains: start over)
     running    wait for what is left of its time
-    exited     take its exit, unless the engine went down meanwhile (code 255 is Docker's mark for that): start over
+    exited     take its exit, unless the engine or the machine went down meanwhile (code 255 is Docker's mark for an
+               engine that did): start over
 
 An engine that does not answer, or an image or container that another program removed meanwhile (pruning by a timer is
 common): the same, while the task has the time.
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
 from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
+from workers.data import verified
 from workers.sandbox.disk import DiskWatch
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
+from workers.sandbox.engine.run_time import since_start
+from workers.sandbox.images.image_words import FittingImage
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.spec import ContainerSpec
 from workers.task.verdict import KILLED
@@ -61,6 +65,8 @@ class AppRun:
     clear: Callable[[], None]
     #: Ids of the GPUs for a container that is made before the block ends. Raises EngineUnavailable.
     gpus: Callable[[], AbstractContextManager[tuple[str, ...]]]
+    #: Room for so many bytes of volumes while the container is made. Raises TaskDeclined, EngineUnavailable.
+    room: Callable[[int], AbstractContextManager[None]]
     #: Called with the id of a container that was made, before it starts.
     created: Callable[[str], None]
     #: Called with the id of a container that an earlier attempt left, before anything is done with it.
@@ -111,7 +117,7 @@ def seconds_needed(engine: Engine, container: str | None, seconds: float) -> flo
     try:
         state = engine.state(container)
         if state.running:
-            return max(seconds - state.ran(engine.now()), 0.0)
+            return max(seconds - _ran(engine, state), 0.0)
     except (EngineUnavailable, NoSuchContainer):
         return seconds
     return seconds if never_ended(state) else 0.0
@@ -142,8 +148,9 @@ def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
 def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     """No container of this name exists: make one."""
     tries.made += 1
-    spec = replace(run.spec, image=_image(run, tries))
-    with run.gpus() as gpus:
+    name, asked = _image(run, tries)
+    spec = replace(run.spec, image=name)
+    with run.gpus() as gpus, run.room(asked.copied):
         container = run.engine.create(run.pinned(spec.with_gpus(gpus)))
     run.created(container)
     memory = run.memory(container)
@@ -151,19 +158,15 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     return _await(run, tries, container, run.spec.seconds, memory)
 
 
-def _image(run: AppRun, tries: _Tries) -> str:
-    """Name on the engine of the app's image, which it has."""
+def _image(run: AppRun, tries: _Tries) -> tuple[str, FittingImage]:
+    """Name on the engine of the app's image, which it has, and what that asks of the engine."""
     known = run.known_image()
     if known is not None:
-        try:
-            run.engine.require_fit(known)
-        except NoSuchImage:
-            known = None
-    if known is None:
-        known = run.fetch_image()
-        tries.in_a_row = 0
-        run.engine.require_fit(known)
-    return known
+        with suppress(NoSuchImage):
+            return known, run.engine.require_fit(known)
+    fetched = run.fetch_image()
+    tries.in_a_row = 0
+    return fetched, run.engine.require_fit(fetched)
 
 
 def _found(run: AppRun, tries: _Tries) -> ContainerExit:
@@ -181,10 +184,10 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         run.engine.start(container)
         return _await(run, tries, container, run.spec.seconds, memory)
     if state.running:
-        return _await(run, tries, container, run.spec.seconds - state.ran(run.engine.now()), memory)
+        return _await(run, tries, container, run.spec.seconds - _ran(run.engine, state), memory)
     if tries.lost_engine or never_ended(state):
-        # It never ran, and has addresses of hosts from when it was made; or the engine ended with the container, or
-        # another request removes it: its exit says nothing about the app.
+        # It never ran, and has addresses of hosts from when it was made; or the engine or the machine ended with the
+        # container, or another request removes it: its exit says nothing about the app.
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)
@@ -193,9 +196,18 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     return end_of(run.engine, container, state, run.spec.seconds, memory)
 
 
+def _ran(engine: Engine, state: ContainerState) -> float:
+    """Seconds that a running container has run. Raises EngineUnavailable."""
+    since = since_start(state.process, state.container)
+    return state.ran(engine.now()) if since is None else since
+
+
 def never_ended(state: ContainerState) -> bool:
-    """Whether a container that does not run has no end of its own that says anything about the app."""
-    return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST
+    """Whether a container that does not run has no end of its own that says anything about the app. One that ended
+    before the machine was started anew has, but not all that it wrote may have been on disk when the power was lost.
+    """
+    before = state.boot is not None and state.boot != verified.this_boot()
+    return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST or before
 
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float, memory: MemoryWatch) -> ContainerExit:

@@ -20,6 +20,7 @@ from protocol.results.environment import INPUT_FOLDER, app_variables
 from protocol.results.params import DealParams
 from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Assignment
+from workers.data import verified
 from workers.sandbox.network.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
 
@@ -52,6 +53,9 @@ LABEL_TASK: Final = "sluice.task"
 LABEL_DEAL: Final = "sluice.deal"
 #: GPUs of a container, by their ids separated by commas.
 LABEL_GPUS: Final = "sluice.gpus"
+#: Name of the time since its machine was started when it was made (`verified`), so that what it has left is not
+#: believed after a loss of power.
+LABEL_BOOT: Final = "sluice.boot"
 #: Execution limit in seconds, so that a restarted worker enforces the same one.
 LABEL_LIMIT: Final = "sluice.limit"
 #: Addresses and ports that the packet filter lets the container reach, where there is an allow list of domains.
@@ -189,6 +193,7 @@ def container_spec(
             LABEL_TASK: assignment.task_id,
             LABEL_DEAL: assignment.deal_id,
             LABEL_LIMIT: str(assignment.category_seconds),
+            LABEL_BOOT: verified.this_boot() or "",
         },
         inputs=inputs,
         outputs=outputs,

@@ -18,6 +18,7 @@ import structlog
 
 from config.whole_files import write_whole
 from protocol.errors import EngineUnavailable, NoSuchContainer
+from workers.data import verified
 from workers.data.layout import TaskFolders
 from workers.sandbox import run_app
 from workers.sandbox.engine.container import Engine
@@ -32,19 +33,26 @@ log = structlog.get_logger(__name__)
 #: Times that the engine is asked to remove a container; then the machine's next sweep does it.
 _TRIES = 5
 _PRINTED = ("stdout", "stderr")
+#: In what is written down: since which start of the machine.
+_BOOT = "boot"
 
 
 def keep(folders: TaskFolders, ended: ContainerExit) -> None:
     """Write down how the app ended and what it printed. Raises OSError."""
     row = asdict(ended) | {name: base64.b64encode(getattr(ended, name)).decode() for name in _PRINTED}
+    row[_BOOT] = verified.this_boot()
     write_whole(folders.ended, json.dumps(row), mode=0o600)
 
 
 def kept(folders: TaskFolders) -> ContainerExit | None:
-    """How the app ended, if an earlier attempt wrote that down. Raises OSError."""
+    """How the app ended, if an earlier attempt wrote that down since the machine was started: what the app itself wrote
+    before may have been lost with the power. Raises OSError.
+    """
     try:
         row = json.loads(folders.ended.read_bytes())
     except FileNotFoundError:
+        return None
+    if row.pop(_BOOT, None) not in (None, verified.this_boot()):
         return None
     return ContainerExit(**(row | {name: base64.b64decode(row[name]) for name in _PRINTED}))
 

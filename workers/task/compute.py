@@ -12,9 +12,8 @@ journal says where it stopped, the container is found by its name.
 from __future__ import annotations
 
 import sqlite3
-import subprocess
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,23 +22,18 @@ import structlog
 from config.metrics import CONTAINERS
 from protocol.errors import (
     BadMessage,
+    BadSetting,
     CannotStart,
     ContainerRefused,
     EngineUnavailable,
     NoSuchContainer,
     NoSuchImage,
     RefusedHere,
-    SluiceError,
     TaskDeclined,
     TaskFailure,
 )
 from protocol.poco.tags import needs_gpu
-from protocol.results.error_result import (
-    ABORTED,
-    MACHINE_FAILED,
-    Failure,
-    worded,
-)
+from protocol.results.error_result import ABORTED, MACHINE_FAILED, Failure, worded
 from protocol.results.params import DealParams, read_params
 from protocol.types import ZERO_ADDRESS, Hash32, TaskId
 from protocol.wire import Assignment, Report, Step
@@ -51,6 +45,7 @@ from workers.enclave.enter import enter
 from workers.enclave.port import Enclave, Work
 from workers.pool.reports import tail
 from workers.sandbox.engine.container_state import ContainerExit
+from workers.sandbox.engine_disk import room_for_copies
 from workers.sandbox.gpu import free_gpu
 from workers.sandbox.images.image import AppImage, require_name
 from workers.sandbox.network import app_names, listed_apps
@@ -101,15 +96,16 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
     `redelivered`: RabbitMQ had delivered the message before, so it says nothing new.
     """
     task_id = TaskId(assignment.task_id)
-    with context.layout.lock(task_id, wait=False) as held:
-        if not held:
-            log.info("Another process works on this task.", action="compute_busy", task=task_id)
+    with ExitStack() as locked:
+        try:
+            replicate = _admitted(context, assignment, locked, redelivered=redelivered)
+        except (OSError, sqlite3.Error, BadSetting) as error:
+            # A full or broken disk: neither a lock nor a row of the journal can be had.
+            log.exception("The machine's folder does not take the task.", action="journal_broken", task=task_id)
+            said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            cause = worded(MACHINE_FAILED, f"the journal does not take the task: {said}")
+            context.reports.send(task_id, Report(step=Step.FAILED, cause=cause))
             return False
-        if not signature.admits(context, assignment):
-            return False
-        if not given_again.cleared(context, assignment, redelivered=redelivered):
-            return False
-        replicate = _added(context, assignment)
         if replicate is None:
             return False
         if replicate.stage in COMPUTING:
@@ -120,16 +116,21 @@ def compute(context: WorkerContext, assignment: Assignment, *, redelivered: bool
         return now is not None and now.stage in WITH_RESULT
 
 
-def _added(context: WorkerContext, assignment: Assignment) -> Replicate | None:
-    """The task's row in the journal; None, which is reported, if the journal takes none, e.g. on a full disk."""
+def _admitted(
+    context: WorkerContext, assignment: Assignment, locked: ExitStack, *, redelivered: bool
+) -> Replicate | None:
+    """The task's row in the journal, once `locked` holds its lock; None if nothing is to be done. Raises OSError,
+    sqlite3.Error, BadSetting.
+    """
     task_id = TaskId(assignment.task_id)
-    try:
-        return context.journal.add(assignment, context.now())
-    except sqlite3.Error as error:
-        log.exception("The journal does not take the task.", action="journal_broken", task=task_id)
-        cause = worded(MACHINE_FAILED, f"the journal does not take the task: {error}")
-        context.reports.send(task_id, Report(step=Step.FAILED, cause=cause))
+    if not locked.enter_context(context.layout.lock(task_id, wait=False)):
+        log.info("Another process works on this task.", action="compute_busy", task=task_id)
         return None
+    if not signature.admits(context, assignment):
+        return None
+    if not given_again.cleared(context, assignment, redelivered=redelivered):
+        return None
+    return context.journal.add(assignment, context.now())
 
 
 def _report_again(context: WorkerContext, replicate: Replicate) -> None:
@@ -179,13 +180,14 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
 @contextmanager
 def _boundary(task_id: TaskId) -> Iterator[None]:
     """Turn whatever else a machine's disk, engine or libraries raise into TaskDeclined: without a report the pool would
-    wait for the task to its deadline, on every machine that it tries.
+    wait for the task to its deadline, on every machine that it tries. Whatever it is: what a stranger's server or image
+    says may meet a mistake of ours.
     """
     try:
         yield
     except TaskDeclined:
         raise
-    except (OSError, ValueError, sqlite3.Error, subprocess.SubprocessError, SluiceError) as error:
+    except Exception as error:
         log.exception("Could not work on the task.", action="compute_broken", task=task_id)
         # Of a file not its name, which an app may have chosen: anybody may read a cause.
         said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -304,6 +306,7 @@ def _run(
             fetch_image=app_image.fetch,
             pinned=partial(app_names.with_names, context.layout),
             gpus=partial(_gpus, context, assignment),
+            room=partial(room_for_copies, context.engine, context.layout, task_id, deadline.wait),
             clear=folders.clear_outputs,
             created=lambda container: _created(context, task_id, attempt, container),
             found=attempt.uses,

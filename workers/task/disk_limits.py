@@ -65,7 +65,7 @@ def watch(context: WorkerContext, task_id: TaskId, container: str) -> DiskWatch:
 
 def require_promised_disk(context: WorkerContext, task_id: TaskId, container: str, ended: ContainerExit | None) -> None:
     """Raise TaskDeclined for an app that failed and printed that a disk was full, if that may have been a limit that
-    only this machine has.
+    only this machine has, or that a disk could not be read or written.
 
     Storage drivers differ: some give each container a quota, which is watched only where its layer is seen here.
     """
@@ -73,6 +73,8 @@ def require_promised_disk(context: WorkerContext, task_id: TaskId, container: st
         return
     if verdict.says_quota(ended.stdout, ended.stderr):
         why = "the app was told of a disk quota, which the pool gives to none"
+    elif verdict.says_broken_disk(ended.stdout, ended.stderr):
+        why = "the app was told that a disk cannot be read or written, which may be one of this machine's"
     elif verdict.says_full_disk(ended.stdout, ended.stderr) and not _layer(SeenScratch(context.engine, container)):
         why = "the app was told of a full disk, which may be a limit of this engine's storage driver"
     else:

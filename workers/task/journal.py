@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from config.connections.sqlite import write_ahead
+from protocol.errors import BadSetting
 from protocol.types import Hash32, NRlc, Signature, TaskId
 from protocol.wire import Assignment, Mode, ResultLink
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage
@@ -84,7 +85,22 @@ class Journal:
     """One connection; each process opens its own (SQLite connections do not survive a fork)."""
 
     def __init__(self, path: Path) -> None:
+        """Raises BadSetting for a file that is broken, sqlite3.OperationalError for a disk that is full or fails."""
         self._db = sqlite3.connect(path, isolation_level=None, timeout=BUSY_MILLISECONDS / 1000)
+        try:
+            self._make()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise BadSetting(
+                name="SLUICE_HOME",
+                why=f"{path}, which says what this machine has to reveal, is broken ({error})",
+                fix="Recover it at once with `sqlite3 FILE .recover | sqlite3 NEW` and put NEW in its place, since"
+                " votes that are not revealed in time lose their stake. Without the file the machine starts anew",
+            ) from error
+
+    def _make(self) -> None:
+        """Make what the file lacks."""
         write_ahead(self._db, BUSY_MILLISECONDS / 1000)
         self._db.execute(_SCHEMA)
         self._add_column()

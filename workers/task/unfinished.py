@@ -18,6 +18,8 @@ from workers.task.replicate import Replicate, ReplicateStage
 
 #: Seconds that the chain's clock may be behind this machine's.
 _CLOCKS_APART = 300.0
+#: Seconds from now to the latest moment that is told: a hundred years.
+_LATEST = 100 * 365 * 86400.0
 _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 
@@ -108,6 +110,9 @@ def sentence(left: Unfinished, now: float) -> str:
 
 
 def clock(moment: float, now: float) -> str:
-    """A moment as the operator's wall clock shows it, to the second before; with its date unless that is today's."""
-    at, today = datetime.fromtimestamp(moment).astimezone(), datetime.fromtimestamp(now).astimezone()
+    """A moment as the operator's wall clock shows it, to the second before; with its date unless that is today's. One
+    beyond _LATEST is shown as that: a pool may have signed any deadline, also one that no calendar holds.
+    """
+    at = datetime.fromtimestamp(min(moment, now + _LATEST)).astimezone()
+    today = datetime.fromtimestamp(now).astimezone()
     return at.strftime("%H:%M:%S" if at.date() == today.date() else "%Y-%m-%d %H:%M:%S")

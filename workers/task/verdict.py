@@ -162,6 +162,10 @@ _QUOTA, _FULL = (
     re.compile(rb"disk quota exceeded", re.IGNORECASE),
     re.compile(rb"no space left on device", re.IGNORECASE),
 )
+#: The same for a disk that fails (EIO, EUCLEAN), or whose server is gone (ESTALE). Node.js has other words for EIO.
+_BROKEN = re.compile(
+    rb"input/output error|\bEIO: i/o error|structure needs cleaning|stale (?:nfs )?file handle", re.IGNORECASE
+)
 
 
 def says_quota(stdout: bytes, stderr: bytes) -> bool:
@@ -172,6 +176,11 @@ def says_quota(stdout: bytes, stderr: bytes) -> bool:
 def says_full_disk(stdout: bytes, stderr: bytes) -> bool:
     """Whether an app that failed prints that a disk was full (ENOSPC)."""
     return bool(_FULL.search(stderr) or _FULL.search(stdout))
+
+
+def says_broken_disk(stdout: bytes, stderr: bytes) -> bool:
+    """Whether an app that failed prints that a disk could not be read or written (EIO and its like)."""
+    return bool(_BROKEN.search(stderr) or _BROKEN.search(stdout))
 
 
 # -- files over HTTP --------------------------------------------------------------------------------------------------

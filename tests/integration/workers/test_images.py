@@ -27,7 +27,7 @@ from workers.context import Machine, WorkerContext
 from workers.data.layout import Layout
 from workers.sandbox import spec
 from workers.sandbox.engine.container import Engine
-from workers.sandbox.images import image
+from workers.sandbox.images import image, image_words
 from workers.sandbox.images.image_store import REPOSITORY, ImageStore
 from workers.sandbox.images.image_words import MOST_ENTRIES
 from workers.sandbox.spec import LABEL_GPUS, LABEL_TASK, LABEL_WALLET
@@ -177,6 +177,38 @@ def test_an_image_with_so_many_entries_that_an_engine_would_be_busy_with_them_is
             UNCLEAR_END,
             None,
         )
+
+
+def test_an_image_whose_volumes_the_engine_would_fill_with_more_than_an_app_may_write_is_declined(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so while the container is made: nothing could be killed for it yet."""
+    monkeypatch.setattr(image_words, "SCRATCH_BYTES", 16 * 2**20)
+    volumes: dict[str, object] = {"Volumes": {f"/bin/../{place}": {} for place in range(20)}}
+    with registry(lambda *_: None, blobs=app("x", volumes)) as host, bench(settings) as context:
+        found = run(context, f"{host}/app:1")
+        assert (found.stage, cause_code(found.cause), found.container_id) == (
+            ReplicateStage.FAILED,
+            UNCLEAR_END,
+            None,
+        )
+        monkeypatch.undo()
+        assert run(context, f"{host}/app:1", 2).digest == sha256(b"x\n")
+
+
+def test_an_image_that_the_engine_does_not_take_is_fetched_once_and_held_against_nobody(settings: Settings) -> None:
+    """Go's reader, and no other, looks at the sums of an archive's headers."""
+    spoilt = bytearray(layer({"app": b"x"}))
+    spoilt[148:155] = b"0000001"
+    asked: list[str] = []
+    with (
+        registry(lambda path, _: asked.append(path), blobs=blobs_of(bytes(spoilt))) as host,
+        bench(settings) as context,
+    ):
+        found = run(context, f"{host}/app:1")
+        assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
+        assert sum("/manifests/" in path for path in asked) == 1
+        assert list((context.layout.root / "images").iterdir()) == []
 
 
 def test_an_image_that_is_too_large_for_every_machine_is_the_tasks_failure(

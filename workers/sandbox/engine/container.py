@@ -40,7 +40,7 @@ from workers.sandbox.engine.container_state import ContainerState, read_moment, 
 from workers.sandbox.engine.errors import engine_errors, message, refusal, status, words
 from workers.sandbox.engine.host_config import host_config
 from workers.sandbox.engine.printed import read_frames
-from workers.sandbox.images.image_words import empty_labels, why_unfit
+from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage, fitting, why_unfit
 from workers.sandbox.images.load import send_archive
 from workers.sandbox.network import bridge as network
 from workers.sandbox.network.allow_list import targets_of
@@ -68,8 +68,8 @@ class Engine:
     def __init__(self, host: str | None) -> None:
         self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
         self._stuck: set[str] = set()
-        #: Images that the engine had and that fit, with their labels, emptied; `create` says if one has gone meanwhile.
-        self._fitting: dict[str, dict[str, str]] = {}
+        #: Images that the engine had and that fit; `create` says if one has gone meanwhile.
+        self._fitting: dict[str, FittingImage] = {}
 
     @cached_property
     def _api(self) -> EngineClient:
@@ -134,24 +134,25 @@ class Engine:
         folder = Path(str(self.info().get("DockerRootDir") or "/nonexistent"))
         return folder if folder.is_dir() else None
 
-    def require_fit(self, image: str) -> None:
-        """Raise NoSuchImage if the engine lacks the image, ContainerRefused if it should not run it (`image_words`).
+    def require_fit(self, image: str) -> FittingImage:
+        """What an image asks of the engine. Raises NoSuchImage if it lacks the image, ContainerRefused if it should not
+        run it (`image_words`).
 
         An image that fitted is not asked for again until `create` does not find it.
         """
-        if image in self._fitting:
-            return
-        with engine_errors(self.host):
-            try:
-                found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
-            except docker.errors.NotFound as error:
-                raise NoSuchImage(why=image) from error
-            except docker.errors.APIError as error:
-                raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
-            why = why_unfit(found, self.platform)
-            if why is not None:
-                raise ContainerRefused(why=why)
-        self._fitting[image] = empty_labels(found)
+        if image not in self._fitting:
+            with engine_errors(self.host):
+                try:
+                    found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
+                except docker.errors.NotFound as error:
+                    raise NoSuchImage(why=image) from error
+                except docker.errors.APIError as error:
+                    raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
+                why = why_unfit(found, self.platform)
+                if why is not None:
+                    raise ContainerRefused(why=why)
+                self._fitting[image] = fitting(found)
+        return self._fitting[image]
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id.
@@ -165,7 +166,7 @@ class Engine:
                     command=list(spec.command) or None,
                     entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
                     environment=spec.environment,
-                    labels=self._fitting.get(spec.image, {}) | spec.labels,
+                    labels=self._fitting.get(spec.image, NOTHING_ASKED).labels | spec.labels,
                     # An image's own would be run by the engine, as often as it says, beside the app's limits.
                     healthcheck={"Test": ["NONE"]},
                     host_config=host_config(self._api, spec),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from protocol.errors import BadMessage
+from workers.sandbox.spec import LABEL_BOOT
 
 #: Docker's year for "never".
 _NEVER = 1
@@ -47,6 +48,10 @@ class ContainerState:
     #: None: it never started, or has not ended.
     started: datetime | None
     finished: datetime | None
+    #: Id of its first process on the engine's machine; 0 if it does not run.
+    process: int = 0
+    #: Name of the time since its machine was started when it was made (`verified`); None: it does not say.
+    boot: str | None = None
 
     @property
     def being_removed(self) -> bool:
@@ -73,7 +78,20 @@ def read_state(answer: object) -> ContainerState:
     if not isinstance(running, bool) or not isinstance(paused, bool) or not isinstance(killed, bool):
         raise BadMessage(why="a flag of the container's state is neither true nor false")
     started, finished = _moment(state.get("StartedAt")), _moment(state.get("FinishedAt"))
-    return ContainerState(container, status, running, paused, exit_code, killed, started, finished)
+    process, config = state.get("Pid"), answer.get("Config") if isinstance(answer, Mapping) else None
+    labels = config.get("Labels") if isinstance(config, Mapping) else None
+    return ContainerState(
+        container,
+        status,
+        running,
+        paused,
+        exit_code,
+        killed,
+        started,
+        finished,
+        process=process if type(process) is int else 0,
+        boot=(str(labels.get(LABEL_BOOT) or "") or None) if isinstance(labels, Mapping) else None,
+    )
 
 
 def read_moment(text: object) -> datetime:

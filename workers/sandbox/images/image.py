@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from workers.data.image_name import ImageName, read_image_name
 from workers.data.layout import Layout, discard
 from workers.data.registry import Manifest, RegistryImage, RegistryPolicy
 from workers.moments import is_older
-from workers.sandbox import disk
+from workers.sandbox import disk, engine_disk
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
 from workers.sandbox.images.images_refused import Obstacle, RefusedImage, RefusedImages
@@ -160,8 +161,7 @@ class AppImage:
             bytes=manifest.size,
             task=self._assignment.task_id,
         )
-        size = self._load(source, manifest, name, platform)
-        self._store.put(StoredImage(self._wanted, name, manifest.digest, size, now))
+        self._load(source, manifest, name, platform)
         self._store.shrink(self._engine, self._rules.disk_bytes, name)
         return name
 
@@ -179,21 +179,43 @@ class AppImage:
                 log.info("The registry has no image of the app's checksum.", action="checksum_unknown", why=str(error))
         return source.manifest(self._name.wanted)
 
-    def _load(self, source: RegistryImage, manifest: Manifest, name: str, platform: tuple[str, str]) -> int:
-        """Fetch config and layers and load them into the engine; returns the unpacked bytes."""
+    def _load(self, source: RegistryImage, manifest: Manifest, name: str, platform: tuple[str, str]) -> None:
+        """Fetch config and layers and load them into the engine."""
         self._clean()
         folder = self._store.fetch_folder(self._wanted)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             config = source.config(manifest)
             size, entries, files = self._layers(source, manifest, config, platform, folder)
-            self._require_room(size + entries * ENTRY_BYTES, entries)
-            self._engine.load(archive(name, config, manifest.layers, files), meanwhile=self._deadline.check)
-            if not self._engine.has_image(name):
-                raise EngineTrouble(what=self._engine.host, why="it took the image and does not have it")
-            return size
+            with engine_disk.alone(self._layout, self._deadline.wait):
+                # The engine keeps what it is sent until it has unpacked it.
+                sent = sum(file.stat().st_size for file in files.values())
+                self._require_room(sent + size + entries * ENTRY_BYTES, entries)
+                stored = StoredImage(self._wanted, name, manifest.digest, size, time.time(), whole=False)
+                self._take(stored, archive(name, config, manifest.layers, files))
         finally:
             discard(folder)
+
+    def _take(self, image: StoredImage, sent: Iterator[bytes]) -> None:
+        """Have the engine take an image. First the record: an image without one would stay on the engine for ever."""
+        left = self._store.cut_off(self._wanted)
+        if left is not None:
+            # Its files may be there and empty, and the engine would take none that it has again.
+            self._engine.remove_image(left.name)
+        self._store.put(image)
+        try:
+            self._engine.load(sent, meanwhile=self._deadline.check)
+        except TaskDeclined:
+            self._store.forget(self._wanted)
+            raise
+        except EngineTrouble as error:
+            self._store.forget(self._wanted)
+            # Whoever made the image may have meant that.
+            raise RefusedHere(why=f"the engine does not take the image: {error.fields['why']}") from error
+        if not self._engine.has_image(image.name):
+            raise EngineTrouble(what=self._engine.host, why="it took the image and does not have it")
+        engine_disk.keep(self._engine.data_folder)
+        self._store.put(replace(image, whole=True))
 
     def _layers(
         self, source: RegistryImage, manifest: Manifest, config: bytes, platform: tuple[str, str], folder: Path

@@ -16,6 +16,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ class StoredImage:
     size: int
     #: When its registry last said that the name stands for this, Unix seconds.
     confirmed: float
+    #: Whether the engine has it whole on disk; False while it is taken, and if that was cut off.
+    whole: bool = True
 
 
 class ImageStore:
@@ -62,19 +65,42 @@ class ImageStore:
         self._root = root / "images"
 
     def find(self, wanted: str) -> StoredImage | None:
-        """The record of an image by its key (name and checksum of the deal), marked as used now; None if
+        """The record of a whole image by its key (name and checksum of the deal), marked as used now; None if
         there is none.
         """
         path = self._path(wanted)
         found = _read(path)
+        if found is not None and not found.whole:
+            return None
         if found is not None:
-            os.utime(path)
+            # Another process may have removed it just now: then the engine lacks it.
+            with suppress(FileNotFoundError):
+                os.utime(path)
         return found
 
     def put(self, image: StoredImage) -> None:
-        """Write a record, whole or not at all."""
+        """Write a record, whole or not at all. Of a name that stood for another image until now, that one's stays under
+        a name that no deal has, as the least recently used: the engine has it yet.
+        """
         self._root.mkdir(parents=True, exist_ok=True)
-        write_whole(self._path(image.wanted), json.dumps(asdict(image)))
+        path = self._path(image.wanted)
+        before = _read(path)
+        if before is not None and before.name != image.name:
+            superseded = self._path(f"{image.wanted} {before.name}")
+            write_whole(superseded, json.dumps(asdict(before)))
+            os.utime(superseded, (0, 0))
+        write_whole(path, json.dumps(asdict(image)))
+
+    def cut_off(self, wanted: str) -> StoredImage | None:
+        """The record of an image that was being taken when the worker was killed, or the power lost; None if it is not
+        so.
+        """
+        found = _read(self._path(wanted))
+        return found if found is not None and not found.whole else None
+
+    def forget(self, wanted: str) -> None:
+        """Delete the record of an image that the engine did not take."""
+        self._path(wanted).unlink(missing_ok=True)
 
     def used_since(self, moment: float) -> int:
         """How many names in deals this machine had an image for at Unix time `moment` or later."""

@@ -39,4 +39,6 @@ def with_names(layout: Layout, spec: ContainerSpec) -> ContainerSpec:
     if not path.exists() or path.read_text() != text:
         # Another file in its place: a running app keeps the one that it began with.
         write_whole(path, text, mode=READABLE)
+    # Whatever this process's umask is.
+    path.chmod(READABLE)
     return replace(spec, resolv_conf=str(path))

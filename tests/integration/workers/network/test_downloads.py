@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
 
 from protocol.errors import Refused, RefusedHere, TaskDeclined
+from tests.faulty.http import Handler, beside
 from tests.integration.conftest import IpfsNode
 from tests.integration.dripping import serving
 from tests.unit.workers.assignments import task_id
@@ -93,6 +95,50 @@ def test_a_gateway_that_only_the_pool_named_leads_to_no_private_place_and_that_i
         at = policy(f"http://{inner}", private=False, near=False)
         download("/ipfs/Qm", tmp_path / "x", at, budget(ample(10)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_deal_leads_to_no_service_at_this_machines_own_public_address_but_to_content_of_the_pools_gateway_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here loopback stands for it: the kernel has it as this machine's own."""
+    monkeypatch.setattr("workers.data.guard.is_public", lambda _: True)
+    secret = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\nsecret"
+    with serving(secret) as own:
+        at = policy(f"http://{own}", private=False, near=False)
+        with pytest.raises(RefusedHere, match="this machine itself"):
+            download(f"http://{own}/metrics", tmp_path / "x", at, budget(ample(10)))
+        assert list(tmp_path.iterdir()) == []
+        download("/ipfs/Qm", tmp_path / "x", at, budget(ample(10)))
+    assert (tmp_path / "x").read_bytes() == b"secret"
+
+
+WHOLE = b"one\ntwo\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [[WHOLE] * 2, [b"one\n", *[WHOLE] * 3], [b"o", b"one\n", *[WHOLE] * 2]],
+    ids=["never cut", "once", "twice"],
+)
+def test_a_file_whose_server_tells_its_end_by_hanging_up_is_whole_once_it_came_twice_alike(
+    tmp_path: Path, sent: list[bytes]
+) -> None:
+    """A server that breaks off looks the same, and nothing else says that an input file is whole."""
+    sent = [*sent]
+
+    class Files(Handler):
+        protocol_version = "HTTP/1.0"
+
+        def do_GET(self) -> None:  # noqa: N802 - the library's name
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(sent.pop(0))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    with beside(server):
+        download(f"http://127.0.0.1:{server.server_port}/x", tmp_path / "x", policy(), budget(ample(20)))
+    assert (tmp_path / "x").read_bytes() == WHOLE
+    assert sent == []
 
 
 def test_what_the_gateway_does_not_have_now_is_asked_again_and_only_a_proof_of_absence_counts(

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -20,6 +18,8 @@ from tests.integration.workers.test_compute import zipped
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext
+from workers.sandbox import run_app
+from workers.sandbox.engine.run_time import since_start
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage
 
@@ -101,10 +101,12 @@ def test_the_time_limit_counts_from_the_containers_start_across_a_restart(
     wanted = task("sleep 7200", category_seconds=3000)
     with killed(context, wanted, lambda: running(context)):
         pass
+    state = context.engine.state(container(context) or "")
+    since = since_start(state.process, state.container)
+    assert since is not None
+    assert 0 <= since < 3000
     # As if it had run for an hour already: counted from now, the limit would be 50 minutes away.
-    long_ago = datetime.now(UTC) - timedelta(hours=1)
-    find = context.engine.find
-    monkeypatch.setattr(type(context.engine), "find", lambda _, spec: replace(find(spec), started=long_ago))
+    monkeypatch.setattr(run_app, "since_start", lambda *_: 3600.0)
     compute(context, wanted)
     assert journaled(context).digest == error_digest(Failure.APP_TIMEOUT)
 

@@ -48,6 +48,13 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse() -> None:
         check("http://evil.example/x", lambda *_: ["93.184.216.34", "10.0.0.1"], allow_private=False)
 
 
+def test_this_machines_own_public_address_is_refused_and_only_here() -> None:
+    """No firewall keeps the machine itself from what it serves there."""
+    with pytest.raises(RefusedHere, match="this machine itself"):
+        check("http://93.184.216.34/", lambda *_: ["93.184.216.34"], allow_private=False, is_own=lambda _: True)
+    check("http://93.184.216.34/", lambda *_: ["93.184.216.34"], allow_private=True, is_own=lambda _: True)
+
+
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://example.com/x", "gopher://x/", "jar:http://x!/y", "/etc/passwd", "unix:/x", ""]
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from protocol.errors import RefusedHere, SluiceError, StorageUnavailable, TaskDeclined, TaskFailure, TooLarge
+from protocol.results.environment import input_file_name
 from protocol.results.error_result import Failure, counts_against_machine
 from protocol.results.params import DealParams
 from protocol.types import Timestamp
@@ -59,6 +60,32 @@ def test_an_odd_address_fails_the_task_alike_on_every_machine(tmp_path: Path, ur
 def test_an_odd_dataset_address_fails_the_task_too(tmp_path: Path) -> None:
     dataset = Dataset(address="0x" + "ab" * 20, url="http://a..b/", checksum="0x" + "cd" * 32)
     assert failure(tmp_path, [], dataset).cause == Failure.DATASET_FILE
+
+
+def test_an_attempt_that_was_killed_leaves_nothing_for_the_app_to_find_beside_its_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An app that goes through all files of its folder would have another result here than elsewhere."""
+    whole = [False, True]
+
+    def stream(_: str, partial: Path, *__: object) -> tuple[str, bool]:
+        partial.write_bytes(b"begun")
+        if not whole.pop(0):
+            raise KeyboardInterrupt
+        return "0x", True
+
+    monkeypatch.setattr("workers.data.download._stream", stream)
+    layout = Layout(tmp_path / "home")
+    layout.make()
+    folder, params = tmp_path / "in", DealParams(input_files=("http://example.com/x",))
+    folder.mkdir()
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        # A process that is killed deletes nothing, and the next one has another number.
+        killed.setattr("os.getpid", lambda: 1)
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        fetch(assignment(1), params, folder, layout, POLICY, deadline())
+    fetch(assignment(1), params, folder, layout, POLICY, deadline())
+    assert [path.name for path in folder.iterdir()] == [input_file_name("http://example.com/x")]
 
 
 def test_more_input_files_than_the_cap_are_refused_before_any_is_fetched(tmp_path: Path) -> None:

@@ -276,11 +276,26 @@ def test_the_session_says_which_image_runs_and_ours_do_where_it_names_none(
     work: Any = SimpleNamespace(assignment=assignment, task_id=TASK, layout=None, deadline=None)
     policy: Any = None
     rules = ImageRules(policy, frozenset({"kept:1"}))
-    host: Any = SimpleNamespace(engine=None, images=rules)
+    host: Any = SimpleNamespace(engine=SimpleNamespace(has_image=lambda _: True), images=rules)
     assert images.provide(named(PRE_COMPUTE, **fields), work, host) == "on-the-engine"
     ((_, _, given, found, _),) = asked
     assert (found.image, found.image_checksum) == wanted
     assert given.local == {"kept:1", *images.OWN.values()}
+
+
+def test_an_image_that_another_program_has_removed_from_the_engine_is_fetched_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a timer that prunes, for example: else each task for an enclave would be declined from then on."""
+    monkeypatch.setattr(
+        images, "AppImage", lambda *_: SimpleNamespace(known=lambda: "gone", fetch=lambda: "fetched again")
+    )
+    assignment = SimpleNamespace(model_copy=lambda update: SimpleNamespace(**update))
+    work: Any = SimpleNamespace(assignment=assignment, task_id=TASK, layout=None, deadline=None)
+    policy: Any = None
+    engine = SimpleNamespace(has_image=lambda _: False)
+    host: Any = SimpleNamespace(engine=engine, images=ImageRules(policy, frozenset()))
+    assert images.provide(named(PRE_COMPUTE, image_name="other:1"), work, host) == "fetched again"
 
 
 @pytest.mark.parametrize("how", ["too much", "too many", "a full disk"])

@@ -10,6 +10,9 @@ import pytest
 from tests.unit.sms.world import DATASET, TASK
 from tests.unit.workers.enclave.machine import Bench
 from workers.data import verified
+from workers.data.layout import Layout
+from workers.sandbox.engine.container_state import ContainerExit
+from workers.task import app_end
 from workers.task.replicate import ReplicateStage
 
 
@@ -42,3 +45,18 @@ def test_inputs_that_a_loss_of_power_has_cut_short_are_opened_anew(
     # The app asserts that it finds what was sealed.
     assert bench.replicate().stage is ReplicateStage.COMPUTED
     bench.journal.close()
+
+
+def test_how_an_app_ended_before_a_loss_of_power_does_not_count_since_what_it_wrote_may_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = ["first"]
+    monkeypatch.setattr(verified, "this_boot", lambda: boot[-1])
+    folders = Layout(tmp_path).task(TASK)
+    folders.make()
+    app_end.keep(folders, ContainerExit(0, out_of_memory=False, timed_out=False, stdout=b"done"))
+    found = app_end.kept(folders)
+    assert found is not None
+    assert found.stdout == b"done"
+    boot.append("second")
+    assert app_end.kept(folders) is None

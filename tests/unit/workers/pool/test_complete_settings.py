@@ -39,6 +39,19 @@ def test_a_machine_with_only_the_apis_address_gets_the_other_settings_from_it() 
 
 
 @pytest.mark.parametrize(
+    ("told", "believed"), [(1e300, 60.0), (86400.0, 60.0), (12.0, 12.0), (0.25, 0.25), (1e-300, 0.05)]
+)
+def test_no_block_time_of_a_pool_keeps_a_machine_from_looking_at_the_chain_or_has_it_do_nothing_else(
+    told: float, believed: float
+) -> None:
+    """A machine that follows no heads reveals nothing that it is not asked for, and loses its stake."""
+    pool = POOL.model_copy(update={"block_time": told})
+    assert complete_settings(given(), pool).block_time == believed
+    # The operator's own word counts.
+    assert complete_settings(given(block_time=86400.0), pool).block_time == 86400.0
+
+
+@pytest.mark.parametrize(
     "fields",
     [{"chain_id": 1}, {"hub": "0x" + "11" * 20}, {"workerpool": "0x" + "11" * 20}],
     ids=["chain", "hub", "workerpool"],

@@ -13,7 +13,7 @@ from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
 from config.settings import read_settings
-from protocol.errors import EngineTrouble, NoSuchContainer
+from protocol.errors import BadSetting, CannotStart, EngineTrouble, NoSuchContainer
 from tests.unit.workers.assignments import WORKER_KEY, WORKERPOOL, task_id
 from workers.data.layout import Layout
 from workers.sandbox import rehearsal
@@ -25,7 +25,8 @@ from workers.sandbox.spec import LABEL_TASK, LABEL_WALLET, ContainerSpec, Limits
 class Engine:
     """Has containers by id, and loses the first `vanish` that are made here."""
 
-    host, platform = "unix:///nowhere", ("linux", "amd64")
+    host = "unix:///nowhere"
+    platform = ("linux", "amd64")
 
     def __init__(self, vanish: int = 0, containers: dict[str, str] | None = None) -> None:
         self.vanish, self.containers, self.made = vanish, containers or {}, list[ContainerSpec]()
@@ -109,6 +110,24 @@ def test_a_start_whose_container_vanishes_each_time_does_not_count_as_tried(
 ) -> None:
     with pytest.raises(EngineTrouble, match="removed as soon as it is made"):
         rehearsed(monkeypatch, tmp_path, Engine(vanish=100))
+
+
+def test_an_engine_that_executes_no_program_is_refused_before_apps_are_voted_to_have_failed_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E.g. one whose data are on a disk that is mounted noexec: its words are those for an app's missing program."""
+
+    def denied(_: str) -> None:
+        raise CannotStart(why='exec: "/sluice-rehearsal": permission denied')
+
+    engine = Engine()
+    monkeypatch.setattr(engine, "start", denied)
+    with pytest.raises(BadSetting, match="permission denied"):
+        rehearsed(monkeypatch, tmp_path, engine)
+    assert engine.containers == {}
+    # For this processor there is no program of ours: that it is missing says that all else was accepted.
+    engine.platform = ("linux", "riscv64")
+    rehearsed(monkeypatch, tmp_path, engine)
 
 
 # Each example deletes folders by a program: twenty take a second.

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 
 from protocol.errors import EngineUnavailable, NoSuchContainer
-from workers.sandbox.engine.container_state import ContainerState
+from workers.data import verified
+from workers.sandbox import run_app as running
+from workers.sandbox.engine.container_state import ContainerState, read_state
+from workers.sandbox.engine.run_time import since_start
+from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import ENGINE_LOST, LATE_CAUSE_PAUSES, AppRun, run_app, seconds_needed
-from workers.sandbox.spec import ContainerSpec
+from workers.sandbox.spec import LABEL_BOOT, ContainerSpec
 from workers.task.verdict import KILLED
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,16 +37,25 @@ class Engine:
     host = "unix:///nowhere"
 
     def __init__(self, *states: ContainerState) -> None:
-        self.states = [*states]
+        self.states, self.waits = [*states], list[float]()
+        self.made, self.removed = 0, 0
 
     def create(self, _: object) -> str:
+        self.made += 1
         return "id"
+
+    def remove(self, _: str) -> None:
+        self.removed += 1
 
     def state(self, _: str) -> ContainerState:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
-    def wait(self, *_: object) -> bool:
+    def wait(self, _: str, seconds: float) -> bool:
+        self.waits.append(seconds)
         return True
+
+    def find(self, _: object) -> ContainerState:
+        return self.state("app")
 
     def printed(self, _: str) -> tuple[bytes, bytes]:
         return b"", b""
@@ -47,13 +63,27 @@ class Engine:
     def start(self, _: str) -> None:
         """It runs, and is over at once."""
 
-    require_fit = start
+    def require_fit(self, _: str) -> FittingImage:
+        return NOTHING_ASKED
 
     def now(self) -> datetime:
         return START + timedelta(seconds=20)
 
 
-def run(engine: Engine, waited: list[float]) -> Any:
+class Watch:
+    """Sees nothing that is too much."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It is over."""
+
+    def raise_if_over(self) -> None:
+        """It is not."""
+
+
+def run(engine: Engine, waited: list[float], *, resumed: bool = False) -> Any:
     def nothing(*_: object) -> None:
         """Nothing is to be done."""
 
@@ -64,15 +94,16 @@ def run(engine: Engine, waited: list[float]) -> Any:
         fetch_image=lambda: "image",
         pinned=lambda spec: spec,
         gpus=lambda: nullcontext(()),
+        room=lambda _: nullcontext(),
         clear=nothing,
         created=nothing,
         found=nothing,
-        watch=lambda _: cast("Any", nullcontext(SimpleNamespace(raise_if_over=nothing))),
+        watch=lambda _: cast("Any", Watch()),
         memory=lambda container: MemoryWatch(container, 1, lambda _: {}),
         wait=waited.append,
         wait_before_retry=nothing,
     )
-    return run_app(app, resumed=False)
+    return run_app(app, resumed=resumed)
 
 
 def test_memory_that_ran_out_is_the_cause_also_if_the_engine_hears_of_it_after_the_end() -> None:
@@ -108,6 +139,68 @@ def test_any_other_end_is_taken_at_once(code: int) -> None:
 )
 def test_what_an_app_needs_yet_goes_by_what_became_of_its_container(state: ContainerState, needed: float) -> None:
     assert seconds_needed(cast("Any", Engine(state)), "id", 60.0) == needed
+
+
+@pytest.mark.parametrize(
+    ("boot", "again"), [("before the power was lost", True), ("now", False), (None, False)], ids=str
+)
+def test_an_app_that_ended_before_the_machine_was_started_anew_is_run_again(
+    monkeypatch: pytest.MonkeyPatch, boot: str | None, again: bool
+) -> None:
+    """What it wrote last may not have been on disk: its files are there, and empty, and would be voted for."""
+    monkeypatch.setattr(verified, "this_boot", lambda: "now")
+    found = replace(ENDED, exit_code=0, boot=boot)
+    engine = Engine(found)
+    assert seconds_needed(cast("Any", engine), "id", 60.0) == (60.0 if again else 0.0)
+    assert run(engine, [], resumed=True).clean
+    assert (engine.removed, engine.made) == ((1, 1) if again else (0, 0))
+
+
+def test_which_start_of_the_machine_a_container_is_of_is_read_from_its_label() -> None:
+    state = {"Status": "running", "Running": True, "ExitCode": 0, "Pid": 7, "StartedAt": "2026-01-01T00:00:00Z"}
+    answer: dict[str, Any] = {"Id": "id", "State": state | {"FinishedAt": "0001-01-01T00:00:00Z"}}
+    for config, boot in (
+        ({"Labels": {LABEL_BOOT: "one"}}, "one"),
+        ({"Labels": {LABEL_BOOT: ""}}, None),
+        ({"Labels": None}, None),
+        (None, None),
+    ):
+        found = read_state(answer | {"Config": config})
+        assert (found.process, found.boot) == (7, boot)
+
+
+RUNNING = replace(ENDED, container="c0ffee", status="running", running=True, finished=None, exit_code=0, process=7)
+
+
+def test_a_clock_that_was_set_forward_takes_no_time_from_an_app_that_is_found_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the engine's clock it has had a day; it has run for five seconds, and must not be voted to have failed."""
+    monkeypatch.setattr(running, "since_start", lambda *process: {(7, "c0ffee"): 5.0}[process])
+    engine = Engine(RUNNING, replace(ENDED, exit_code=0))
+    engine.now = lambda: START + timedelta(days=1)  # type: ignore[method-assign]
+    assert not run(engine, [], resumed=True).timed_out
+    assert engine.waits == [55.0]
+    assert seconds_needed(cast("Any", Engine(RUNNING)), "id", 60.0) == 55.0
+
+
+def test_where_a_containers_process_is_not_seen_its_time_goes_by_the_engines_clock() -> None:
+    assert seconds_needed(cast("Any", Engine(RUNNING)), "id", 60.0) == 40.0
+
+
+def test_a_process_is_told_apart_from_another_of_its_number_and_its_time_counts_from_its_start(tmp_path: Path) -> None:
+    for process, container in ((7, "id"), (8, "other")):
+        folder = tmp_path / str(process)
+        folder.mkdir()
+        (folder / "cgroup").write_text(f"0::/system.slice/docker-{container}.scope\n")
+        began = int((time.clock_gettime(time.CLOCK_BOOTTIME) - 100) * os.sysconf("SC_CLK_TCK"))
+        (folder / "stat").write_text(f"{process} (an (odd) name) S {' '.join(['0'] * 18)} {began} 0 0\n")
+    found = since_start(7, "id", tmp_path)
+    assert found is not None
+    assert found >= 99.9
+    assert since_start(8, "id", tmp_path) is None
+    assert since_start(9, "id", tmp_path) is None
+    assert since_start(0, "id", tmp_path) is None
 
 
 @pytest.mark.parametrize("error", [NoSuchContainer(why="id"), EngineUnavailable(what="it", why="away")], ids=str)

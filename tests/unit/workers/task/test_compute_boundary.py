@@ -29,6 +29,9 @@ BROKEN = [
     subprocess.CalledProcessError(1, ["rm"]),
     StorageUnavailable(what="a folder", why="not ours"),
     EngineUnavailable(what="docker", why="gone"),
+    # Nobody knows what a stranger's words meet in a library.
+    OverflowError("Python int too large to convert to C int"),
+    RecursionError("maximum recursion depth exceeded"),
 ]
 
 
@@ -99,6 +102,32 @@ def test_a_task_that_the_journal_does_not_take_is_reported_as_declined(
     assert not compute(context, assignment(1))
     (report,) = context.sent
     assert (report.step, cause_code(report.cause)) == (Step.FAILED, MACHINE_FAILED)
+
+
+def test_a_task_whose_journal_cannot_even_be_read_is_reported_as_declined(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(context.journal, "find", broken)
+    assert not compute(context, assignment(1))
+    (report,) = context.sent
+    assert (report.step, cause_code(report.cause)) == (Step.FAILED, MACHINE_FAILED)
+
+
+def test_a_task_for_which_the_disk_has_not_even_a_lock_is_reported_as_declined(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "/home/worker/locks/0x1")
+
+    monkeypatch.setattr("workers.data.layout.os.open", full)
+    assert not compute(context, assignment(1))
+    (report,) = context.sent
+    assert (report.step, cause_code(report.cause)) == (Step.FAILED, MACHINE_FAILED)
+    assert "No space left on device" in report.cause
+    assert "/home" not in report.cause
 
 
 def test_no_file_of_the_apps_is_named_in_what_anybody_may_read(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:

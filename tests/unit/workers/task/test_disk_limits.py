@@ -37,6 +37,13 @@ FULL = [
     b"open /x: no space left on device",
     b"OSError: [Errno 28] No space left on device: '/x'",
 ]
+BROKEN = [
+    b"cat: /iexec_in/x: Input/output error\n",
+    b"OSError: [Errno 5] Input/output error: '/data'",
+    b"Error: EIO: i/o error, read",
+    b"ls: reading directory '.': Structure needs cleaning",
+    b"cp: cannot stat '/x': Stale file handle",
+]
 SEEN, UNSEEN = "unix:///nowhere", "tcp://127.0.0.1:2375"
 
 
@@ -65,6 +72,12 @@ def ended(printed: bytes, code: int = 1, **fields: Any) -> list[ContainerExit]:
 @pytest.mark.parametrize("host", [SEEN, UNSEEN])
 def test_an_app_that_failed_for_a_quota_is_declined_by_every_machine(tmp_path: Path, words: bytes, host: str) -> None:
     assert all(declined(tmp_path, host, each) for each in (*ended(words), *ended(words, 137, timed_out=True)))
+
+
+@pytest.mark.parametrize("words", BROKEN)
+@pytest.mark.parametrize("host", [SEEN, UNSEEN])
+def test_an_app_that_failed_for_a_disk_that_fails_is_declined(tmp_path: Path, words: bytes, host: str) -> None:
+    assert all(declined(tmp_path, host, each) for each in (*ended(words), *ended(words, 0)))
 
 
 @pytest.mark.parametrize("words", FULL)
@@ -147,7 +160,7 @@ def test_an_app_that_ended_while_the_worker_was_away_is_judged_by_the_disk_too()
         raise TaskDeclined(task=task_id(1), cause="full", why="full")
 
     engine = Engine(replace(ENDED, exit_code=1))
-    engine.find = lambda _: engine.states[0]  # type: ignore[attr-defined]
+    engine.find = lambda _: engine.states[0]  # type: ignore[method-assign]
     app = AppRun(
         engine=cast("Any", engine),
         spec=SPEC,
@@ -155,6 +168,7 @@ def test_an_app_that_ended_while_the_worker_was_away_is_judged_by_the_disk_too()
         fetch_image=lambda: "image",
         pinned=lambda spec: spec,
         gpus=lambda: nullcontext(()),
+        room=lambda _: nullcontext(),
         clear=nothing,
         created=nothing,
         found=nothing,

@@ -7,10 +7,12 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from protocol.errors import BadSetting
 from protocol.types import Hash32, Signature
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
@@ -153,3 +155,13 @@ def test_a_journal_of_an_earlier_release_goes_on_and_takes_an_enclaves_signature
         found = other.find(task_id(1))
     assert found is not None
     assert (found.stage, found.enclave_signature) == (ReplicateStage.COMPUTED, signature)
+
+
+def test_a_journal_that_is_broken_is_named_with_what_to_do_while_votes_can_still_be_revealed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    path.write_bytes(b"\0" * 4096 + b"no database " * 1000)
+    with pytest.raises(BadSetting, match=r"\.recover") as caught:
+        Journal(path)
+    assert str(path) in str(caught.value)
+    # Nothing of it is lost by having been looked at.
+    assert path.read_bytes().endswith(b"no database ")

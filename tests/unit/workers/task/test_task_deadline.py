@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from config.connections.http_dates import LONGEST_RETRY_AFTER, read_retry_after
 from protocol.assignment import most_seconds
 from protocol.errors import TaskDeclined
 from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END
 from tests.unit.workers.assignments import task_id
-from workers.data.download import read_retry_after
 from workers.task.deadline import ABORT_CHECK_SECONDS, FETCH_MARGIN, LONGEST_PAUSE, WORK_MARGIN, TaskDeadline, backoff
 
 
@@ -119,7 +119,19 @@ def test_pauses_grow_up_to_a_limit() -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("5", 5.0), (" 120 ", 120.0), ("Wed, 01 Jan 2025 00:01:00 GMT", 60.0), ("soon", 0.0), ("-3", 0.0), (None, 0.0)],
+    [
+        ("5", 5.0),
+        (" 120 ", 120.0),
+        ("Wed, 01 Jan 2025 00:01:00 GMT", 60.0),
+        ("soon", 0.0),
+        ("-3", 0.0),
+        (None, 0.0),
+        # What no machine word and no calendar holds, and what no owner of a machine can be told as a moment.
+        ("Mon, 1 Jan 99999999999999 00:00:00 +0000", 0.0),
+        ("Mon, 1 Jan 2027 00:00:00 +99999999999999999999", 0.0),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", LONGEST_RETRY_AFTER),
+        ("999999999", LONGEST_RETRY_AFTER),
+    ],
 )
 def test_retry_after_is_read_as_a_number_or_a_date(header: str | None, seconds: float) -> None:
     assert read_retry_after(header, datetime(2025, 1, 1, tzinfo=UTC)) == seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +35,20 @@ def view(
 
 def left(*replicates: Replicate, views: Mapping[TaskId, ChainView] | None = None) -> Unfinished:
     return unfinished(replicates, views or {}, WORKER_KEY.wallet, NOW)
+
+
+@pytest.mark.parametrize("moment", [2**62, 10**11, 253_402_300_800])
+def test_no_deadline_that_a_pool_has_signed_keeps_a_machine_from_telling_its_votes_and_revealing_them(
+    moment: int,
+) -> None:
+    """At a start that is refused this is told before the votes are revealed."""
+    endless = assignment(2, category_seconds=moment, contribution_deadline=moment, final_deadline=moment)
+    rows = [Replicate(task_id(2), endless, stage, updated_at=NOW) for stage in ReplicateStage]
+    found = left(*rows, held(ReplicateStage.COMMITTED))
+    assert found.votes
+    assert "start again before" in sentence(found, NOW)
+    for row in rows:
+        assert sentence(left(row), NOW)
 
 
 def test_a_machine_that_holds_nothing_says_so() -> None:

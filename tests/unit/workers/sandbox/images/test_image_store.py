@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from protocol.errors import BadMessage
 from workers.data.registry import Blob, read_credentials
-from workers.sandbox.images.image_store import archive, engine_name, read_config, unpacked_size
+from workers.sandbox.engine.container import Engine
+from workers.sandbox.images.image_store import (
+    ImageStore,
+    StoredImage,
+    archive,
+    engine_name,
+    read_config,
+    unpacked_size,
+)
 from workers.sandbox.images.layer_entries import LayerEntries
 
 same_folder = drawn(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -91,6 +99,27 @@ def test_an_archive_is_what_docker_load_takes(tmp_path: Path) -> None:
         assert index is not None
         (entry,) = json.load(index)
     assert entry == {"Config": "cd" * 32 + ".json", "RepoTags": [name], "Layers": ["ab" * 32 + ".tar"] * 2}
+
+
+def test_an_image_that_a_tag_has_moved_away_from_is_counted_and_the_first_to_go(tmp_path: Path) -> None:
+    """Else a name whose tag moves each hour would fill the engine's disk with images that nothing removes."""
+    store, engine = ImageStore(tmp_path), SimpleNamespace(removed=list[str]())
+    engine.remove_image = lambda name: engine.removed.append(name) or True
+    store.put(StoredImage("other", "sluice-image:c", "sha256:c", 10, 0.0))
+    for name in ("a", "b"):
+        store.put(StoredImage("wanted", f"sluice-image:{name}", f"sha256:{name}", 10, 0.0))
+    found = store.find("wanted")
+    assert found is not None
+    assert found.name == "sluice-image:b"
+    store.shrink(cast("Engine", engine), 30, "")
+    assert engine.removed == []
+    store.shrink(cast("Engine", engine), 20, "")
+    assert engine.removed == ["sluice-image:a"]
+    # The present one keeps its record.
+    store.put(StoredImage("wanted", "sluice-image:b", "sha256:b", 10, 1.0))
+    store.shrink(cast("Engine", engine), 0, "")
+    assert sorted(engine.removed) == ["sluice-image:a", "sluice-image:b", "sluice-image:c"]
+    assert list((tmp_path / "images").iterdir()) == []
 
 
 def test_logins_are_found_by_registry() -> None:

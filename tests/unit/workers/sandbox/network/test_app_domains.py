@@ -27,6 +27,7 @@ from workers.sandbox import rehearsal
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerState
 from workers.sandbox.engine.host_config import host_config
+from workers.sandbox.images.image_words import NOTHING_ASKED
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.network import bridge as network
 from workers.sandbox.network import listed_apps, packet_filter
@@ -237,7 +238,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         host="unix:///nowhere",
         find=lambda _: made,
         remove=lambda container: acts.append(f"remove {container}"),
-        require_fit=lambda _: None,
+        require_fit=lambda _: NOTHING_ASKED,
         create=create,
         start=lambda container: acts.append(f"start {container}"),
         wait=lambda *_: True,
@@ -256,6 +257,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         fetch_image=lambda: "image",
         pinned=lambda asked: asked.pinned(PINS[1:]),
         gpus=lambda: nullcontext(()),
+        room=lambda _: nullcontext(),
         clear=nothing,
         created=lambda container: acts.append(f"filter for {container}"),
         found=nothing,
