@@ -150,7 +150,9 @@ def test_a_machine_of_the_compose_file_is_what_the_page_for_machines_runs() -> N
     words = ["run", "--detach", "--name", "sluice-worker", *(["--init"] if machine["init"] else [])]
     words += ["--restart", machine["restart"], "--stop-timeout", machine["stop_grace_period"].removesuffix("s")]
     words += ["--user", machine["user"], "--env-file", env_file["path"], "--log-driver", machine["logging"]["driver"]]
-    words += [word for name, value in machine["logging"]["options"].items() for word in ("--log-opt", f"{name}={value}")]
+    words += [
+        word for name, value in machine["logging"]["options"].items() for word in ("--log-opt", f"{name}={value}")
+    ]
     words += ["--network", machine["network_mode"]]
     words += [word for each in machine["cap_add"] for word in ("--cap-add", each)]
     words += ["--cgroupns", machine["cgroup"]]
