@@ -17,7 +17,7 @@ MOST_BYTES = 2 * 2**20
 #: Seconds for a file. A session needs two, and iExec's and our workers wait some 15 s for it; they ask again.
 FETCH_SECONDS = 5.0
 #: Files that are fetched at a time, others that wait, and seconds that they do. Each holds one of the service's 40
-#: threads, and whoever has made a deal has named the file: all others must not wait for a gateway that does not have it.
+#: threads, and whoever has made a deal has named the file: others must not wait for a gateway that does not have it.
 FETCHES_AT_ONCE, MOST_WAITING, TURN_SECONDS = 8, 8, 2.0
 
 

@@ -63,8 +63,8 @@ SWEEP_SECONDS = 60.0
 #: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
 #: that ask at once it would answer none in time.
 ENROLMENTS_AT_ONCE = 4
-#: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one of
-#: the API's 40 threads, of which pings and reports need some, however many wallets sign in.
+#: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one
+#: of the API's 40 threads, of which pings and reports need some, however many wallets sign in.
 MOST_WAITING, TURN_SECONDS = 12, 4.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
 CONNECT_SECONDS = 1.0

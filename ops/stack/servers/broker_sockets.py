@@ -1,4 +1,4 @@
-"""What RabbitMQ's `advanced.config` has: options of the sockets on which it takes connections, and a limit of consumers.
+"""RabbitMQ's `advanced.config`: options of the sockets on which it takes connections, and a limit of consumers.
 
 `rabbitmq.conf` has no words for most of them, or not in every release. `docker/rabbitmq-advanced.config` has the same,
 and explains them.

@@ -35,10 +35,9 @@ def test_who_waits_has_the_turn_once_it_is_given_back_also_by_an_error() -> None
             taken.set()
             raise ValueError
 
-    with ThreadPoolExecutor(1) as threads:
-        with turns.taken(0.0):
-            waits = threads.submit(fail)
-            assert not taken.is_set()
+    with ThreadPoolExecutor(1) as threads, turns.taken(0.0):
+        waits = threads.submit(fail)
+        assert not taken.is_set()
     assert isinstance(waits.exception(), ValueError)
     assert taken.is_set()
     with turns.taken(0.0) as mine:
