@@ -18,7 +18,9 @@ from config.redaction import redacted
 from config.settings import Settings
 
 #: Libraries that write a line per request.
-_LIBRARIES = ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker", "uvicorn")
+_LIBRARIES = ("httpx", "httpcore", "amqp", "urllib3", "pymongo", "docker")
+#: Writes a warning of each request that is no HTTP or asks for another protocol: strangers could fill disks with lines.
+_SERVER = "uvicorn"
 #: Celery's loggers that write "received" and "succeeded" for every task: Flower shows that, and it costs time.
 _TWO_LINES_A_TASK = ("celery.worker.strategy", "celery.app.trace")
 
@@ -71,4 +73,5 @@ def configure(settings: Settings, *, process: str) -> None:
     root.setLevel(settings.log_level.upper())
     for noisy in (*_LIBRARIES, *_TWO_LINES_A_TASK):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger(_SERVER).setLevel(logging.ERROR)
     structlog.contextvars.bind_contextvars(process=process)

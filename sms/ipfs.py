@@ -8,6 +8,7 @@ from typing import Protocol
 import httpx
 
 from config.connections.http_client import http_client
+from config.http_server.turns import Turns
 from protocol.cid import file_cid
 from protocol.errors import StorageUnavailable
 
@@ -15,6 +16,9 @@ from protocol.errors import StorageUnavailable
 MOST_BYTES = 2 * 2**20
 #: Seconds for a file. A session needs two, and iExec's and our workers wait some 15 s for it; they ask again.
 FETCH_SECONDS = 5.0
+#: Files that are fetched at a time, others that wait, and seconds that they do. Each holds one of the service's 40
+#: threads, and whoever has made a deal has named the file: others must not wait for a gateway that does not have it.
+FETCHES_AT_ONCE, MOST_WAITING, TURN_SECONDS = 8, 8, 2.0
 
 
 class IpfsFiles(Protocol):
@@ -34,9 +38,17 @@ class IpfsGateway:
         self._http = http_client(
             url.rstrip("/"), timeout=FETCH_SECONDS, answer_seconds=lambda: FETCH_SECONDS, transport=transport
         )
+        self._turns = Turns(FETCHES_AT_ONCE, waiting=MOST_WAITING)
 
     def fetch(self, cid: str) -> bytes:
         """The content of a file, by its CIDv0. Raises StorageUnavailable for what cannot be had now."""
+        with self._turns.taken(TURN_SECONDS) as mine:
+            if not mine:
+                raise _unavailable("too many files are asked for at a time")
+            return self._fetch(cid)
+
+    def _fetch(self, cid: str) -> bytes:
+        """The content of a file. Raises StorageUnavailable."""
         ends_at = time.monotonic() + FETCH_SECONDS
         content = bytearray()
         try:

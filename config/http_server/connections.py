@@ -7,6 +7,7 @@ application's (`pipeline.api.limits.body_limit`).
 
 connection ─► too many in all, or from its address (a trusted proxy's counts none)?  closed at once
            ─► HEAD_SECONDS until its first head is whole, or from the first byte of a further one; else closed
+           ─► HEAD_SECONDS for the rest of a body whose request is answered before it is whole; else closed
 answer     ─► what does not fit the system's buffers is read by the client at LEAST_READ_RATE at least; else closed
 """
 
@@ -26,7 +27,8 @@ from config.http_server.address import origin_of
 from config.settings import Settings
 from protocol.errors import BadSetting
 
-#: Seconds for a request's head: honest ones come in one piece.
+#: Seconds for a request's head: honest ones come in one piece. And for the rest of a body that nobody wants any more:
+#: most of it is on its way already.
 HEAD_SECONDS = 10.0
 #: Bytes per second that a client reads of a long answer, looked at every READ_SECONDS: a line of 64 kbit/s.
 LEAST_READ_RATE = 8192
@@ -133,18 +135,33 @@ class BoundedProtocol(H11Protocol):
         """Read on; time runs while a request's head is not complete. asyncio calls it."""
         if self._origin is None:
             return
+        unwanted = self._reads_unwanted()
         super().data_received(data)
-        # IDLE: no head is whole. A part of one that is here already counts, whatever the idle time.
-        if self.conn.their_state is not h11.IDLE:
+        if unwanted and not self._reads_unwanted():
+            # It is whole: the next head has a time of its own.
             self._stop_timer()
-        else:
+        # IDLE: no head is whole. A part of one that is here already counts, whatever the idle time.
+        if self.conn.their_state is h11.IDLE or self._reads_unwanted():
             self._start_timer()
+        else:
+            self._stop_timer()
 
     def on_response_complete(self) -> None:
-        """Start the timer for the next request's head, if part of it is here already; uvicorn calls it."""
+        """Start the timer for the rest of this request's body, or for the next one's head if part of it is here
+        already; uvicorn calls it.
+        """
         super().on_response_complete()
-        if self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]:
+        if self._reads_unwanted() or (self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]):
             self._start_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Say that what came is no HTTP; where the answer to a request has begun, or was given, only close. uvicorn
+        calls it.
+        """
+        if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         """Watch whether the client reads on: much of an answer waits for it. asyncio calls it."""
@@ -176,21 +193,25 @@ class BoundedProtocol(H11Protocol):
             self._read_timer.cancel()
             self._read_timer = None
 
+    def _reads_unwanted(self) -> bool:
+        """Whether a body is still coming whose request is answered. h11 reads all of it, however long it is."""
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
+
     def _start_timer(self) -> None:
-        """Give the client `head_seconds` for the head of its next request."""
+        """Give the client `head_seconds` for the head of its next request, or for the rest of an unwanted body."""
         if self._head_timer is None and not self.transport.is_closing():
             self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
 
     def _stop_timer(self) -> None:
-        """End the time for a request's head: it is there, or the connection is closed."""
+        """End that time: what it was for is there, or the connection is closed."""
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _give_up(self) -> None:
-        """Close the connection if the head of a request did not come in time."""
+        """Close the connection if what was waited for did not come in time."""
         self._head_timer = None
-        if self.conn.their_state is h11.IDLE:
+        if self.conn.their_state is h11.IDLE or self._reads_unwanted():
             self.transport.abort()
 
 

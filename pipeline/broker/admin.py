@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 import secrets
 import socket
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +28,7 @@ import structlog
 from config import topology
 from config.connections import broker_nodes
 from config.connections.http_client import http_client
+from config.http_server.turns import Turns
 from config.settings import Settings
 from pipeline.broker import presence
 from pipeline.broker.queue_count import QueueCount
@@ -63,9 +63,9 @@ SWEEP_SECONDS = 60.0
 #: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
 #: that ask at once it would answer none in time.
 ENROLMENTS_AT_ONCE = 4
-#: Seconds that a sign-in waits for its turn: a machine gives up after five. While RabbitMQ does not answer, sign-ins
-#: that wait for ever would take every thread of the API, and pings would have none.
-TURN_SECONDS = 4.0
+#: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one
+#: of the API's 40 threads, of which pings and reports need some, however many wallets sign in.
+MOST_WAITING, TURN_SECONDS = 12, 4.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
@@ -133,7 +133,7 @@ class BrokerAdmin:
             (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
             for url in api_urls
         ]
-        self._enrolling = threading.BoundedSemaphore(ENROLMENTS_AT_ONCE)
+        self._enrolments = Turns(ENROLMENTS_AT_ONCE, waiting=MOST_WAITING)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
@@ -260,12 +260,10 @@ class BrokerAdmin:
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
-        if not self._enrolling.acquire(timeout=TURN_SECONDS):
-            raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
-        try:
+        with self._enrolments.taken(TURN_SECONDS) as mine:
+            if not mine:
+                raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
             return self._enrol(wallet)
-        finally:
-            self._enrolling.release()
 
     def _enrol(self, wallet: Wallet) -> str:
         """Make a machine's exchange, queues and user; returns the new password. Raises BrokerUnavailable."""

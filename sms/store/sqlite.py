@@ -2,7 +2,7 @@
 collections (`mongo`).
 
 WAL with synchronous=FULL: a commit that returned survives `kill -9` and power loss. What is deleted is overwritten.
-What may be forgotten goes at the next session, since no server cleans up here.
+What may be forgotten goes when the next such row comes, a challenge or a session, since no server cleans up here.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ class SqliteSecretStore:
         """Store a row; False, and nothing is changed, if its place is taken."""
         values = (row.place, row.sealed.key_id, row.sealed.content, row.address, row.ends_at)
         with self._answering() as db:
+            if row.ends_at is not None:
+                # A service whose sessions are attested elsewhere stores none here.
+                self._forget(db)
             return db.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?, ?, ?, ?)", values).rowcount == 1
 
     def replace(self, place: str, sealed: Sealed, was: Sealed | None = None) -> bool:
@@ -108,8 +111,7 @@ class SqliteSecretStore:
         values = (session.task_id, session.wallet, session.session_id, session.challenge, session.ends_at)
         with self._answering() as db:
             db.execute("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?)", values)
-            for forget in _FORGET:
-                db.execute(forget, (self._clock(), _FORGOTTEN))
+            self._forget(db)
 
     def session(self, session_id: str) -> OpenSession | None:
         """A session; None if it was taken, replaced, or never there."""
@@ -133,6 +135,11 @@ class SqliteSecretStore:
         if held is not None:
             held.close()
             local.connection = None
+
+    def _forget(self, db: sqlite3.Connection) -> None:
+        """Delete some of what is over."""
+        for forget in _FORGET:
+            db.execute(forget, (self._clock(), _FORGOTTEN))
 
     @contextmanager
     def _answering(self) -> Iterator[sqlite3.Connection]:

@@ -1,6 +1,7 @@
-"""Options of the sockets on which RabbitMQ takes connections, in the form of its `advanced.config`.
+"""RabbitMQ's `advanced.config`: options of the sockets on which it takes connections, and a limit of consumers.
 
-`rabbitmq.conf` has no words for most of them. `docker/rabbitmq-advanced.config` has the same, and explains them.
+`rabbitmq.conf` has no words for most of them, or not in every release. `docker/rabbitmq-advanced.config` has the same,
+and explains them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ BUFFER_BYTES, BACKLOG = 32_768, 1024
 #: A machine that is cut off without a word: seconds without anything from it after which its kernel is asked, seconds
 #: between two questions, how many go unanswered, and milliseconds after which the connection is closed in any case.
 IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS = 3, 1, 5, 6000
+#: Consumers on one channel: a process has one for each queue that it serves, five at most.
+MOST_CONSUMERS = 16
 
 
 def advanced_config() -> str:
@@ -33,4 +36,5 @@ def advanced_config() -> str:
         "{keepalive, true}",
     ]
     kernel = f"{{kernel, [{{inet_default_listen_options, [{', '.join(silence)}]}}]}}"
-    return f"[{kernel}, {{rabbit, [{{tcp_listen_options, [{', '.join(options)}]}}]}}].\n"
+    consumers = f"{{consumer_max_per_channel, {MOST_CONSUMERS}}}"
+    return f"[{kernel}, {{rabbit, [{consumers}, {{tcp_listen_options, [{', '.join(options)}]}}]}}].\n"

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +94,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     twin = same_result(task, replicate, view)
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
-    total = _declared_bytes(request, largest) if rest is None else rest.total
+    total = declared_bytes(request.headers, largest) if rest is None else rest.total
     await _note_on_its_way(services, task, replicate, total)
     # Twice: what comes, and what is stored of it.
     needed = 2 * total
@@ -155,9 +155,11 @@ async def _note_on_its_way(services: Access, task: TaskRecord, replicate: Replic
         await note_arrival(services, task, replicate)
 
 
-def _declared_bytes(request: Request, most: int) -> int:
-    """The body's length as its header says, which uvicorn holds it to; `most` if it does not say."""
-    declared = request.headers.get("content-length", "")
+def declared_bytes(headers: Mapping[str, str], most: int) -> int:
+    """The body's length as its header says, which uvicorn holds it to; `most` if it does not say. A body in chunks may
+    have any length, whatever is declared beside them (RFC 9112, 6.3).
+    """
+    declared = "" if "transfer-encoding" in headers else headers.get("content-length", "")
     return min(int(declared), most) if declared.isascii() and declared.isdigit() else most
 
 

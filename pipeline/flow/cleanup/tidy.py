@@ -2,7 +2,7 @@
 over; keeps the ledger up to date.
 
 A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
-itself. Its row stays, with what it has earned.
+itself. Its row stays, with what it has earned; of a machine that did nothing there is nothing to keep.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 
 #: Machines removed by one run; each takes some five requests to RabbitMQ. The rest is for the next run.
 MACHINES = 200
+#: Rows of machines that did nothing, deleted by one run: more than sign in within a minute at RabbitMQ's pace.
+PASSERS_BY = 10_000
 #: Seconds that one run reads for the ledger; an older pool's past is read in several.
 LEDGER_SECONDS = 10.0
 #: Seconds that one run deletes records that are not kept any more; the rest is for the next one.
@@ -64,6 +66,7 @@ def _machines(scheduler: Scheduler) -> None:
     """Remove machines that have been away for long from RabbitMQ."""
     with BrokerAdmin.from_settings(scheduler.settings) as broker:
         remove_idle_machines(scheduler, broker)
+    forget_passers_by(scheduler)
 
 
 def _results(scheduler: Scheduler) -> None:
@@ -97,9 +100,8 @@ def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:
 
     Raises BrokerUnavailable.
     """
-    settings, workers, now = scheduler.settings, scheduler.store.workers, scheduler.clock()
-    newcomers_before, before = now - settings.newcomer_idle_days * DAY, now - settings.worker_idle_days * DAY
-    newcomers_before = max(newcomers_before, before)
+    workers, before = scheduler.store.workers, scheduler.clock() - scheduler.settings.worker_idle_days * DAY
+    newcomers_before = _newcomers_before(scheduler)
     removed = 0
     for wallet in workers.idle(newcomers_before, before, MACHINES):
         # First the broker: a crash in between makes the next run do it again. A machine that comes back meanwhile is
@@ -109,3 +111,19 @@ def remove_idle_machines(scheduler: Scheduler, broker: BrokerAdmin) -> int:
     if removed:
         log.info("Silent machines have no queues any more.", action="idle_removed", machines=removed)
     return removed
+
+
+def forget_passers_by(scheduler: Scheduler) -> int:
+    """Delete the rows of machines that signed in, did nothing, and were not heard of for as long as newcomers may be
+    silent; returns how many. Signing in is free: they would fill the disk.
+    """
+    forgotten = scheduler.store.census.forget_passers_by(_newcomers_before(scheduler), PASSERS_BY)
+    if forgotten:
+        log.info("Machines that did nothing are forgotten.", action="passers_by_forgotten", machines=forgotten)
+    return forgotten
+
+
+def _newcomers_before(scheduler: Scheduler) -> float:
+    """Since when a machine that was never right on chain must have been heard of, Unix seconds."""
+    settings = scheduler.settings
+    return scheduler.clock() - min(settings.newcomer_idle_days, settings.worker_idle_days) * DAY

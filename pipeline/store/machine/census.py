@@ -1,6 +1,7 @@
 """Collection `workers` as the pool's operator looks at it: pages of machines, counts by state, limits of slots.
 
-Rows are never removed, and signing in is free: no count here costs more for every wallet that once did.
+Rows of machines that did anything are never removed, and signing in is free: no count here costs more for every wallet
+that once did.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _MAYBE_FUNDED: dict[str, Any] = {"$or": [{"facts.funded": True}, {"checked_at": 
 #: The operator bans and drains by hand, so these are few.
 _BANNED: dict[str, Any] = {"banned": True}
 _DRAINED: dict[str, Any] = {"operator_slots": 0, "banned": {"$ne": True}}
+#: Machines that came and went: nothing at the broker, and never right on chain.
+_PASSERS_BY: dict[str, Any] = {"queues": False, "successes": 0}
 
 INDEXES = [
     IndexModel([("lost", ASCENDING), ("away", ASCENDING)], name="gone", partialFilterExpression={"lost": True}),
@@ -44,6 +47,7 @@ INDEXES = [
     IndexModel([("away", ASCENDING)], name="leaving", partialFilterExpression={"away": True, "lost": False}),
     IndexModel([("checked_at", ASCENDING)], name="no_gas", partialFilterExpression={"facts.funded": False}),
     IndexModel([("rest_until", ASCENDING)], name="cooling_down", partialFilterExpression={"rest_until": {"$gt": 0.0}}),
+    IndexModel([("seen_at", ASCENDING)], name="passers_by", partialFilterExpression=_PASSERS_BY),
 ]
 
 
@@ -94,6 +98,16 @@ class Census:
         """
         change: list[dict[str, Any]] = [{"$set": {"operator_slots": most}}, SET_FREE]
         return self._rows.update_one({"_id": wallet}, change).matched_count == 1
+
+    def forget_passers_by(self, before: float, limit: int) -> int:
+        """Delete machines not heard of since `before` of which there is nothing to remember: no user at the broker, no
+        work, no vote, nothing held against them, no word of the operator. At most `limit`; returns how many.
+        """
+        nothing = _PASSERS_BY | {"seen_at": {"$lt": before}, "held": [], "pledged": [], "replacing": {"$ne": True}}
+        nothing |= {"failures": 0, "blamed": 0, "solos": 0, "banned": False, "operator_slots": None}
+        wallets = [row["_id"] for row in self._rows.find(nothing, {"_id": 1}).limit(limit)]
+        # One that signs in meanwhile has been heard of.
+        return self._rows.delete_many({"_id": {"$in": wallets}, **nothing}).deleted_count
 
     def count_by_state(self, now: float, lost_after: float) -> dict[WorkerState, int]:
         """How many machines are in each state, by the rules of `pipeline.domain.machines.worker_state`.

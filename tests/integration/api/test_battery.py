@@ -7,10 +7,9 @@ from __future__ import annotations
 import base64
 import json
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -20,17 +19,15 @@ import pytest
 from fastapi import FastAPI, Response
 from hypothesis import HealthCheck, Phase, given, settings
 
-from config.http_server.connections import Connections, bounded_protocol
 from config.http_server.rates import RateLimits
-from config.http_server.server import http_server
 from config.settings import read_settings
-from ops.stack import ports
 from pipeline.api.application import create_app
 from pipeline.api.auth.tokens import AUDIENCE
 from pipeline.api.limits.body_limit import REPORT_BYTES, SMALL_BYTES, BodyLimit
 from pipeline.api.limits.rate_limits import AddressLimit
 from pipeline.domain.records import TaskRecord
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api
+from tests.integration.api.small_server import ends, small_server
 from tests.waiting import ample, wait_until
 
 DEEP = b'{"a":' * 50_000
@@ -162,35 +159,6 @@ def test_an_odd_path_leads_nowhere(api: Api, path: str) -> None:
 
 
 # -- slow and many -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def small_server(app: FastAPI, *, head: float = 0.3, connections: int = 6, read: float = 600.0) -> Iterator[int]:
-    """`app` behind this release's protocol with short limits; yields its port."""
-    port = ports.free_port()
-    server = http_server(read_settings(), app, "127.0.0.1", port)
-    server.config.http = bounded_protocol(Connections(100, connections, lambda _: False), head, read)
-    server.config.http_protocol_class = server.config.http
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_until(lambda: server.started, 10.0, what="the server")
-    try:
-        yield port
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def ends(connection: socket.socket) -> bytes:
-    """What comes until the other side closes."""
-    connection.settimeout(ample(10))
-    said = b""
-    try:
-        while chunk := connection.recv(4096):
-            said += chunk
-    except ConnectionResetError:
-        pass
-    return said
 
 
 def test_slow_heads_and_slow_bodies_are_closed_and_others_are_served() -> None:

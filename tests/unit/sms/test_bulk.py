@@ -21,10 +21,11 @@ from protocol.errors import NoSession, StorageUnavailable, Unavailable
 from protocol.poco.orders import DatasetOrder
 from protocol.types import Contract, Hash32
 from sms.bulk import LEAST_VOLUME, MOST_DATASETS, read_orders
-from sms.ipfs import IpfsGateway
+from sms.ipfs import FETCHES_AT_ONCE, IpfsGateway
 from sms.session import Wanted
 from tests.unit.sms.test_service import fetch, services
 from tests.unit.sms.world import CHECKSUM, OWNER, TASK, World, execution, with_deal
+from tests.waiting import ample
 
 FIRST, SECOND = Contract("0x" + "d1" * 20), Contract("0x" + "d2" * 20)
 #: The task's index in its deal.
@@ -267,6 +268,24 @@ def test_a_gateway_that_drips_is_left_when_the_files_time_is_over(monkeypatch: p
     monkeypatch.setattr("sms.ipfs.time", SimpleNamespace(monotonic=lambda: float(next(hours))))
     with pytest.raises(StorageUnavailable, match="takes more than 5 s"):
         gateway(lambda _: httpx.Response(200, content=iter([b"["] * 100))).fetch(CID)
+
+
+def test_files_that_a_gateway_does_not_have_take_few_of_the_services_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a deal names the file: others would wait for theirs, and all who want no file too."""
+    monkeypatch.setattr("sms.ipfs.MOST_WAITING", 0)
+    monkeypatch.setattr("sms.ipfs.TURN_SECONDS", ample(600.0))
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        # As if another thread asked while the gateway looks for this one.
+        asked.append(request.url.path)
+        files.fetch(CID)
+        return httpx.Response(404)
+
+    files = gateway(answer)
+    with pytest.raises(StorageUnavailable, match="too many files are asked for at a time"):
+        files.fetch(CID)
+    assert len(asked) == FETCHES_AT_ONCE
 
 
 def test_a_refusal_names_the_dataset_and_the_contracts_words_in_the_log_alone(world: World) -> None:

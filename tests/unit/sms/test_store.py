@@ -71,6 +71,15 @@ class TestSqlite(SecretStoreContract):
         assert {*store.find([over.place, ROW.place])} == {ROW.place}
         assert (store.session("over"), store.session("id-1")) == (None, replace(SESSION, task_id=TaskId("0x2")))
 
+    def test_a_challenge_that_is_over_is_forgotten_where_no_session_is_ever_stored(
+        self, store: SqliteSecretStore
+    ) -> None:
+        """As where sessions are posted to the service that attests enclaves: each task would leave its key for good."""
+        over, now = (Row(f"challenge:{number}", OTHER, Wallet("0xaddress"), FAR) for number in (1, 2))
+        assert store.add(replace(over, ends_at=FAR - 2))
+        assert store.add(now)
+        assert {*store.find([over.place, now.place])} == {now.place}
+
     def test_what_was_replaced_is_found_nowhere_in_the_file(self, store: SqliteSecretStore) -> None:
         store.add(replace(ROW, sealed=replace(ONE, content=b"sealed-before" * 100)))
         store.replace(ROW.place, OTHER)

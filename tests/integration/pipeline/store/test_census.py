@@ -214,3 +214,37 @@ def test_a_pool_whose_machines_are_all_drained_says_so(store: Store) -> None:
     store.census.limit_slots(ALICE, 0)
     found = store.census.machine_facts(NOW, NOW)
     assert (found.able, found.drained, found.banned) == (0, 1, 0)
+
+
+def test_machines_that_did_nothing_are_forgotten_once_they_are_silent_and_nobody_else_is(store: Store) -> None:
+    """Signing in is free: such rows would fill the disk."""
+    offer = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=0, tag=NO_TAG)
+    rows = store._db["workers"]
+
+    def signed_in(number: int) -> Wallet:
+        wallet = Wallet(f"0x{number:040x}")
+        store.workers.enrol(wallet, offer, NOW - 100)
+        store.workers.mark_without_queues(wallet, NOW)
+        return wallet
+
+    held = [{"task": TASKS[0], "since": NOW, "stake": "0"}]
+    kept: list[dict[str, Any]] = [
+        {"queues": True},
+        {"seen_at": NOW},
+        {"successes": 1},
+        {"failures": 1},
+        {"blamed": 1},
+        {"solos": 1},
+        {"banned": True},
+        {"operator_slots": 0},
+        {"held": held},
+        {"pledged": held},
+        {"replacing": True},
+    ]
+    stay = [signed_in(number) for number in range(1, len(kept) + 1)]
+    for wallet, change in zip(stay, kept, strict=True):
+        rows.update_one({"_id": wallet}, {"$set": change})
+    for number in range(100, 103):
+        signed_in(number)
+    assert [store.census.forget_passers_by(NOW, 2) for _ in range(3)] == [2, 1, 0]
+    assert [worker.wallet for worker in store.census.all_workers()] == stay

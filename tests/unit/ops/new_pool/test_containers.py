@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from config import topology
 from config.settings import VARIABLES
 from ops.new_pool.files import CHAIN, OWNERS
 from ops.stack.clusters import members
@@ -96,6 +97,9 @@ def test_a_container_of_the_compose_file_has_an_image_of_one_version_and_limits(
     service = SERVICES[name]
     assert "build" in service or re.fullmatch(r"\S+:v?\d+\.\d+\.\d+(-management)?", service["image"])
     assert {"mem_limit", "pids_limit"} <= service.keys()
+    # Whoever connects has lines written: they must not fill the disk that queues and results are on.
+    assert service["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} == service["logging"]["options"].keys()
     assert service["restart"] == "unless-stopped"
     assert {"healthcheck"} <= service.keys() or name in {MACHINE, "ipfs"}
 
@@ -145,7 +149,11 @@ def test_a_machine_of_the_compose_file_is_what_the_page_for_machines_runs() -> N
     (env_file,) = machine["env_file"]
     words = ["run", "--detach", "--name", "sluice-worker", *(["--init"] if machine["init"] else [])]
     words += ["--restart", machine["restart"], "--stop-timeout", machine["stop_grace_period"].removesuffix("s")]
-    words += ["--user", machine["user"], "--env-file", env_file["path"], "--network", machine["network_mode"]]
+    words += ["--user", machine["user"], "--env-file", env_file["path"], "--log-driver", machine["logging"]["driver"]]
+    words += [
+        word for name, value in machine["logging"]["options"].items() for word in ("--log-opt", f"{name}={value}")
+    ]
+    words += ["--network", machine["network_mode"]]
     words += [word for each in machine["cap_add"] for word in ("--cap-add", each)]
     words += ["--cgroupns", machine["cgroup"]]
     words += [word for each in machine["volumes"] for word in ("--volume", each)]
@@ -242,6 +250,13 @@ def test_sockets_of_the_compose_files_broker_are_set_as_those_that_are_tested() 
     assert re.sub(r"\s", "", said) == re.sub(r"\s", "", advanced_config())
     for name in ("rabbitmq", "rabbitmq-2", "rabbitmq-3"):
         assert "./docker/rabbitmq-advanced.config:/etc/rabbitmq/advanced.config:ro" in SERVICES[name]["volumes"]
+
+
+def test_a_channel_of_the_compose_files_broker_has_few_consumers_and_enough_for_the_scheduler() -> None:
+    """A process serves its queues, and is asked by remote control, on one channel at most."""
+    found = re.search(r"\{consumer_max_per_channel, (\d+)\}", _read("docker/rabbitmq-advanced.config"))
+    assert found is not None
+    assert len(topology.PIPELINE_QUEUES) + 1 < int(found[1]) <= 100
 
 
 def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.api.results.upload import check_digest, check_may_upload
+from pipeline.api.results.upload import check_digest, check_may_upload, declared_bytes
 from pipeline.domain.records import Replicate, ReplicateState, TaskRecord
 from protocol.errors import NotYet, Refused
 from protocol.poco.seal import result_hash
@@ -117,3 +117,17 @@ def test_the_same_result_may_come_again_but_not_another_one() -> None:
     check_digest(stored, view(None), TASK, DIGEST)
     with pytest.raises(Refused, match="another result"):
         check_digest(stored, view(None), TASK, LIE)
+
+
+@pytest.mark.parametrize(
+    ("headers", "size"),
+    [
+        ({"content-length": "7"}, 7),
+        ({"content-length": "5000"}, 1000),
+        ({}, 1000),
+        # The chunks count, however little is declared beside them: room is kept for all that may come.
+        ({"content-length": "7", "transfer-encoding": "chunked"}, 1000),
+    ],
+)
+def test_a_body_takes_the_room_that_it_may_need(headers: dict[str, str], size: int) -> None:
+    assert declared_bytes(headers, 1000) == size
