@@ -88,7 +88,7 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
 
 
 def _begin(scheduler: Scheduler, now: float, number: int) -> Round:
-    """What the round, or its `number`th page, begins with."""
+    """The waiting tasks and free workers that the round, or its `number`th page, begins with."""
     tasks = 0 if number else AT_BEGIN
     return scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now, tasks=tasks)
 
@@ -124,8 +124,7 @@ def _page(scheduler: Scheduler, begun: Round, now: float, number: int) -> tuple[
 
 
 def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit: int) -> list[TaskRecord]:
-    """The most urgent `limit` tasks. What a paused pool has begun it finishes; all else waits, untouched, however much
-    of it there is.
+    """The `limit` most urgent tasks; while the pool is paused, only those that were begun before.
     """
     tasks, paused = scheduler.store.tasks, begun.begins.paused
     if number == 0 and (limit <= AT_BEGIN or len(begun.waiting) < AT_BEGIN) and not paused:
@@ -224,7 +223,7 @@ def _match(
 def _prospects(
     tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequence[WorkerRecord], now: float
 ) -> list[Wallet]:
-    """Workers that may have been right on chain since their facts were read, if a task waits for one that was."""
+    """Workers that may have become proven since their facts were read, if a task waits for a proven one."""
     served = {found.task.task_id for found in matches}
     if all(task.task_id in served for task in tasks if matching.for_proven(task)):
         return []

@@ -1,7 +1,7 @@
 """What the pool can do, decided from facts. Pure: `pipeline.probes` gathers the facts, `/health` and the commands show
 them.
 
-    facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and the way out
+    facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and what to do
 
 A part that cannot be known, because the server that knows it does not answer, is left out: that server is red.
 """
@@ -34,7 +34,7 @@ STALE_BLOCKS, STALE_SECONDS = 10, 30.0
 #: The watcher is behind when it is both: so many blocks, and so many seconds by the chain's own time. Later by so many
 #: seconds, what it has stored is too old to begin work by.
 BEHIND_BLOCKS, BEHIND_SECONDS, FAR_BEHIND_SECONDS = 10, 30.0, 300.0
-#: Seconds after which a result that could not be stored tells nothing of now: machines bring it again sooner.
+#: Seconds after which a result that could not be stored says nothing about now: machines upload it again sooner.
 REFUSED_SECONDS = 60.0
 #: Two clocks of one network differ by less (NTP: milliseconds); nodes refuse blocks that are 15 s ahead.
 CLOCK_SECONDS = 15.0
@@ -45,7 +45,7 @@ WAIT_BLOCKS, WAIT_SECONDS = 20, 60.0
 SWEEP_SECONDS, SWEEPS_MISSED = 60.0, 6
 #: Seconds after the start in which processes may still be on their way.
 START_SECONDS = 30.0
-#: What the scheduler's wallet sends for a task; what is not used of a limit is not paid, but must be there.
+#: What the scheduler's wallet sends for a task. Gas below its limit is not paid, but the wallet must hold it.
 TASK_GAS = GAS_LIMITS["initialize"].base + GAS_LIMITS["finalize"].base
 #: Chain seconds that pass in one of ours while a node follows the head; many more while it reads old blocks.
 LIVE_PACE = (0.3, 3.0)
@@ -94,7 +94,7 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
 
 
 def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> HealthPart | None:
-    """The verdict on what a server told; not well if it did not answer; None if it was not asked."""
+    """The verdict on a server's answer: not well if there was none; None if it was not asked."""
     if facts is None:
         return None
     if isinstance(facts, NoAnswer):
@@ -146,7 +146,7 @@ def _age(node: NodeFacts, facts: Facts) -> float:
 
 
 def stale_after(block_time: float) -> float:
-    """Seconds from which on a head is not what a chain with blocks so many seconds apart has now."""
+    """Age in seconds from which on a head is too old to be the current one, at this block time."""
     return max(STALE_SECONDS, STALE_BLOCKS * block_time)
 
 
@@ -161,7 +161,7 @@ def _clocks(facts: Facts) -> dict[str, float]:
 
 
 def _clock_is_off(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> bool:
-    """Whether an old or future head tells of this machine's clock rather than of the chain.
+    """Whether an old or future head shows that this machine's clock is wrong, rather than that the chain stands still.
 
     A head from the future does: nodes refuse such blocks. An old one does if it is older than it has stood still and
     moves at the pace of time, or if another server's clock agrees with it rather than with ours.
@@ -269,7 +269,7 @@ def _pipeline(since: float, swept_by: str | None, watched: float, pool: Expected
 
 
 def _last(by: str | None) -> str:
-    """Who did it last, beside for how long it was not done."""
+    """The end of a sentence about work that is late: which process did it last."""
     return "" if by is None else f" (the last was {by})"
 
 

@@ -17,11 +17,11 @@ from protocol.errors import StorageUnavailable
 log = structlog.get_logger(__name__)
 
 DAY = 24 * 3600.0
-#: Results looked at in one run, more than a busy pool completes meanwhile; the rest is for the next one.
+#: Results checked in one run, more than a busy pool completes between two; the rest is for the next one.
 RESULTS = 2000
 #: Results that the node may fail to pin or unpin in one run, each after PIN_SECONDS perhaps; then the run ends.
 FAILURES = 3
-#: Seconds until a result is looked at again whose task is open, or that the node could not pin or unpin.
+#: Seconds until a result is checked again whose task is open, or that the node could not pin or unpin.
 AGAIN_SECONDS = 60.0
 
 
