@@ -51,8 +51,8 @@ STOP_SECONDS = 30.0
 
 
 def _most_slots(slots: int | str) -> int:
-    """An upper bound: here, where nothing is asked yet, the machine's own processors stand for its engine's. Processes
-    beyond its slots wait idly.
+    """An upper bound of the machine's slots. Nothing is asked yet, so this host's processors stand for the engine's;
+    processes beyond the slots wait idly.
     """
     return slots if isinstance(slots, int) else min(os.cpu_count() or 1, SLOTS_LIMIT)
 
@@ -116,7 +116,7 @@ app.steps["worker"].add(UpkeepStep)
 
 
 def _keep_up(own: Machine, worker: int) -> None:
-    """Main of a process: keep the upkeep process running. When it is to run no more, Celery's `worker` ends too."""
+    """Main of a process: keep the upkeep process running. When the machine stops, Celery's `worker` ends too."""
     die_with_parent()
     Supervisor({"upkeep": partial(upkeep_process.run, app, own)}, pid_dir=settings().home / "run").run()
     # The upkeep process ends its supervisor when another machine works with this wallet now.

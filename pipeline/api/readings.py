@@ -116,8 +116,8 @@ def _in_time(question: Question) -> list[GaugeMetricFamily]:
 
 
 def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[GaugeMetricFamily]:
-    """Tasks by stage, and for each stage with tasks the age of the oldest, and the share of its time that the oldest task
-    has used, or the one whose deadline comes first, whichever is more.
+    """Tasks by stage, and for each stage with tasks the age of the oldest, and the share of its time that the oldest
+    task, or the one whose deadline comes first, has used: whichever is more.
     """
     ages = {stage: max(0.0, now - found.oldest) for stage, found in stages.items() if found.oldest is not None}
     used = {

@@ -192,7 +192,7 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
 
 
 def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool:
-    """Whether every winner has revealed or reports that it has sent its reveal, so that finalize may follow the last one.
+    """Whether every winner has revealed or reports that it has sent its reveal, so that finalize may follow the last.
     The lane asks the chain before it sends.
     """
     if not timeouts.early_steps or view.time is not None:
@@ -292,8 +292,8 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """Drop replicates that take too long, and free their slots; a vote that still comes counts. A vote, reveal or upload
-    that was asked for and did not come is counted against the worker.
+    """Drop replicates that take too long, and free their slots; a vote that still comes counts. A vote, reveal or
+    upload that was asked for and did not come is counted against the worker.
     """
     for item in task.replicates:
         if outcomes.owes_vote(task, item, view, now, timeouts):
@@ -359,8 +359,8 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
 
 
 def _never_was(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """The actions for a task whose initialize the contract refuses even if it is only to be claimed: it gives back what it
-    holds, and is tried again now and then, since only that frees the stakes.
+    """The actions for a task whose initialize the contract refuses even if it is only to be claimed: it gives back what
+    it holds, and is tried again now and then, since only that frees the stakes.
     """
     if task.wants:
         yield Want(0)

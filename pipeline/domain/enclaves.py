@@ -73,7 +73,7 @@ def awaits_initialize(task: TaskRecord) -> bool:
 
 
 def supposing_challenge(task: TaskRecord, timeouts: Timeouts) -> TaskRecord:
-    """The task as if it had a challenge, if a machine is what it lacks, so that its obstacles are those of the machines."""
+    """The task as if it had a challenge, if it lacks a machine, so that `match` names the machines' obstacles."""
     return replace(task, challenge=_SUPPOSED) if task.unserved and awaits_challenge(task, timeouts) else task
 
 

@@ -180,8 +180,8 @@ def _capacities(workers: Sequence[WorkerRecord]) -> list[Capacity]:
 
 
 def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity], bool]:
-    """Take the task's workers out of the heap, and put back those with capacity left. Also returned: whether the workers
-    that could not take it could take no task of its kind.
+    """Take the task's workers out of the heap, and put back those with capacity left. Also returned: whether the
+    workers that could not take it could take no task of its kind.
     """
     chosen: list[Capacity] = []
     passed: list[Capacity] = []

@@ -56,7 +56,7 @@ def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
 
 
 def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
-    """Whether a worker that reported COMPUTED could have voted and has not for `contribute_timeout`; it counts as LATE."""
+    """Whether a worker that reported COMPUTED could have voted, and has not for `contribute_timeout`: LATE."""
     if item.state is not ReplicateState.COMPUTED or view.contribution(item.wallet) is not None:
         return False
     if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
@@ -112,8 +112,8 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
 
 
 def _if_asked_to_reveal(item: Replicate) -> Outcome:
-    """WITHHELD if the winner was asked to reveal, else NEUTRAL: it reveals unasked too, but an outage that kept the pool
-    from asking may have kept the worker from revealing.
+    """WITHHELD if the winner was asked to reveal, else NEUTRAL: it reveals unasked too, but an outage that kept the
+    pool from asking may have kept the worker from revealing.
     return Outcome.NEUTRAL if item.reveal_asked_at is None else Outcome.WITHHELD
 
 

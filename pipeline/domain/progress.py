@@ -165,7 +165,7 @@ def _proved(replicate: Replicate, view: ChainView, now: float) -> Replicate:
 
 
 def _block(new: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
-    """The block of an event in `view`; a contract view has none, so one read from logs before is kept while it is valid."""
+    """The block of an event. A contract view has none: one read from logs before is kept while it is valid."""
     return new if new is not None else (before if known else None)
 
 

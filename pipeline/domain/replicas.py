@@ -120,8 +120,8 @@ class Timeouts:
 
 
 def waits(since: float, seconds: float, now: float) -> bool:
-    """Whether it is too soon to repeat a request made at `since`: not once `seconds` have passed, and not if `since` is in
-    the future, which only a wrong clock can have written.
+    """Whether it is too soon to repeat a request made at `since`: not once `seconds` have passed, and not if `since` is
+    in the future, which only a wrong clock can have written.
     """
     return since - CLOCKS_APART <= now < since + seconds
 
@@ -326,7 +326,7 @@ def _known(items: Sequence[Replicate]) -> int:
 
 
 def _count(items: Sequence[Replicate], most: int) -> int:
-    """How many of these replicates count towards `most`: all by proven workers, at most half of `most` by staked ones."""
+    """How many replicates count towards `most`: all by proven workers, at most half of `most` by staked ones."""
     proven = sum(item.standing is Standing.PROVEN for item in items)
     return proven + min(_known(items) - proven, most // 2)
 

@@ -68,7 +68,7 @@ class Quarantined:
     until: float
     #: How often it was quarantined.
     times: int
-    #: Whether an operator has said that nothing can be done about it.
+    #: Whether an operator has accepted it: nothing can be done, and it is not reported any more.
     accepted: bool = False
 
 
@@ -160,7 +160,7 @@ class Quarantine:
         return self._rows.update_many(_wanted(collection, key), {"$set": {"until": 0.0}}).matched_count
 
     def accept(self, collection: str | None, key: str | None, *, accepted: bool) -> int:
-        """Count rows no longer, or again, among what an operator must see to; returns how many rows."""
+        """Mark rows as accepted by the operator, or no longer; accepted ones are not reported. Returns how many."""
         return self._rows.update_many(_wanted(collection, key), {"$set": {"accepted": accepted}}).matched_count
 
     def new_release(self) -> int:

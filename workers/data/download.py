@@ -68,8 +68,8 @@ def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
 
 
 class DownloadBudget:
-    """Time and bytes left for the downloads of one task. `room` is called every few MiB; what it raises ends the
-    download.
+    """Time and bytes left for the downloads of one task. `room` is called every few MiB; an error that it raises ends
+    the download.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
 
 
 def _private_rule(policy: DownloadPolicy, through_gateway: str | None) -> Callable[[str], bool]:
-    """Which hops may lead to private addresses: content of our own gateway if it may be there, and nothing else near
-    it.
+    """The rule which hops may lead to private addresses: only those to content at this machine's own gateway, if it may
+    have one.
     """
     near = policy.private_gateway and through_gateway is not None
     return lambda hop: policy.allow_private or (near and inside_gateway(hop, policy.gateway))
@@ -179,7 +179,7 @@ def _stream(
     budget: DownloadBudget,
     failures: int,
 ) -> str:
-    """One try; the sha256 as `0x` hex."""
+    """Download once, without retries; returns the sha256 as `0x` hex."""
     timeout = httpx.Timeout(STALL_SECONDS, connect=CONNECT_SECONDS)
     try:
         with (
@@ -196,7 +196,7 @@ def _stream(
 def _open(
     client: httpx.Client, url: str, private: Callable[[str], bool], failures: int, gateway: str
 ) -> Iterator[httpx.Response]:
-    """The answer behind at most REDIRECTS redirects, which holds the file."""
+    """The answer with the file, behind at most REDIRECTS redirects."""
     with _follow(client, url, private, failures, {}) as (response, found):
         if response.status_code != 200:
             # Another address than the deal's may hold its server's signature for one reader: anybody may read a cause.
@@ -281,7 +281,7 @@ def _follow(
 
 @contextmanager
 def _elsewhere(redirected: bool) -> Iterator[None]:
-    """Where a server may send each machine to another place, what is wrong there is met by this one only."""
+    """Within the block, raise RefusedHere for Refused: a redirect may lead each machine to another place."""
     try:
         yield
     except Refused as error:

@@ -86,7 +86,7 @@ def _below_ipfs(path: str) -> bool:
     return not climbs and parts[:2] == ["", "ipfs"] and len(parts) > 2 and _CID.fullmatch(parts[2]) is not None
 
 
-#: A path encoded more often than this is nobody's file name.
+#: A path that is encoded more often than this is no honest file name.
 _DECODINGS = 4
 #: Letters and digits of base58, base32, base36 and base64url, which CIDs are written in.
 _CID = re.compile(r"[A-Za-z0-9_=-]+")

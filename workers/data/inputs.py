@@ -72,7 +72,7 @@ def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, dead
 
 
 def _check_urls(urls: tuple[str, ...]) -> None:
-    """Refuse what no worker could ever fetch, before anything is."""
+    """Refuse URLs that no worker could ever fetch, before anything is fetched."""
     if len(urls) > MAX_INPUT_FILES:
         raise Refused(why=f"the deal names {len(urls)} input files, and {MAX_INPUT_FILES} is the most")
     for url in urls:
@@ -124,8 +124,8 @@ def _download_checked(
 
 @contextmanager
 def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
-    """Raise what goes wrong in the block as the app's failure, or as declined where it may be this machine's: what a
-    server of the deal's answers says nothing against the machine either.
+    """Raise errors of the block as the app's failure, or as TaskDeclined where they may be this machine's: a bad answer
+    of the deal's server is not held against the machine either.
     """
     try:
         yield

@@ -81,7 +81,7 @@ def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
 
 
 def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehearsal:
-    """Run a container as an app's would be run and look what it reaches."""
+    """Run a container as an app's would be run, and check what it reaches."""
     limits, sandbox = machine.limits, machine.sandbox
     folders = machine.layout.task(task)
     spec = ContainerSpec(

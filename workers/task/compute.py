@@ -76,7 +76,7 @@ class _Attempt:
     container: str | None = None
 
     def uses(self, container: str) -> None:
-        """Note the container that this attempt goes on with, so that this one and no later one is removed."""
+        """Note the container that this attempt continues, so that this one and no later one is removed."""
         self.container = container
 
     @property
@@ -178,8 +178,8 @@ def _compute(context: WorkerContext, replicate: Replicate) -> None:
 
 @contextmanager
 def _boundary(task_id: TaskId) -> Iterator[None]:
-    """Turn whatever else a machine's disk, engine or libraries raise into TaskDeclined: without a report the pool would
-    wait for the task to its deadline, on every machine that it tries.
+    """Within the block, turn any other error of disk, engine or libraries into TaskDeclined: without a report the pool
+    would wait until the task's deadline, on every machine that it tries.
     """
     try:
         yield
@@ -331,7 +331,7 @@ def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextMana
 
 
 def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
-    """The last moment at which an abort costs nothing: the container exists but has not started."""
+    """Called when the container exists but has not started: the last moment at which an abort costs nothing."""
     attempt.uses(container)
     if not context.journal.mark_running(task_id, container, context.now()):
         raise _declined(task_id, ABORTED, "it was aborted")

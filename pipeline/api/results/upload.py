@@ -275,7 +275,7 @@ def _check(services: Access, task: TaskRecord, path: Path, attested: Attestation
 
 
 def _most_unpacked(services: Access) -> int:
-    """Bytes that a zip may unpack to: at least as many as a result may have uncompressed."""
+    """Bytes that a zip may unpack to: MAX_UNPACKED_BYTES, or SLUICE_MAX_RESULT_BYTES if that is more."""
     return max(MAX_UNPACKED_BYTES, services.settings.max_result_bytes)
 
 

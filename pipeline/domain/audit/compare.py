@@ -270,7 +270,7 @@ def counts_as_open(task: TaskRecord, view: ChainView | None, block: BlockNumber)
 
 
 def _stake(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
-    """Whether the open tasks account for the stake that the hub locks. If not, some task, however old, was never ended."""
+    """Whether the open tasks account for the stake that the hub locks; if not, some old task was never ended."""
     if database.stake is None or chain.locked is None or chain.locked == database.stake[1]:
         return
     wallet, explained = database.stake

@@ -87,6 +87,6 @@ class Unasked:
 
 
 def lasting(first: Collection[Difference], second: Collection[Difference]) -> list[Difference]:
-    """The second reading's differences that the first one found too, unchanged: those of work in progress have changed."""
+    """The second reading's differences that the first one found too: those of work in progress have changed."""
     before = set(first)
     return [difference for difference in second if difference in before]

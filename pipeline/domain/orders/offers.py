@@ -194,7 +194,7 @@ def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> 
 
 
 def _steady(policy: OrderPolicy, offer: Offer, there: int, book: Book, now: float) -> bool:
-    """Whether enough time has passed since the offer was changed last; an offer that is sold out or renewed need not wait.
+    """Whether enough time has passed since the offer was changed last; one that is sold out or renewed need not wait.
     `there`: tasks that are on the market.
     """
     shrunk = [

@@ -1,8 +1,8 @@
 """Removes RabbitMQ users and queues of machines that are long silent, old results, and records of deals that are long
 over; keeps the ledger up to date.
 
-A machine that comes back signs in again and has them again: its password is refused by then, at which it signs in by
-itself. Its row stays, with what it has earned.
+A machine that comes back signs in again, because its password is refused, and gets new ones. Its row stays,
+with what it has earned.
 """
 
 from __future__ import annotations

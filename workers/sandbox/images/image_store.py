@@ -1,5 +1,5 @@
-"""Images that this machine fetched for deals: a record of each, the engine's copy, and which of them must go for want
-of room.
+"""Images that this machine fetched for deals: a record of each, the engine's copy, and which of them are removed when
+they take too much space.
 
 <root>/images/<sha256 of the deal's name>.json     one name: what it stands for; the file's time is its last use
 <root>/images/fetch-<sha256>/                      layers on their way to the engine
@@ -122,7 +122,7 @@ def _key(wanted: str) -> str:
 
 
 def _read(path: Path) -> StoredImage | None:
-    """What a file tells of a stored image; None if it tells nothing."""
+    """The record in a file; None if it cannot be read."""
     try:
         return StoredImage(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -139,7 +139,7 @@ def _used_at(path: Path) -> float:
 
 
 def engine_name(config_digest: str) -> str:
-    """What an image of this configuration is called on the engine."""
+    """The name on the engine of an image with this configuration."""
     return f"{REPOSITORY}:{config_digest.removeprefix('sha256:')}"
 
 
