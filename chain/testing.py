@@ -256,7 +256,7 @@ class MemoryWatchStore:
         return (begun | self.rows) & set(task_ids)
 
     def note(self, reorg: Reorg) -> None:
-        """Keep a reorganisation for the test to look at."""
+        """Keep a reorganisation for the test to read."""
         self.reorgs.append(reorg)
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:

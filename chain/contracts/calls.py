@@ -29,11 +29,11 @@ INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256
 # -- orders (IexecPoco1Facet); the tuples are those of protocol.poco.orders -----------------------------------------
 _ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
 MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
-#: Reverts with one of REASONS unless the order of a dataset allows a deal, which has no other, to use it.
+#: Reverts with one of REASONS unless this dataset order allows a deal without a dataset to use its dataset.
 CHECK_DATASET_ORDER = Function(f"assertDatasetDealCompatibility({DatasetOrder.abi_type()},bytes32)")
-#: Revert data of the contract that say why; the second is Solidity's own.
+#: Selectors of revert data that give a reason; the second is Solidity's own.
 REASONS = (Function("IncompatibleDatasetOrder(string)", ("string",)), Function("Error(string)", ("string",)))
-#: Order, operation, signature of the operation; the last is not looked at where the owner sends it.
+#: Order, operation, signature of the operation; the contract ignores the last if the owner sends it.
 MANAGE_WORKERPOOL_ORDER = Function(f"manageWorkerpoolOrder(({WorkerpoolOrder.abi_type()},uint8,bytes))")
 #: OrderOperationEnum: 0 signs the order on chain.
 _CLOSE = 1
@@ -43,7 +43,7 @@ DEPOSIT = Function("deposit(uint256)", ("bool",))
 DEPOSIT_FOR = Function("depositFor(uint256,address)", ("bool",))
 WITHDRAW = Function("withdraw(uint256)", ("bool",))
 APPROVE = Function("approve(address,uint256)", ("bool",))
-#: Of RLC: approves and has the hub take the deposit, in one transaction.
+#: Of the RLC contract: approves the deposit and lets the hub take it, in one transaction.
 APPROVE_AND_CALL = Function("approveAndCall(address,uint256,bytes)", ("bool",))
 #: Of a hub whose RLC is the native token (IexecEscrowNativeFacet): the amount is the transaction's value.
 DEPOSIT_NATIVE = Function("deposit()", ("bool",))

@@ -146,9 +146,9 @@ class Hub:
         ]
 
     def objections(self, deal_id: DealId, orders: Sequence[DatasetOrder]) -> list[Known[str | None] | Unknown]:
-        """What the contract has against each dataset's use by a deal, in its words; None if the order allows it.
+        """Why the contract refuses a deal's use of each dataset, in its own words; None if the order allows it.
 
-        Known for a deal that the node has, at one block. What the order's price and volume are, it does not look at.
+        Known for a deal that the node has, at one block. It does not check the order's price and volume.
         """
         tag = hex(self.head())
         # It answers nothing if all is well, as an address without a contract does: the deal, read on both sides of the
@@ -331,7 +331,7 @@ def _judge_deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, prove
 
 
 def _objection(answer: Reply) -> Known[str | None] | Unknown:
-    """What the contract says to one dataset's order. A revert without a reason may be a node that lacks the dataset."""
+    """Why the contract refuses a dataset's order. A revert without a reason may be of a node without the dataset."""
     if not isinstance(answer, RpcError):
         return decode_reply(answer, _require_nothing)
     data = answer.data if isinstance(answer.data, str) else ""

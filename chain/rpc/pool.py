@@ -307,7 +307,7 @@ def _ask_chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
 
 
 def _is_syncing(node: JsonRpc) -> bool:
-    """Whether a node still syncs. Some nodes always answer eth_syncing with their progress; most with false."""
+    """Whether a node still syncs, by eth_syncing: a node that does not may answer false, or its progress."""
     (answer,) = node.batch([("eth_syncing", ())])
     match decode_reply(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
         case Known(behind):

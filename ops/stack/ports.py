@@ -1,4 +1,4 @@
-"""Ports of the local stack: all below 32768, where the kernel starts to hand out ports of its own."""
+"""Ports of the local stack: all below 32768, where the kernel's ephemeral ports begin."""
 
 from __future__ import annotations
 

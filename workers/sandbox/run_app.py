@@ -39,7 +39,8 @@ RESTARTS: Final = 12
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 3.0
 #: Seconds between checks of a container that was killed for a reason not known yet: the engine learns that memory ran
-#: out apart from the container's end, and on a busy machine seconds after it. Without that, the task is declined, so that only a machine in trouble waits for all of them.
+#: out apart from the container's end, and on a busy machine seconds after it. Without that, the task is declined,
+#: so that only a machine in trouble waits for all of them.
 LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5, 4.0, 10.0)
 #: Exit code of a container whose end the engine did not see.
 ENGINE_LOST: Final = 255

@@ -96,7 +96,7 @@ class LaneMemory:
     unanswered: Missing | None = None
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
-    #: Since when (`monotonic`) runs break off because no node answers, and what the first of them was told.
+    #: Since when (`monotonic`) runs break off because no node answers, and the error of the first of them.
     silent: tuple[float, str] | None = None
     #: What was last logged as the reason why the lane waits.
     alarmed: str | None = None

@@ -287,8 +287,8 @@ def _raise_for_line(
 ) -> Unsigned | None:
     """A replacement of the lowest nonce above the ceiling, as far as what waits behind it is worth it; else None.
 
-    Where that does not pay for the calls themselves, those that a cap may hold back make room for less gas, by no-ops:
-    once mined, they are judged again.
+    Where that does not pay for the calls themselves, those that a cap may hold back are replaced by no-ops, which
+    use less gas: once mined, they are judged again.
     """
     uncapped = context.policy.uncapped
     records = [record for _, record in sorted(repairs.open.items())]

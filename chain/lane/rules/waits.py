@@ -47,7 +47,7 @@ def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) 
 
 
 def report_silence(run: LeasedRun, memory: LaneMemory, told: str) -> None:
-    """The same for a run that breaks off because no node answers: reported once that has lasted a while.
+    """As `report_waiting`, for a run that breaks off because no node answers: reported if that lasts.
 
     `told`: why this one breaks off. Raises LeaseLost.
     """
@@ -61,7 +61,7 @@ def report_silence(run: LeasedRun, memory: LaneMemory, told: str) -> None:
 
 
 def report_contradiction(run: LeasedRun, memory: LaneMemory) -> None:
-    """The same for a run whose write conflicts with the lane's own records. Raises LeaseLost."""
+    """As `report_waiting`, for a run whose write conflicts with the lane's own records. Raises LeaseLost."""
     _report(run, memory, CONTRADICTION, None)
 
 
