@@ -6,7 +6,7 @@ The library decides at import whether values live in files: `config.metrics_fold
     readings           by the API whenever `/metrics` is asked (`pipeline.api.readings`)
 
 Labels have names of ours as values, never words of strangers, so that their number is bounded. docs/metrics.md is made
-from here, and tests hold every panel and alert in `monitoring/` against it.
+from here, and tests check every panel and alert in `monitoring/` against it.
 """
 
 from __future__ import annotations

@@ -101,8 +101,10 @@ def _copy(archive: ArchiveWriter, snapshot: Snapshot, progress: Progress) -> dic
 
 @dataclass(slots=True)
 class _Marks:
-    """What the manifest says of the database, noted from the documents of `cursors`. A database without a version is of
-    release 0.1."""
+    """What the manifest says of the database, noted from the documents of `cursors`.
+
+    A database without a schema version is of release 0.1.
+    """
 
     block: int | None = None
     block_hash: str | None = None

@@ -100,7 +100,7 @@ def answer(error: SluiceError) -> JSONResponse:
 
 
 def install(app: FastAPI, *, bad_request: str | None = None) -> None:
-    """Have every error of ours, of validation and of the database answered in this form.
+    """Install handlers that answer every error of ours, of validation and of the database in this form.
 
     `bad_request`: what to do about a request that is not valid, if not what machines and requesters are told.
     """
