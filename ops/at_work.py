@@ -59,7 +59,7 @@ def require_stopped(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Raise NotPossible if a scheduler works on this database, or waits for messages of one of these wallets' lanes."""
-    # A lease that is held now is either renewed by then, or nobody's any more.
+    # A lease that is held now is either renewed by then, or has expired.
     seconds = max(QUIET_SWEEPS * settings.sweep_seconds, activity.leases_end_in())
     first, now = watch(activity.marks, seconds, clock=clock, sleep=sleep)
     if changed := sorted(name for name in (*first, *now) if first.get(name) != now.get(name)):

@@ -106,7 +106,7 @@ class SchedulerTask(Task[Any, Any]):
         log.warning("Trying again later.", action="try_again", what=self.name, why=str(exc), tries=self.request.retries)
 
     def on_failure(self, exc: Exception, *_: Any) -> None:
-        """Celery calls it after the last retry, or after an error that no retry mends."""
+        """Celery calls it after the last retry, or after an error that no retry cures."""
         if isinstance(exc, TRANSIENT_ERRORS):
             log.error("Given up; the sweep will find it.", action="given_up", what=self.name, why=str(exc))
 

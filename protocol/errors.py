@@ -54,7 +54,7 @@
     │   └── ForeignNonce         the wallet's key was used outside Sluice. The lane stops until an operator decides.
     ├── StackError               the local stack; the command line prints it and exits 1
     │   ├── MissingTool          a program the machine lacks and how to get it
-    │   ├── PortTaken            somebody else listens where a part should
+    │   ├── PortTaken            another program listens where a part should
     │   └── NotReady             a part was started and did not come up; says where its log is
     └── TaskFailure              a worker could not do a task; carries the PoCo status and cause: an error result tells
         │                        the requester

@@ -293,7 +293,7 @@ def resume(lane: Lane, *, dry_run: bool = False) -> str:
     """
     why = lane.context.store.halted(lane.id)
     if why is None:
-        raise BadInput(what="The lane does not stand still.")
+        raise BadInput(what="The lane is not halted.")
     if not dry_run:
         lane.context.store.halt(lane.id, None)
         log.warning("The lane goes on.", action="lane_resumed", wallet=lane.id.wallet, why=why)

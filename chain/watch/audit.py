@@ -1,4 +1,4 @@
-"""Compares stored events and deals with the chain: what is missing, what should not be there; and mends the store.
+"""Compares stored events and deals with the chain: what is missing, what should not be there; and repairs the store.
 
     chain                              store
     SchedulerNotice of our pool   ◄──► logs   (by block hash and index)   and   deals   (by block and id)
@@ -80,7 +80,7 @@ def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNu
 
 
 def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
-    """Audit blocks first … last and mend the store, in steps; the cursor does not move.
+    """Audit blocks first … last and repair the store, in steps; the cursor does not move.
 
     If a task or deal turns up that was unknown, the replay goes on up to the cursor: its events above `last` were taken
     for another pool's. Raises as `audit`; repeating it is harmless.
@@ -91,7 +91,7 @@ def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockN
 def _audit_steps(
     watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
 ) -> Iterator[Audit]:
-    """The common loop of `audit` and `replay`: read blocks again, compare, mend if `mending`."""
+    """The common loop of `audit` and `replay`: read blocks again, compare, and repair the store if `mending`."""
     if not watcher.still_on_chain(last):
         # Compared with another branch, or with another chain, everything stored would be too much.
         raise ChainMoved(block=last)
@@ -119,7 +119,7 @@ def _audit_steps(
 
 
 def _mend_step(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
-    """Mend one step if `mending`; whether its blocks are still the chain's, so that nothing of a lost branch stays."""
+    """Repair the store for one step if `mending`; returns whether its blocks are still the chain's, so that nothing of a lost branch stays."""
     if not mending:
         return True
     store.mend(found)

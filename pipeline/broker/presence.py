@@ -41,7 +41,7 @@ _QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
 LOOK_SECONDS = 0.5
 #: Events read at once, and held by RabbitMQ for us; beyond that the oldest are dropped.
 BATCH, HELD = 1000, 20_000
-#: Seconds of AMQP heartbeat: a connection that is dead without a word is noticed after two of them.
+#: Seconds of AMQP heartbeat: a connection that is dead without being closed is noticed after two of them.
 HEARTBEAT_SECONDS = 10
 #: Longest wait for an event (s): heartbeats are sent in between.
 WAIT_SECONDS = 1.0

@@ -5,7 +5,7 @@ the task's challenge, an address that the secret service gives once the task is 
 
     no challenge yet   the service is asked, and again while it gives none: that decides nothing
     challenge known    the task is like any other, for machines that offer its tag
-    lost               a machine says that the service does not have it: the service is asked, and its word counts;
+    lost               a machine says that the service does not have it: the service is asked, and its answer counts;
                        with another challenge, the machines that had the former may be given the task anew
     never served       `explain` says why
 
@@ -13,7 +13,7 @@ Until the challenge is known a machine is wanted, so that the task counts as sol
 
 A task that the pool does not serve, or whose tag no machine that is there offers, is not initialized (`Postpone`): that
 would cost gas for nothing. It takes no capacity from what the pool offers, and waits for a machine that comes
-(`pipeline.flow.unserved`); past its final deadline, initialize and claim free its stakes all the same.
+(`pipeline.flow.unserved`); past its final deadline, initialize and claim still free its stakes.
 """
 
 from __future__ import annotations

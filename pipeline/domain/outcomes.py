@@ -99,7 +99,7 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
     if not (revealed or alone):
         # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
         return _if_asked_to_reveal(item)
-    # Where the pool could not store what one of them brought, the others might have brought it in vain too.
+    # Where the pool could not store what one of them brought, the others' uploads might have failed too.
     asked_at = None if _hindered(task) else item.upload_asked_at
     if view.status is TaskStatus.COMPLETED:
         if alone:

@@ -43,7 +43,7 @@ TASKS, PAGES = 400, 6
 FEW = 32
 #: Tasks read beyond the few free slots in a round's first pages: some workers had some of them before, mostly none.
 BESIDE = (8, FEW)
-#: Tasks read with the machines at the begin of a round: enough where two slots are free, as mostly.
+#: Tasks read together with the machines at the beginning of a round: enough for two free slots, the usual case.
 AT_BEGIN = BESIDE[0] + 2
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.

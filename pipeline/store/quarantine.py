@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 #: Seconds until a row is read again: the first time, and at most. A transient cause ends within minutes; one that only
-#: a new release mends costs four reads a day.
+#: a new release cures costs four reads a day.
 FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0
 #: Doublings after which the wait is the longest.
 _MOST_DOUBLINGS = 9
@@ -225,7 +225,7 @@ class Reader(Generic[T]):
     def write(self, writes: Sequence[UpdateOne]) -> tuple[int, int]:
         """Make updates of single rows, by `_id` each; returns how many rows matched and how many changed.
 
-        A row that MongoDB cannot update for what is in it is quarantined, and the others are updated all the same.
+        A row that MongoDB cannot update for what is in it is quarantined, and the others are still updated.
         """
         if not writes:
             return 0, 0

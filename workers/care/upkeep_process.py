@@ -9,7 +9,7 @@ thread upkeep  timer ──► sign in if needed, ping, resume, delete, remove c
                A pool that does not answer may hold it up; no vote waits for it
 SIGTERM  ──► POST /workers/leave: the pool assigns no new task
 
-What fails in one of their parts is logged and tried again; a thread that ends all the same ends the process, and the
+What fails in one of their parts is logged and tried again; if a thread ends nevertheless, the process ends, and the
 supervisor starts it again.
 """
 

@@ -1,7 +1,7 @@
 """One file from a URL that a stranger chose, streamed to disk and hashed, within a task's budget of time and bytes.
 
 The budget is asked before every read from the network, whichever part of the answer the bytes belong to: a server that
-drips one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
+sends one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
 
 Errors: Refused and TooLarge would happen on every machine; RefusedHere may happen on this one only; StorageUnavailable
 is transient, and the download is retried, at each address of the host, until the app needs the rest of the task's time.

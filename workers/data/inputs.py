@@ -104,7 +104,7 @@ def _download_checked(
     assignment: Assignment, dataset: Dataset, target: Path, policy: DownloadPolicy, budget: DownloadBudget
 ) -> None:
     """Fetch the dataset until its sha256 is right, or wrong in the same way twice: an answer that was cut short or
-    spoilt on its way to this machine alone would not be wrong alike again. Raises TaskFailure, TaskDeclined.
+    damaged on its way to this machine would not have the same wrong sha256 again. Raises TaskFailure, TaskDeclined.
     """
     last, failures = None, 0
     while True:

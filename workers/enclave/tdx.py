@@ -3,7 +3,7 @@
     secret service ──► session at the service that attests
     agent ── quote of this guest ──► there ──► session file ──► pre-compute, app, post-compute
 
-The agent is iExec's program. What it gets lies in memory for a moment, and never on a disk.
+The agent is iExec's program. What it gets is in memory for a moment, and never on a disk.
 """
 
 from __future__ import annotations

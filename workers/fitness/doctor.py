@@ -189,7 +189,7 @@ def sandbox(settings: Settings) -> CheckResult:
     if own_kernel(runtime, info):
         says += (
             f". {runtime} gives apps a kernel of their own{_program(info, runtime)}: that answers their calls, with its"
-            " own limits in place of the seccomp filter; the packet filter is this machine's and holds all the same"
+            " own limits in place of the seccomp filter; the packet filter is this machine's and still holds"
         )
     if asked.stricter is not None:
         says += (

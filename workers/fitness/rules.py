@@ -35,7 +35,7 @@ Numbers = Mapping[str, int | float | str | bool | None]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is mended."""
+    """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is fixed."""
 
     part: str
     ok: bool

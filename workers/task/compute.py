@@ -345,7 +345,7 @@ def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attem
     try:
         ended = context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code)
     except sqlite3.Error:
-        # The pool is told all the same; the process upkeep tries again, ever more rarely, until the journal is mended.
+        # The pool is still told; the process upkeep tries again, ever more rarely, until the journal can be written.
         log.exception("The journal does not take the task's end.", action="journal_broken", task=task_id)
         ended = True
     if ended:

@@ -60,7 +60,7 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
         try:
             node.pin(cid, f"{_PIN}{replicate.task_id}-{int(context.now())}")
         except StorageUnavailable as error:
-            # The node has it all the same, and the task may still be paid for it.
+            # The node still has it, and the task may still be paid for it.
             words = "The copy's pin got no name, so nothing unpins it."
             log.warning(words, action="own_copy_unnamed", task=replicate.task_id, cid=cid, why=str(error))
     log.warning(

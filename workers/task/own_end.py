@@ -22,7 +22,7 @@ def require_own_end(machine: Machine, task_id: TaskId, ended: ContainerExit) -> 
     """
     if ended.out_of_memory:
         if not ended.own_limit:
-            why = "the app was killed for want of memory, and nothing shows that it had reached its own limit"
+            why = "the app was killed for lack of memory, and nothing shows that it had reached its own limit"
             raise TaskDeclined(task=task_id, cause=MACHINE_MEMORY, why=why)
         needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
         if machine.keeps_memory_promise:

@@ -37,7 +37,7 @@ ALLOWED_BEFORE: dict[ReplicateStage, frozenset[ReplicateStage]] = {
     ReplicateStage.TAKEN: frozenset(),
     ReplicateStage.RUNNING: frozenset({ReplicateStage.TAKEN, ReplicateStage.RUNNING}),
     ReplicateStage.COMPUTED: frozenset({ReplicateStage.RUNNING, ReplicateStage.TAKEN}),
-    # An abort may come while the vote is handed to the lane, which sends it all the same.
+    # An abort may come while the vote is handed to the lane, which still sends it.
     ReplicateStage.COMMITTED: frozenset({ReplicateStage.COMPUTED, ReplicateStage.ABORTED}),
     ReplicateStage.REVEALED: frozenset({ReplicateStage.COMMITTED}),
     ReplicateStage.FAILED: frozenset(

@@ -161,7 +161,7 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
     """Store the result at the pool, over its restarts, or else where `own_copy` says; whether it is stored. Raises
     PoolUnavailable in the end.
 
-    One that can never be stored ends a task without a vote. A vote is revealed all the same: that needs only its
+    One that can never be stored ends a task without a vote. A vote is still revealed: that needs only its
     digest, and saves the stake; the pool asks another machine that voted alike for the result.
     """
     replicate = _with_result(context, task_id)

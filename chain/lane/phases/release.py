@@ -2,7 +2,7 @@
 
 their call reverted                ─► judged by the state of that block, or of the head if the node cannot tell it
    done, or can never be done      ─► DONE, FAILED
-   allowed, and reverted all the same ─► QUEUED, and counted: FAILED after `max_generations` times
+   allowed, and reverted nevertheless ─► QUEUED, and counted: FAILED after `max_generations` times
    the node tells neither state    ─► QUEUED, not counted
 an empty transaction took its place
    no node took the call           ─► QUEUED, and counted

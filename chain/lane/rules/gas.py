@@ -74,7 +74,7 @@ def allow(context: RunContext, memory: LaneMemory, groups: Sequence[Group]) -> l
 
 
 def raise_gas_limits(context: RunContext, memory: LaneMemory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
-    """By nonce, a higher gas limit for the next attempt of transactions that nodes refused for want of gas.
+    """By nonce, a higher gas limit for the next attempt of transactions that nodes refused for too little gas.
 
     Nonces whose limit is the highest allowed already are left out. Raises RpcUnavailable.
     """
@@ -153,7 +153,7 @@ def _needed_gas(context: RunContext, memory: LaneMemory, groups: Sequence[Group]
         on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
     else:
         on_top = [0] * len(groups)
-    # What failed before may have failed for want of gas: votes that the contract walks through, a callback.
+    # What failed before may have failed for too little gas: votes that the contract walks through, a callback.
     again = [number for number, (intents, _) in enumerate(groups) if intents[0].generation]
     used = dict(
         zip(again, estimate(context.rpc, context.lane.wallet, [groups[number][1] for number in again]), strict=True)

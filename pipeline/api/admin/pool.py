@@ -69,7 +69,7 @@ class Reason(BaseModel):
 
 @router.get("/status", summary="The pool on one screen")
 async def status(request: Request, services: Reader) -> Status:
-    """Alerts with the way out, tasks by stage, machines by state, gas, head and lane."""
+    """Alerts with what to do, tasks by stage, machines by state, gas, head and lane."""
     return await run_in_threadpool(_status, services, await latest(request.app.state.services.monitor))
 
 

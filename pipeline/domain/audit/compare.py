@@ -181,7 +181,7 @@ def _unreserved(task: TaskRecord, database: DatabaseView) -> Iterator[Difference
             yield Difference(
                 "replicate_without_slot",
                 task.task_id,
-                f"{item.wallet} is at it without a slot, so that it may get one task more than it offers",
+                f"{item.wallet} works on it without a slot, so that it may get one task more than it offers",
                 "Nothing need be done: it ends with the task.",
             )
 

@@ -42,7 +42,7 @@ class Unservable:
 
 
 def unservable(waiting: Sequence[TaskRecord], candidates: Mapping[Kind, Candidates], now: float) -> list[Unservable]:
-    """The kinds of these tasks that no machine can take, for want of what they demand, of stake, or of standing."""
+    """The kinds of these tasks that no machine can take, for lack of a tag, of stake, or of standing."""
     found = []
     for kind, of_kind in candidates.items():
         tasks = [task for task in waiting if Kind.of(task) == kind]

@@ -62,7 +62,7 @@ class HealthPart:
     ok: bool
     detail: str
     fix: str = ""
-    #: Whether work that is begun now might end badly for want of it (`pipeline.domain.condition.holding`).
+    #: Whether work that is begun now might fail without it (`pipeline.domain.condition.holding`).
     needed_to_begin: bool = False
 
 
@@ -135,7 +135,7 @@ def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
             fix="Start the missing process: `sluice scheduler run`, or `--only pipeline --only lane`.",
         )
     if not facts.tells_of_cuts:
-        slow = "no alarm; that a machine is cut off is noticed by its pings only, for want of rabbitmq_event_exchange"
+        slow = "no alarm; without rabbitmq_event_exchange, only missing pings show that a machine is cut off"
         return HealthPart(ok=True, detail=slow, fix="Run: rabbitmq-plugins enable rabbitmq_event_exchange")
     return HealthPart(ok=True, detail="no alarm")
 
@@ -316,7 +316,7 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
     if facts.stuck is not None:
         return HealthPart(
             ok=False,
-            detail=f"it waits for something that it cannot mend: {facts.stuck.rstrip('.')}",
+            detail=f"it waits for something that it cannot repair: {facts.stuck.rstrip('.')}",
             fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
         )
     limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)

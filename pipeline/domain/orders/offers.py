@@ -90,7 +90,7 @@ class Book:
 
 def decide(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[OrderAction]:
     """What to do now, the most urgent first; withdrawals alone, if there are any. `policy`: None while its file cannot
-    be read: nothing is signed then, and nothing withdrawn but for want of machines. `now`: Unix seconds.
+    be read: nothing is signed then, and orders are withdrawn only for lack of machines. `now`: Unix seconds.
     """
     withdrawn = _withdrawals(policy, supply, book, now)
     if withdrawn:

@@ -64,7 +64,7 @@ def _read_events(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
     cursor, first = store.cursor(), min(each.first for each in repairs if isinstance(each, ReadEvents))
     if cursor is not None:
         for _ in replay(watcher_of(scheduler), store, first, cursor.number):
-            # Each step is mended when it is yielded.
+            # Each step is repaired when it is yielded.
             continue
 
 

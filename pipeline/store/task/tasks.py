@@ -201,7 +201,7 @@ class Tasks:
         return {TaskId(row["_id"]) for row in rows}
 
     def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
-        """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
+        """Note when the sweep is to visit tasks next that are unchanged: task → (version seen, Unix seconds)."""
         writes = updates((task, version, {"next_visit": at}) for task, (version, at) in next_visits.items())
         if writes:
             self._rows.bulk_write(writes, ordered=False)

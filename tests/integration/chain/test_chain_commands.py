@@ -150,7 +150,7 @@ def test_without_json_the_command_says_in_words_what_is_odd_and_how_to_mend_it(s
     scene.forget()
     said = scene.sluice("audit", code=1, as_json=False)
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["missing", "extra", "missing"]
-    told = re.search(r"To mend it: sluice chain (replay --from \d+ --to \d+)$", said, re.MULTILINE)
+    told = re.search(r"To repair it: sluice chain (replay --from \d+ --to \d+)$", said, re.MULTILINE)
     assert told is not None
     dry = scene.sluice(*told[1].split(), "--dry-run")
     assert (len(dry["missing"]), len(dry["extra"]), len(dry["missing_deals"])) == (1, 1, 1)

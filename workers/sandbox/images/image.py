@@ -255,7 +255,7 @@ class AppImage:
         self._refused.note(RefusedImage(image, self._name.registry, obstacle, why, now, until))
 
     def _declined(self, why: str, cause: str = UNCLEAR_END) -> TaskDeclined:
-        """The error for an image that this machine cannot take, held against nobody: the deal may have intended it."""
+        """The error for an image that this machine cannot take. It blames nobody: the deal may have intended it."""
         return TaskDeclined(task=self._assignment.task_id, cause=cause, why=why)
 
 

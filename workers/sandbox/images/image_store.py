@@ -109,7 +109,7 @@ class ImageStore:
             for path in paths:
                 path.unlink(missing_ok=True)
             total -= sizes[name]
-            log.info("Removed an image for want of room.", action="image_evicted", name=name, bytes=sizes[name])
+            log.info("Removed an image to free disk space.", action="image_evicted", name=name, bytes=sizes[name])
 
     def _path(self, wanted: str) -> Path:
         """The file about a stored image."""
