@@ -57,7 +57,7 @@ WAITING, HOLDING = 100, 1000
 MOST_BEHIND = 64
 #: Differences that one audit logs; all are counted, and `sluice audit` shows them.
 LOGGED = 20
-#: Seconds between two audits, and after one that found a difference, which may be repaired by now, or that could not ask
+#: Seconds between two audits, and after one that found a difference, which may be gone by now, or that could not ask
 #: for something: a node or server that was away.
 DAY, HOUR = 24 * 3600.0, 3600.0
 #: Seconds for which the clock's readings go through tasks, some 100,000: all of a reading must end within its task's
