@@ -43,7 +43,7 @@ from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.events import BlockRef
 from protocol.poco.orders import DatasetOrder
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
+from protocol.types import BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
 
 T = TypeVar("T")
 
@@ -181,11 +181,6 @@ class Hub:
     def scores(self, wallets: Sequence[Wallet], at: BlockNumber | None = None) -> list[int]:
         """Each worker's PoCo score (protocol.poco.weights)."""
         return self._call_each(calls.VIEW_SCORE, [(wallet,) for wallet in wallets], at)
-
-    def tee_broker(self) -> Wallet | None:
-        """The wallet that signs authorizations of TEE tasks in place of the workerpool's owner, if there is one."""
-        (broker,) = self._call_each(calls.TEE_BROKER, [()], None)
-        return None if broker == ZERO_ADDRESS else Wallet(broker)
 
     def token(self) -> Contract:
         """The RLC contract (zero address in native mode)."""

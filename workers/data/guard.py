@@ -34,11 +34,6 @@ class DownloadTarget:
     #: Checked addresses of the host, in the resolver's order; at least one.
     addresses: tuple[str, ...]
 
-    @property
-    def pinned_url(self) -> str:
-        """The URL with the first checked address in place of the name."""
-        return self.pinned(self.addresses[0])
-
     def pinned(self, address: str) -> str:
         """The URL with one of the checked addresses in place of the name."""
         host = f"[{address}]" if ":" in address else address
