@@ -52,6 +52,8 @@ class Demand:
 
 @dataclass(slots=True)
 class _Machine:
+    """A live machine with what is left of its slots and stake."""
+
     tag: Hash32
     free: int
     stake: NRlc
