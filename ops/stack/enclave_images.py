@@ -110,6 +110,7 @@ def properties(images: Mapping[str, BuiltImage]) -> dict[str, object]:
 
 
 def _tar(service: str, content: bytes) -> bytes:
+    """The image's only layer: a tar file of the program, the same bytes on every build."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         # Its time, user and group are 0.
@@ -120,6 +121,7 @@ def _tar(service: str, content: bytes) -> bytes:
 
 
 def _config(service: str, architecture: str, diff_id: str) -> bytes:
+    """The image's configuration file, as JSON."""
     config = {
         "architecture": architecture,
         "config": {"Entrypoint": [f"/{service}"]},

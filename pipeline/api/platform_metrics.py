@@ -34,6 +34,8 @@ _OTHERS = (
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen, with camel case names in JSON."""
+
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 

@@ -114,6 +114,7 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
 def _if_asked_to_reveal(item: Replicate) -> Outcome:
     """WITHHELD if the winner was asked to reveal, else NEUTRAL: it reveals unasked too, but an outage that kept the
     pool from asking may have kept the worker from revealing.
+    """
     return Outcome.NEUTRAL if item.reveal_asked_at is None else Outcome.WITHHELD
 
 

@@ -9,6 +9,8 @@ from chain.lane.transfer import Direction
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 

@@ -6,6 +6,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 
