@@ -10,7 +10,7 @@ from chain.rpc.client import JsonRpc
 from protocol.types import Wallet
 
 #: Seconds between two checks.
-LOOK_SECONDS = 0.5
+CHECK_SECONDS = 0.5
 
 
 def account_nonces(rpc: JsonRpc, wallets: Sequence[Wallet]) -> tuple[int, int]:
@@ -34,4 +34,4 @@ def wait_for_mined(rpc: JsonRpc, wallets: Sequence[Wallet], wait: float) -> int:
         _, pending = account_nonces(rpc, wallets)
         if not pending or time.monotonic() >= end:
             return pending
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)

@@ -32,6 +32,7 @@ from chain.rpc.answers import (
     Unknown,
     decode_replies,
     decode_reply,
+    parse_quantity,
     value_of,
     values,
 )
@@ -62,7 +63,7 @@ class Hub:
 
     def head(self) -> BlockNumber:
         """Number of the newest block that the node has."""
-        return BlockNumber(self._ask_node("eth_blockNumber", (), _parse_quantity))
+        return BlockNumber(self._ask_node("eth_blockNumber", (), parse_quantity))
 
     def tasks(self, task_ids: Sequence[TaskId], at: BlockNumber | None = None) -> list[ChainView]:
         """Each task with its contributions, at one block; an unknown task is UNSET."""
@@ -205,11 +206,11 @@ class Hub:
         """Native token that each wallet has, in wei."""
         tag = hex(self.head() if at is None else at)
         answers = self.rpc.batch([("eth_getBalance", (wallet, tag)) for wallet in wallets])
-        return values(decode_replies(answers, _parse_quantity), self.rpc.name)
+        return values(decode_replies(answers, parse_quantity), self.rpc.name)
 
     def gas_price(self) -> Wei:
         """What the node suggests to pay for a unit of gas, in wei."""
-        return Wei(self._ask_node("eth_gasPrice", (), _parse_quantity))
+        return Wei(self._ask_node("eth_gasPrice", (), parse_quantity))
 
     # -- the right chain -----------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class Hub:
         Raises RpcUnavailable while the node cannot say.
         """
         answers = self.rpc.batch([("eth_chainId", ()), ("eth_getCode", (self.address, "latest"))])
-        chain_id = value_of(decode_reply(answers[0], _parse_quantity), self.rpc.name)
+        chain_id = value_of(decode_reply(answers[0], parse_quantity), self.rpc.name)
         code = value_of(decode_reply(answers[1], to_bytes), self.rpc.name)
         if chain_id != settings.chain_id:
             raise WrongChain(
@@ -361,11 +362,6 @@ def _checker_of(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any,
         return fields
 
     return read
-
-
-def _parse_quantity(answer: str) -> int:
-    """The number of a JSON-RPC quantity such as "0x1a"."""
-    return int(answer, 16)
 
 
 def _voters_in(fields: tuple[Any, ...]) -> tuple[Wallet, ...]:

@@ -119,8 +119,8 @@ def _audit_steps(
 
 
 def _mend_step(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
-    """Repair the store for one step if `mending`; returns whether its blocks are still on the chain, so that nothing of a
-    lost branch stays.
+    """Repair the store for one step if `mending`; returns whether its blocks are still on the chain, so that nothing of
+    a lost branch stays.
     """
     if not mending:
         return True

@@ -124,8 +124,7 @@ def _page(scheduler: Scheduler, begun: Round, now: float, number: int) -> tuple[
 
 
 def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit: int) -> list[TaskRecord]:
-    """The `limit` most urgent tasks; while the pool is paused, only those that were begun before.
-    """
+    """The `limit` most urgent tasks; while the pool is paused, only those that were begun before."""
     tasks, paused = scheduler.store.tasks, begun.begins.paused
     if number == 0 and (limit <= AT_BEGIN or len(begun.waiting) < AT_BEGIN) and not paused:
         # As many as are wanted, or all there are.

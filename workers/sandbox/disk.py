@@ -4,7 +4,7 @@ every few seconds   /iexec_out or all else it writes is over its quota
                                           kill it: over the pool's quota the task fails, alike everywhere;
                                           over a smaller one of this machine it is declined;
                                           over it only by space that the file system keeps behind the
-                                          files' ends it is declined too, and blames nobody    
+                                          files' ends it is declined too, and blames nobody
                     a disk is almost full, of bytes or of inodes
                                           kill it: declined, another machine may have the space
 before any work     the same              declined

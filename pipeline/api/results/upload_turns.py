@@ -101,8 +101,8 @@ class UploadTurns:
             self._unproven -= unproven
 
     def _fits(self, folder: Path, size: int, sharing: int) -> bool:
-        """Whether the disk has space for a result beside those that are being received. `sharing`: for a newcomer's, how many
-        processes share the half of it that newcomers get; 0: it is a proven machine's.
+        """Whether the disk has space for a result beside those that are being received. `sharing`: for a newcomer's,
+        how many processes share the half of it that newcomers get; 0: it is a proven machine's.
         """
         free = shutil.disk_usage(folder).free
         return free >= self._promised + 2 * size and free >= 2 * sharing * (self._unproven + size)

@@ -1,5 +1,4 @@
-"""Queries on `tasks` for those for enclaves that are not initialized before a machine can serve their tag.
-"""
+"""Queries on `tasks` for those for enclaves that are not initialized before a machine can serve their tag."""
 
 from __future__ import annotations
 
