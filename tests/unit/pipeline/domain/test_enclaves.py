@@ -133,13 +133,13 @@ def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> No
     )
 
 
-def test_a_task_that_ended_without_a_machine_says_for_want_of_what() -> None:
+def test_a_task_that_ended_without_a_machine_says_what_was_missing() -> None:
     over = view(initialized(), claimed())
     service = "The secret service at http://s gave no challenge: it answered HTTP 503."
     for record, says in (
         (
             sealed(challenge_tries=7, why=service),
-            "as its enclave had no challenge: The secret service at http://s told no",
+            "as its enclave had no challenge: The secret service at http://s gave no",
         ),
         (sealed(trust=3), "at trust 1 only, and its deal demands 3"),
         (sealed(), "The pool names no secret service"),
