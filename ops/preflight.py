@@ -196,7 +196,7 @@ def _ask_secret_service(
         return PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")
     if kind not in kinds:
         says = f"the secret service at {url} serves {kind}, and is named for {', '.join(kinds)}"
-        return PreflightFinding("secrets", ok=False, says=says, fix="Mend SLUICE_ENCLAVE_SMS_URL.")
+        return PreflightFinding("secrets", ok=False, says=says, fix="Correct SLUICE_ENCLAVE_SMS_URL.")
     return PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")
 
 

@@ -172,7 +172,7 @@ def late(replicate: Replicate, category_seconds: int, now: float, timeouts: Time
     asked.
     """
     # A moment that is still to come is of a clock that was wrong. The wait for the next request is part of it: it is
-    # answered with all that was reported in vain.
+    # answered with all reports that got no answer.
     unheard = replicate.assigned_at <= timeouts.unheard_at <= now + CLOCKS_APART
     hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(replicate.resends) if unheard else 0.0
     match replicate.state:

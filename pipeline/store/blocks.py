@@ -179,7 +179,7 @@ class ChainStore:
         """Deals of blocks first … last on the present chain."""
         return [DealPlace(*deal) for deal in self._deals.deals_between(first, last)]
 
-    def mend(self, found: Audit) -> None:
+    def repair(self, found: Audit) -> None:
         """Make the store equal to the chain; the next sweep visits the deals and tasks concerned, ended or not.
 
         No message is needed for that, so none can get lost.

@@ -159,7 +159,7 @@ def limits(machine: Machine) -> CheckResult:
             except NoSuchImage:
                 pass
             except EngineRefused as error:
-                fix = "Mend SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
+                fix = "Correct SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
                 return CheckResult("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
         slots = machine.slots
         wanted = slots.count * allowed.memory_bytes

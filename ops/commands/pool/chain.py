@@ -231,7 +231,7 @@ def _print_differences(
     if more.get("mend"):
         console.print(f"To repair it: {more['mend']}", markup=False)
     elif more["done"]:
-        console.print("Mended. The next sweep looks at the deals and tasks concerned.")
+        console.print("Repaired. The next sweep reads the deals and tasks concerned.")
     else:
         console.print("Nothing was changed.")
 

@@ -1,4 +1,4 @@
-"""Refusals in unknown words, and alarms about what no run can mend (`r16`)."""
+"""Refusals in unknown words, and alarms about what no run can repair (`r16`)."""
 
 from __future__ import annotations
 
