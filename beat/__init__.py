@@ -1,4 +1,4 @@
-"""What the clock and the chain drive: following blocks, sweeping open tasks, claiming, purging.
+"""What the clock and the chain start: following blocks, sweeping open tasks, claiming, purging.
 
 Only wakes things up: deciding and doing live in `pipeline`.
 """

@@ -16,9 +16,9 @@ from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings, settings
 
-#: Seconds between two looks for results to pin and for what is not needed any more: two queries by index.
+#: Seconds between two runs of `pipeline.tidy` (results to pin, records not needed any more): two queries by index.
 TIDY_SECONDS = 60.0
-#: Seconds between two questions whether an audit is due, and so between its two readings: a query where it is not.
+#: Seconds between two checks whether an audit is due, and so between its two readings: one query if it is not.
 AUDIT_SECONDS = 60.0
 
 

@@ -92,7 +92,7 @@ def follow(scheduler: Scheduler, watcher: Watcher, numbers: Iterable[BlockNumber
 
 
 def _lane_settles(scheduler: Scheduler, turn: int) -> bool:
-    """Whether the lane is to look at this head how deep its mined transactions are by now."""
+    """Whether to run the lane at this head only to check how deep its mined transactions are by now."""
     return turn % SETTLE_HEADS == 0 and scheduler.lane_store.busy(scheduler.lane.id)
 
 

@@ -1,6 +1,6 @@
 """Every benchmark of speed in a short form, one after the other, and its ratios in one file.
 
-What is not here makes promises rather than figures, and says by itself whether they hold: chaos, faults, hostile,
+The others check promises rather than measure, and report by themselves whether they hold: chaos, faults, hostile,
 workerdrop. They take many minutes, and some stop the stack's servers.
 """
 
@@ -56,7 +56,7 @@ def run(to: Path | None = None) -> Iterator[str]:
 
 
 def _write(path: Path, now: datetime, load: float, figures: list[dict[str, Any]]) -> None:
-    """`load`: of the machine before, over the last minute: processes that run or wait for a core."""
+    """Write the figures to a file. `load`: the machine's before, over the last minute: processes that run or wait."""
     body = {
         "date": f"{now:%Y-%m-%dT%H:%M:%SZ}",
         "version": version("sluice"),

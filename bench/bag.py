@@ -30,7 +30,7 @@ from protocol.types import Timestamp
 
 #: Tasks in a bag that a measurement of record has.
 TASKS = 100_000
-#: Seconds between two looks at the database: below what a block's time can tell apart.
+#: Seconds between two reads of the database: shorter than a block.
 _LOOK = 0.05
 #: Seconds from a deadline until it counts as passed for everybody: a block, and a sweep.
 _PAST = 5.0

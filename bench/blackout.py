@@ -4,12 +4,12 @@
         ──► all are started again, and serve ──► blocks, one at a time: after how many has every task gone on?
         ──► blocks as before ──► all are COMPLETED? nothing twice? stakes free, nonces whole?
 
-How long programs take to start is this machine's matter, and the chain goes on meanwhile; what is counted are the
-blocks from then on.
+The time that programs take to start depends on this machine, and the chain goes on meanwhile; so only the blocks
+after that are counted.
 
-A task that a machine was at, or that had votes, has gone on when it is not as it was at the blackout, in the database
-or on chain; one that waited for a machine, when it is initialized and waits for one. The machines run no containers.
-Only the chain's node lives on: it is not the pool's.
+A task that a machine had, or that had votes, has gone on when it differs from its state at the blackout, in the
+database or on chain; one that waited for a machine, when it is initialized and waits for one. The machines run no
+containers. Only the chain's node is not killed: it does not belong to the pool.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ MOST_BLOCKS = 3
 #: A block is mined when nothing has changed for so many seconds: to wait longer for what comes without a block costs
 #: nothing but time.
 STILL_SECONDS = 10.0
-#: Seconds between two looks, and for everything to be over.
+#: Seconds between two checks, and for everything to be over.
 LOOK_SECONDS, END_SECONDS = 0.5, 900.0
 #: Seconds in which stakes, nonces and database have to be as they should.
 SETTLE_SECONDS = 120.0
@@ -57,7 +57,7 @@ SETTLE_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a task is at a moment: its record's version, whether a machine was given it, and its state on chain."""
+    """A task at a moment: its record's version, whether a machine was given it, and its state on chain."""
 
     version: int | None
     given: bool

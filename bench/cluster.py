@@ -139,7 +139,7 @@ class ClusterPool:
         pool.await_scheduler(host.name)
 
     def lead(self, target: Target) -> None:
-        """Have a member of MongoDB take writes: the loss of another one is not noticed."""
+        """Make a member of MongoDB primary before it is struck: the loss of another member would not be noticed."""
         if target.part is StackPart.MONGODB:
             mongodb.step_up(self._member(target), StackSettings().mongodb_port)
 

@@ -1,4 +1,4 @@
-"""What one step costs beside a large past, against the same step beside a small one.
+"""What one step costs with many ended tasks in the database, compared with few.
 
 Two databases on the same server, filled by `bench.rig.past`: a small one, and one with as many ended tasks and enrolled
 machines as asked. The same calls are made in both in turn, on tasks that are under way, and the cost of each is the

@@ -1,4 +1,4 @@
-"""What a pool costs that has nothing to do: calls, messages, operations and CPU a minute, at blocks of 1 s."""
+"""What an idle pool costs: calls, messages, operations and CPU a minute, at blocks of 1 s."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bench.rig.bench_pool import open_bench_pool
 from bench.rig.breakdown import Breakdown
 from bench.rig.usage import Usage
 
-#: Blocks after which the lanes' last transactions are final, so that nobody looks at them at each head.
+#: Blocks after which the lanes' last transactions are final, so that they are not checked at each head any more.
 SETTLED_BLOCKS = 100
-#: Seconds until the clock has done once what those blocks set going, which it does every minute.
+#: Seconds until the clock's tasks, which run every minute, have once handled what those blocks brought.
 CALM_SECONDS = 75.0
 
 

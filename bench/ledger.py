@@ -1,4 +1,4 @@
-"""The scheduler's ledger beside the chain, after a run that has all that can happen to money.
+"""Compares the scheduler's ledger with the chain, after a run with every kind of movement of money.
 
 mixed     tasks of trust 1, 3 and 5 in a drawn order, with a liar among the machines; reorgs of REORG_DEPTH strike
           while they are at work, with and without the transactions that were in the blocks
@@ -194,7 +194,7 @@ def _books(bench_pool: BenchPool, machines: Sequence[Wallet], before: Sequence[A
 
 
 def _reorgs(bench_pool: BenchPool) -> int:
-    """How many the watcher has seen, of those it remembers."""
+    """How many reorgs the watcher has stored, of the last ones that it keeps."""
     return len(_store(bench_pool).chain.reorgs())
 
 

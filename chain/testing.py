@@ -212,7 +212,7 @@ class MemoryWatchStore:
     #: Called after logs are stored and before the cursor moves: lets a test end the process there.
     before_cursor: Callable[[], None] = lambda: None
     #: Called before a replay changes anything: lets a test change the chain there.
-    before_mend: Callable[[], None] = lambda: None
+    before_repair: Callable[[], None] = lambda: None
     _blocks: dict[BlockNumber, BlockRef] = field(default_factory=dict)
     _cursor: BlockRef | None = None
 
@@ -256,7 +256,7 @@ class MemoryWatchStore:
         return (begun | self.rows) & set(task_ids)
 
     def note(self, reorg: Reorg) -> None:
-        """Keep a reorganisation for the test to look at."""
+        """Keep a reorganisation for the test to read."""
         self.reorgs.append(reorg)
 
     def logs_between(self, first: BlockNumber, last: BlockNumber) -> list[Seen]:
@@ -267,9 +267,9 @@ class MemoryWatchStore:
         """Stored deals matched in blocks first … last that are not orphaned."""
         return [deal for deal in self.deals.values() if first <= deal.block_number <= last]
 
-    def mend(self, found: Audit) -> None:
+    def repair(self, found: Audit) -> None:
         """Store what an audit found missing and orphan what it found too much."""
-        self.before_mend()
+        self.before_repair()
         for item in found.extra:
             self.orphaned[item.place] = self.present.pop(item.place)
         for item in found.missing:

@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 @worker_process_init.connect
 def _pool_child_dies_with_its_parent(**_: Any) -> None:
-    """A pool child ends with its Celery process; or it would still be at work when that one is restarted."""
+    """Make a pool child end with its Celery process: else it would still run a task when that one is restarted."""
     die_with_parent()
 
 
@@ -52,7 +52,7 @@ PUBLISH_RETRY = {"max_retries": 60, "interval_start": 0.1, "interval_step": 0.2,
 HEARTBEAT_SECONDS, CORE_HEARTBEAT_SECONDS = 20, 5
 
 
-#: Seconds for which events for Flower are gathered into one message: people look, and nothing is decided by them.
+#: Seconds for which events for Flower are gathered into one message: they are only shown, nothing is decided by them.
 EVENT_SECONDS = 2.0
 #: Seconds between two of Celery's own heartbeats, by which Flower knows that a process is there.
 NODE_SECONDS = 20.0
@@ -73,8 +73,8 @@ for _content_type in compression.encoders():
 
 
 class NodeConnection(Connection):
-    """kombu's connection, except for what it forgets when it turns to another node of a cluster: a password that is a
-    function, and whose name the certificate must hold.
+    """kombu's connection, which also keeps, when it turns to another node of a cluster, a password that is a function,
+    and the host name that the certificate must hold.
     """
 
     def switch(self, conn_str: str) -> None:
@@ -181,7 +181,7 @@ class CoreConsumer(LeanConsumer):
             LeanConsumer.Blueprint.default_steps[-1],
         ]
 
-    #: Celery's own; celery-types does not know them.
+    #: Celery's own attributes; celery-types does not declare them.
     hub: Any
     _flush_events: Any
     #: Monotonic time at which what is gathered goes out.

@@ -3,7 +3,7 @@
     {"keys": [{"id": "…", "made_at": <Unix seconds>, "secret": "<64 hex digits>"}, …]}      the newest first
                                                      "wrapped": "…" in place of it: by a service that keeps keys
 
-All processes that share the file look at each use whether it has changed, so that a new key holds for all of them at
+All processes that share the file check at each use whether it has changed, so that a new key holds for all of them at
 once. A file that is not JSON is one key as it stands: 32 random bytes, as older releases made it.
 """
 
@@ -50,10 +50,10 @@ class KeyWrapping(Protocol):
     """A service that encrypts keys with one that never leaves it (a KMS)."""
 
     def wrap(self, secret: bytes) -> str:
-        """What stands for the key in the file. Raises Unavailable."""
+        """The wrapped key, as text for the file. Raises Unavailable."""
 
     def unwrap(self, wrapped: str) -> bytes:
-        """The key again. Raises Unavailable."""
+        """The key that was wrapped into this text. Raises Unavailable."""
 
 
 def derived(secret: bytes, purpose: str) -> bytes:
@@ -83,7 +83,7 @@ class KeyFile(Generic[K]):
         """
         self._path, self._kind, self._setting, self._fix = path, kind, setting, fix
         self._wrapping = wrapping
-        #: By what stands for it in the file: a key is unwrapped once, and stays as it is when others change.
+        #: Unwrapped keys by their wrapped text: each is unwrapped once, and kept when others change.
         self._unwrapped: dict[str, bytes] = {}
         #: When a key service that was away is asked again, by the process's own clock.
         self._again_at = 0.0
@@ -185,7 +185,10 @@ class KeyFile(Generic[K]):
         return tuple(keys)
 
     def _secret(self, row: Mapping[str, Any]) -> bytes:
-        """Raises BadSetting, Unavailable; ValueError, TypeError, KeyError for a row that is no key."""
+        """The secret in a row of the file.
+
+        Raises BadSetting, Unavailable; ValueError, TypeError, KeyError if the row has none.
+        """
         if "wrapped" not in row:
             return bytes.fromhex(row["secret"])
         wrapped = str(row["wrapped"])

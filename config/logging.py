@@ -1,4 +1,4 @@
-"""Log lines: a sentence, a stable `action`, and the ids bound to the work at hand; secrets are cut out.
+"""Log lines: a sentence, a stable `action`, and ids of the present task or deal; secrets are cut out.
 
 log.info("Deal ingested.", action="deal_ingested", deal=deal_id, tasks=10)
 """

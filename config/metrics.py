@@ -6,7 +6,7 @@ The library decides at import whether values live in files: `config.metrics_fold
     readings           by the API whenever `/metrics` is asked (`pipeline.api.readings`)
 
 Labels have names of ours as values, never words of strangers, so that their number is bounded. docs/metrics.md is made
-from here, and tests hold every panel and alert in `monitoring/` against it.
+from here, and tests check every panel and alert in `monitoring/` against it.
 """
 
 from __future__ import annotations
@@ -190,7 +190,9 @@ QUEUE_AGE = _reading(
     " seconds since this process began to look.",
     ["queue"],
 )
-DEAD_LETTERS = _reading("sluice_dead_letters", "Messages in the queue `dead`: each was delivered 20 times in vain.")
+DEAD_LETTERS = _reading(
+    "sluice_dead_letters", "Messages in the queue `dead`: each was delivered 20 times without success."
+)
 
 # -- money -------------------------------------------------------------------------------------------------------------
 
@@ -241,7 +243,7 @@ LANE_IN_FLIGHT = _gauge("sluice_lane_in_flight", "Open nonces.", ["wallet"])
 LANE_HALTED = _gauge("sluice_lane_halted", "1 while the lane stands still until an operator decides.", ["wallet"])
 LANE_WAITS = _gauge(
     "sluice_lane_waits",
-    "1 while the lane waits for something that it cannot mend; `sluice tx ls` says what.",
+    "1 while the lane waits for something that it cannot repair; `sluice tx ls` says what.",
     ["wallet"],
 )
 

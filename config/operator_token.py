@@ -42,5 +42,5 @@ def require_token(token: str, setting: str) -> str:
 
 
 def new_token() -> str:
-    """The content of a new token file."""
+    """A new random token, as the content of the token file."""
     return f"{secrets.token_urlsafe(TOKEN_BYTES)}\n"

@@ -48,7 +48,7 @@ def redacted(value: object) -> object:
 
 
 def public_url(url: str) -> str:
-    """A URL with everything hidden that may be a key: password, path, query and fragment; for people to look at."""
+    """A URL for people, with everything hidden that may be a key: password, path, query and fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whoever is killed while writing them, and after a loss of power."""
+"""Writes files that exist whole or not at all, even if the process is killed or the power fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`sluice scheduler adopt`: a fresh database for a pool that something else ran, from what the chain tells.
+"""`sluice scheduler adopt`: a fresh database for a pool that another scheduler ran, from what is on chain.
 
     database empty, wallet owns the workerpool ─► nobody else uses the wallet ─► open work found on chain
                                                                                    │ told, and confirmed
@@ -7,7 +7,7 @@
 That is all: the watcher reads deals, votes and reveals from there, as after any start, and every task is decided upon
 by what the chain says. Nonces begin at the wallet's account nonce, so transactions that another scheduler has sent must
 be in blocks before. Another scheduler is seen by what it sends in a few blocks, or at this RabbitMQ. One that has
-nothing to send, with a broker of its own, is not seen: whoever adopts stops it.
+nothing to send, with a broker of its own, is not seen: the operator has to stop it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Adoption:
     pending: int
 
 
-def look(settings: Settings, *, lowest: int, wait: float, progress: Progress) -> Adoption:
+def preview(settings: Settings, *, lowest: int, wait: float, progress: Progress) -> Adoption:
     """What an adoption would take over; nothing is written. `lowest`: block below which no open deal is sought; `wait`:
     seconds for the wallet's transactions to get into blocks.
 

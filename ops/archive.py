@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 _LEVEL = 1
 #: Bytes read at a time.
 _PIECE = 1 << 20
-#: What zipfile raises for bytes that are none of its own (RuntimeError: "encrypted", or a method that it lacks).
+#: Errors of zipfile for bytes that it cannot read (RuntimeError: "encrypted", or a method that it lacks).
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, struct.error, KeyError, EOFError, OSError, ValueError, RuntimeError)
 _DAMAGED = "Take another copy of it, or an older backup."
 

@@ -1,4 +1,4 @@
-"""Whether a scheduler works, on whatever host: what it writes while it does, and who waits for its wallet's messages.
+"""Whether a scheduler runs, on any host: by what it writes while it does, and by the consumers of its wallet's queue.
 
     sweep        a row of `cursors` changes at each                 processes `pipeline` and `beat`
     blocks       the watcher's row changes at each                  process `watch`
@@ -20,7 +20,7 @@ from amqp.exceptions import NotFound
 from config import topology
 from config.celery_apps import core_app
 from config.settings import Settings
-from ops.in_flight import LOOK_SECONDS
+from ops.in_flight import CHECK_SECONDS
 from pipeline.broker.link import BROKER_ERRORS
 from pipeline.store.activity import Activity
 from protocol.errors import NotPossible
@@ -35,18 +35,18 @@ T = TypeVar("T")
 
 
 def watch(
-    look: Callable[[], T],
+    read: Callable[[], T],
     seconds: float,
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> tuple[T, T]:
-    """What `look` tells first, and the first other thing that it tells within so many seconds, or the same again."""
-    end, first = clock() + seconds, look()
+    """The first result of `read`, and the first different one within `seconds`; the same twice if there is none."""
+    end, first = clock() + seconds, read()
     now = first
     while now == first and clock() < end:
-        sleep(LOOK_SECONDS)
-        now = look()
+        sleep(CHECK_SECONDS)
+        now = read()
     return first, now
 
 
@@ -59,7 +59,7 @@ def require_stopped(
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Raise NotPossible if a scheduler works on this database, or waits for messages of one of these wallets' lanes."""
-    # A lease that is held now is either renewed by then, or nobody's any more.
+    # A lease that is held now is either renewed by then, or has expired.
     seconds = max(QUIET_SWEEPS * settings.sweep_seconds, activity.leases_end_in())
     first, now = watch(activity.marks, seconds, clock=clock, sleep=sleep)
     if changed := sorted(name for name in (*first, *now) if first.get(name) != now.get(name)):
@@ -80,7 +80,7 @@ def require_no_consumer(settings: Settings, wallets: Iterable[Wallet]) -> None:
 
 
 def _consumed(settings: Settings, queues: Collection[str]) -> list[str]:
-    """Those of the queues in vhost core that have a consumer; none where RabbitMQ does not tell."""
+    """Those of the queues in vhost core that have a consumer; none if RabbitMQ does not answer."""
     found = []
     try:
         with core_app(settings).connection_for_write(connect_timeout=_ANSWER_SECONDS) as connection:

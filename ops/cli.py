@@ -26,7 +26,7 @@ from config.processes.lean_imports import lean_imports
 from ops import commands
 from protocol.errors import BadInput, SluiceError
 
-#: What each command ends with, below its help; what is special in one its own words say.
+#: Exit codes below the help of each command that does not describe its own.
 EXIT_CODES = "Exit codes: 0 done; 1 failed, or something needs you; 2 wrong words, settings or files."
 #: As shells have it after Ctrl-C.
 _INTERRUPTED = 130
@@ -87,7 +87,7 @@ def _fail(error: BaseException, says: str, code: int, *, as_json: bool) -> int:
 
 
 def every_command() -> Any:
-    """The group of click's that has all commands."""
+    """click's group of all commands."""
     return _with_exit_codes(typer.main.get_command(_build_app(())))
 
 
@@ -134,7 +134,7 @@ def _command_files() -> dict[str, str]:
 
 
 def _words_to_complete() -> list[str]:
-    """The words so far that a shell asks to complete, which come in variables; none else."""
+    """The words that a shell asks to complete, from the variables it sets; none if it asks nothing."""
     line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS") or ""
     return line.split()[1:] if "_SLUICE_COMPLETE" in os.environ else []
 

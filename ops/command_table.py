@@ -49,7 +49,7 @@ def markdown(group: Any) -> str:
 
 
 def _below(command: Any, words: tuple[str, ...]) -> Iterator[CommandRow]:
-    """The command itself if it can be run alone, and all below it."""
+    """Rows for a command, if it can be run by itself, and for all commands below it."""
     below = getattr(command, "commands", {})
     if words and (not below or command.invoke_without_command):
         takes = tuple(taken for parameter in command.params if (taken := _taken(parameter)))

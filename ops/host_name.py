@@ -42,7 +42,7 @@ def require_free_name(settings: Settings, wanted: Collection[str], wait: float) 
 
 
 def taken_names(app: Celery, names: Collection[str]) -> list[str]:
-    """Which of the node names a Celery worker is connected by; none where RabbitMQ does not tell."""
+    """The node names by which a Celery worker is connected now; none if RabbitMQ does not answer."""
     taken = []
     try:
         with app.connection_for_write(connect_timeout=ANSWER_SECONDS) as connection:

@@ -30,7 +30,7 @@ _PARTS = {
     ),
 }
 _JSON = "application/json"
-#: Schemas of the library's that every route has.
+#: FastAPI's own schemas, which every route has.
 _COMMON = frozenset({"HTTPValidationError", "ValidationError"})
 
 
@@ -111,13 +111,13 @@ def _fields(schema: Mapping[str, Any]) -> str:
 
 
 def _about(field: Mapping[str, Any]) -> str:
-    """What the field means, behind its type."""
+    """The description of a field, after its type."""
     says = _words(field.get("description", ""))
     return f". {says}" if says else ""
 
 
 def _type(field: Mapping[str, Any]) -> str:
-    """The type of a field, as people write it."""
+    """The type of a field, for people."""
     if "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"

@@ -9,14 +9,14 @@ from chain.rpc.answers import decode_replies, values
 from chain.rpc.client import JsonRpc
 from protocol.types import Wallet
 
-#: Seconds between two looks.
-LOOK_SECONDS = 0.5
+#: Seconds between two checks.
+CHECK_SECONDS = 0.5
 
 
 def account_nonces(rpc: JsonRpc, wallets: Sequence[Wallet]) -> tuple[int, int]:
     """(transactions of these wallets in blocks, those at the node besides that no block holds). Raises RpcUnavailable.
 
-    A node tells only of those that it has heard of, and not every node tells of any.
+    A node counts only those that it knows, and some nodes count none.
     """
     asked = [("eth_getTransactionCount", (wallet, tag)) for wallet in wallets for tag in ("pending", "latest")]
     counts = values(decode_replies(rpc.batch(asked), lambda count: int(count, 16)), rpc.name)
@@ -34,4 +34,4 @@ def wait_for_mined(rpc: JsonRpc, wallets: Sequence[Wallet], wait: float) -> int:
         _, pending = account_nonces(rpc, wallets)
         if not pending or time.monotonic() >= end:
             return pending
-        time.sleep(LOOK_SECONDS)
+        time.sleep(CHECK_SECONDS)

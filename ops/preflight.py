@@ -1,4 +1,4 @@
-"""What must be right before the scheduler's first process starts, and what `sluice scheduler doctor` tells.
+"""Checks what must be right before the scheduler's first process starts; `sluice scheduler doctor` reports the same.
 
 settings, wallet, ports ─► wrong: ends at once
 MongoDB, RabbitMQ, IPFS, chain, ownership, gas: asked side by side ─► one line for each that is not well
@@ -53,9 +53,9 @@ REPORT_SECONDS = 10.0
 WAIT_SECONDS = 30.0
 #: Seconds between two rounds of questions.
 PAUSE_SECONDS = 1.0
-#: Passwords that stand for one to be made, and those of servers as they are installed or as the local stack has them.
+#: Placeholders for a password, and the default passwords of servers and of the local stack.
 PLACEHOLDERS, LOCAL_PASSWORDS = frozenset({"change-me", "changeme"}), frozenset({"sluice", "guest", "password"})
-#: Longest time to wait for another block, to tell a chain that stands still from a clock that is off.
+#: Longest time in seconds to wait for another block, to tell a chain that stands still from a wrong clock.
 SECOND_LOOK_SECONDS = 3.0
 
 
@@ -196,7 +196,7 @@ def _ask_secret_service(
         return PreflightFinding("secrets", ok=False, says=says, fix="Tasks for enclaves wait until it does.")
     if kind not in kinds:
         says = f"the secret service at {url} serves {kind}, and is named for {', '.join(kinds)}"
-        return PreflightFinding("secrets", ok=False, says=says, fix="Mend SLUICE_ENCLAVE_SMS_URL.")
+        return PreflightFinding("secrets", ok=False, says=says, fix="Correct SLUICE_ENCLAVE_SMS_URL.")
     return PreflightFinding("secrets", ok=True, says=f"the secret service at {url} serves {kind}")
 
 

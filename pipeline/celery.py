@@ -33,5 +33,5 @@ if "flower" in sys.argv:
 @setup_logging.connect
 @worker_process_init.connect
 def _log(**_: Any) -> None:
-    """One line format for all processes; a listener here keeps Celery from installing its own."""
+    """Configure logging as in all processes; a listener of this signal keeps Celery from configuring its own."""
     logging.configure(settings(), process="scheduler")

@@ -1,4 +1,4 @@
-"""Asks every server what `pipeline.domain.condition.health` judges: side by side, each with a time limit, none twice.
+"""Asks every server for the facts that `pipeline.domain.condition.health` judges: in parallel, each with a time limit.
 
 A server that hangs costs one thread and its own answer, nothing else.
 """
@@ -158,7 +158,7 @@ class Probes:
         return self._with_pace(facts)
 
     def _answers(self, questions: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-        """The answers to questions, asked side by side; one that takes too long is asked no second time meanwhile."""
+        """The answers to questions, asked in parallel; one that still has no answer is not asked a second time."""
         for name, question in questions.items():
             if name not in self._asked:
                 self._asked[name] = self._threads.submit(question)
@@ -185,7 +185,7 @@ class Probes:
         return replace(facts, head_still=seen[2] - self._moved[0], head_pace=self._moved[1])
 
     def _node(self) -> NodeFacts | NoAnswer:
-        """What the node tells of the chain, the workerpool and our wallet."""
+        """The node's answers about the chain, the workerpool and our wallet."""
         hub = Hub(self.rpc, Contract(str(self.settings.hub).lower()))
         try:
             _, owner, account = self._chain = self._slow_facts(hub)
@@ -210,7 +210,7 @@ class Probes:
         return now, hub.workerpool(self.pool.workerpool).owner, hub.account(self.pool.wallet)
 
     def _broker(self, *, running: bool) -> BrokerFacts | NoAnswer:
-        """What RabbitMQ tells of itself and, while we run, of our queues."""
+        """RabbitMQ's answers about itself and, once the pool is up, about our queues."""
         queues = [queue.name for queue in core_app(self.settings, self.pool.wallet).conf.task_queues]
         wanted = [name for name in queues if name != topology.DEAD_QUEUE]
         found = ask_broker(self.broker, wanted if running else (), self.clock)
@@ -245,7 +245,7 @@ class Probes:
         return self._counted[1]
 
     def _lane(self) -> LaneFacts | None:
-        """What the lane's records tell; None if MongoDB or the node does not answer."""
+        """The state of the lane by its records; None if MongoDB or the node does not answer."""
         store, lane = MongoStore(database(self.settings)), LaneId(self.settings.chain_id, self.pool.wallet)
         try:
             with pymongo.timeout(ANSWER_SECONDS):
@@ -289,7 +289,7 @@ def _late(server: str, seconds: float = ALL_SECONDS) -> NoAnswer:
 
 
 def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool = False) -> DatabaseFacts | NoAnswer:
-    """MongoDB: whether it is a replica set, what time it is there, how far the watcher is. `write`: try a write too."""
+    """Ask MongoDB whether it is a replica set, its time, and how far the watcher is. `write`: try a write too."""
     try:
         with pymongo.timeout(ANSWER_SECONDS):
             db = database(settings)
@@ -321,7 +321,7 @@ def ask_database(settings: Settings, clock: Callable[[], float], *, write: bool 
 
 
 def ask_broker(admin: BrokerAdmin, queues: Sequence[str], clock: Callable[[], float]) -> BrokerFacts | NoAnswer:
-    """RabbitMQ: who we are there, its alarms, and which of `queues` nobody reads."""
+    """Ask RabbitMQ for the user's rights, its alarms, and which of `queues` have no consumer."""
     try:
         me = admin.identity()
         user, tags, ahead = str(me.json()["name"]), me.json()["tags"], http_clock_ahead(me, clock())
@@ -359,7 +359,7 @@ def takes_connections(settings: Settings) -> bool:
 
 
 def ask_ipfs(settings: Settings) -> IpfsFacts | NoAnswer:
-    """IPFS: whether kubo's RPC API answers."""
+    """Ask IPFS whether kubo's RPC API answers."""
     url = settings.ipfs_api.rstrip("/")
     fix = (
         "Start it, or correct SLUICE_IPFS_API. Until then tasks are computed and voted on, but none ends: machines keep"

@@ -65,7 +65,7 @@ class Scheduler:
     relay: Relay
     registry_cache: RegistryCache
     timeouts: Timeouts
-    #: By which deadlines go where this machine's clock is off.
+    #: The time by which deadlines are judged where this machine's clock is wrong.
     chain_time: ChainTime
     #: None: the pool serves no enclaves.
     challenges: Challenges | None = None
@@ -75,7 +75,7 @@ class Scheduler:
 
     @classmethod
     def open(cls, settings: Settings, core: Celery | None = None) -> Scheduler:
-        """Everything the settings name; connects on first use. Raises BadSetting, BadKeystore."""
+        """The scheduler of these settings; connects on first use. Raises BadSetting, BadKeystore."""
         settings, key = with_addresses(settings), load_key(settings)
         hub, store = Hub(connect(settings), _address(settings.hub, "SLUICE_HUB")), Store.open(settings)
         lane_store = MongoStore(database(settings))

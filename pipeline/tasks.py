@@ -53,7 +53,7 @@ class SchedulerTask(Task[Any, Any]):
     soft_time_limit = SOFT_SECONDS
     time_limit = HARD_SECONDS
     autoretry_for: tuple[type[Exception], ...] = TRANSIENT_ERRORS
-    #: It has had its time.
+    #: Its soft time limit has passed.
     dont_autoretry_for = (SoftTimeLimitExceeded,)
     max_retries = RETRIES
     retry_backoff = 1
@@ -106,7 +106,7 @@ class SchedulerTask(Task[Any, Any]):
         log.warning("Trying again later.", action="try_again", what=self.name, why=str(exc), tries=self.request.retries)
 
     def on_failure(self, exc: Exception, *_: Any) -> None:
-        """Celery calls it after the last retry, or after an error that no retry mends."""
+        """Celery calls it after the last retry, or after an error that no retry cures."""
         if isinstance(exc, TRANSIENT_ERRORS):
             log.error("Given up; the sweep will find it.", action="given_up", what=self.name, why=str(exc))
 
@@ -118,7 +118,7 @@ class ClockTask(SchedulerTask):
 
 
 def serve(app: ConfirmTimeoutCelery, settings: Settings) -> None:
-    """Have `app`, in its worker processes, do the scheduler's tasks."""
+    """Register the scheduler's Celery tasks with `app`, for its worker processes."""
     app.context = PerProcess(lambda: Scheduler.open(settings, app))
 
 
@@ -142,7 +142,7 @@ def assign_tasks(self: SchedulerTask) -> None:
 
 @shared_task(name=topology.SWEEP, base=ClockTask, bind=True)
 def sweep_tasks(self: ClockTask) -> None:
-    """Look at every open task whose turn it is."""
+    """Run one sweep: visit every open task that is due."""
     sweep.sweep(self.scheduler)
 
 
@@ -184,7 +184,7 @@ def run_lane(self: SchedulerTask, wallet: str) -> None:
 
 
 def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
-    """Read deals from the chain and set their first tasks going; what a message's time cannot hold is bulk work."""
+    """Read deals from the chain and advance their first tasks; the rest of large deals is left to `pipeline.bulk`."""
     ours = ingest.Ours(scheduler.workerpool, scheduler.key.wallet)
     found, more = ingest.ingest(scheduler.store, scheduler.registry_cache, ours, deal_ids, scheduler.clock())
     now, *later = list(notify.chunks(found, notify.ADVANCE_CHUNK)) or [[]]
@@ -195,7 +195,7 @@ def _ingest(scheduler: Scheduler, deal_ids: list[DealId]) -> None:
 
 
 def _run_lane(scheduler: Scheduler) -> None:
-    """One run of the lane; what failed in it is noted at its tasks, which then are looked at."""
+    """One run of the lane; intents that failed are recorded in their tasks, which are advanced then."""
     report = scheduler.lane.run()
     now = scheduler.clock()
     failures = failures_of(report.ended, scheduler.chain_time.read(now) or now)

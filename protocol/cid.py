@@ -1,4 +1,4 @@
-"""The id by which IPFS knows a file, CIDv0, as kubo and iExec's SDK make it. Pure.
+"""The id of a file in IPFS, CIDv0, as kubo and iExec's SDK compute it. Pure.
 
 up to 256 KiB    one block (dag-pb with UnixFS in it); the id is its sha256, as a multihash in base58
 more             a block for each 256 KiB, and one that names them in order: the id is that one's

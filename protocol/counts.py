@@ -1,4 +1,4 @@
-"""Numbers of things as people say them. Pure."""
+"""Counts with their noun, for people. Pure."""
 
 from __future__ import annotations
 

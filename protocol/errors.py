@@ -1,15 +1,15 @@
 """Every error Sluice raises on purpose.
 
     SluiceError
-    ├── BadInput                 somebody's words are wrong; nothing was done. The command line prints it and exits 2.
+    ├── BadInput                 input is wrong; nothing was done. The command line prints it and exits 2.
     │   ├── BadSetting           a `SLUICE_…` setting or an option
     │   ├── BadKeystore          a wallet file or its password
     │   ├── BadBackup            an archive that `sluice restore` cannot use
     │   ├── BadMessage           a message or request body that breaks its schema (HTTP 400; a queue drops it)
-    │   │   ├── TooLarge         more bytes than the door lets in (HTTP 413)
-    │   │   └── TooSlow          a body that stalls or comes too slowly: its line's fault (HTTP 408)
+    │   │   ├── TooLarge         more bytes than a request may carry (HTTP 413)
+    │   │   └── TooSlow          a body that stalls or comes too slowly: the connection's fault (HTTP 408)
     │   ├── OperatorRefused      what the operator's API answered to a command (`sluice task show` …)
-    │   ├── NotPossible          well-formed, but there is not the money or the state for it now (HTTP 409)
+    │   ├── NotPossible          well-formed, but money or state does not allow it now (HTTP 409)
     │   ├── NotFound             a well-formed id of nothing we know (HTTP 404)
     │   └── Refused              well-formed but not allowed: foreign task, wrong result, banned (HTTP 403)
     │       ├── NotSignedIn      no valid token or signature (HTTP 401)
@@ -24,23 +24,23 @@
     │   ├── EngineUnavailable    the Docker engine
     │   │   └── EngineTrouble    ... answers, but with an error that says nothing of the app
     │   ├── MarketUnavailable    iExec's market API: it may or may not have done what was asked for
-    │   ├── NoChallenge          the secret service told no challenge of a task's enclave; it is asked again
+    │   ├── NoChallenge          the secret service gave no challenge for a task's enclave; it is asked again
     │   ├── TooManyRequests      more than a limit allows; `seconds` until it may be asked again (HTTP 429)
     │   ├── PoolUnavailable      the scheduler's HTTP API, as a worker sees it
-    │   ├── ChainMoved           blocks are others than those followed: the watcher must follow first
+    │   ├── ChainMoved           the blocks are not those that were followed: the watcher must follow first
     │   ├── NotYet               the chain, as the watcher has read it, does not show yet what a request relies on
     │   ├── UnderWay             another request does the same at this time (HTTP 409)
     │   ├── WrongOffset          an upload that goes on elsewhere; `held`: bytes that are here (HTTP 409)
     │   ├── InQuarantine         a stored row that is quarantined (HTTP 503)
     │   └── StorageUnavailable   IPFS, or a download that may work later
-    │       ├── RateLimited      ... a registry that gives this machine nothing more for a while (HTTP 429)
-    │       └── RoomTaken        ... no room is left beside other results that are being brought
+    │       ├── RateLimited      ... a registry whose rate limit this machine has reached (HTTP 429)
+    │       └── RoomTaken        ... no disk space is left beside other results that are being uploaded
     ├── EngineRefused            the Docker engine answered with no; caught by the worker that asked
     │   ├── NoSuchImage          ... it does not have the image: pull it
     │   ├── CannotStart          ... the image or its command can never run: the app failed
     │   ├── ContainerRefused     ... this machine's settings or limits do not suit it: another machine may do better
     │   └── NoSuchContainer      ... the container is gone: start over
-    ├── Unfit                    a stored row that does not fit its record; whoever reads rows sets it aside and goes on
+    ├── Unfit                    a stored row that does not fit its record; its reader quarantines it and goes on
     ├── Unreadable               a record on chain that can never be used; the ingest quarantines the deal
     ├── RpcError                 an Ethereum node answered with an error: `code`, `message`, `data`
     ├── TransactionReverted      a contract refused a set-up transaction (`ops`); the lane knows reverts as verdicts
@@ -54,7 +54,7 @@
     │   └── ForeignNonce         the wallet's key was used outside Sluice. The lane stops until an operator decides.
     ├── StackError               the local stack; the command line prints it and exits 1
     │   ├── MissingTool          a program the machine lacks and how to get it
-    │   ├── PortTaken            somebody else listens where a part should
+    │   ├── PortTaken            another program listens where a part should
     │   └── NotReady             a part was started and did not come up; says where its log is
     └── TaskFailure              a worker could not do a task; carries the PoCo status and cause: an error result tells
         │                        the requester
@@ -179,7 +179,7 @@ class MarketUnavailable(Unavailable):
 
 
 class NoChallenge(Unavailable):
-    """{what} told no challenge: {why}."""
+    """{what} gave no challenge: {why}."""
 
 
 class TooManyRequests(Unavailable):
@@ -219,7 +219,7 @@ class RateLimited(StorageUnavailable):
 
 
 class RoomTaken(StorageUnavailable):
-    """Not enough of {what} is left beside other results that are being brought: {why}."""
+    """Not enough of {what} is left beside other results that are being uploaded: {why}."""
 
 
 class EngineRefused(SluiceError):

@@ -1,4 +1,4 @@
-"""What scheduler and worker say to each other, as JSON, with every size and shape checked at the door.
+"""What scheduler and worker say to each other, as JSON, with every size and shape checked on receipt.
 
     worker ── HTTPS ──► API      Challenge, Login, Ping, Report, result upload (zip body; an enclave's with the headers
                                  of protocol.results.attestation)
@@ -38,7 +38,7 @@ HexSignature = Annotated[str, StringConstraints(pattern=r"^0x[0-9a-fA-F]{130}$")
 #: 2: a machine goes on with an assignment by itself (before: by publishing the next link of a Celery chain).
 PROTOCOL, PROTOCOL_HEADER = 2, "Sluice-Protocol"
 
-#: Words by which a refused sign-in says that the wallet is at work elsewhere.
+#: Text by which a refused sign-in says that another machine works with the wallet.
 SECOND_MACHINE = "another machine"
 
 #: Characters of stdout and of stderr kept: what iExec Core 9.3 keeps.
@@ -98,7 +98,7 @@ class PoolConfig(Wire):
     download_max_bytes: Annotated[int, Field(gt=0, lt=2**63)] = DOWNLOAD_BYTES
     #: Bytes of a result at most, all its files together.
     max_result_bytes: Annotated[int, Field(gt=0, lt=2**63)] = RESULT_BYTES
-    #: Where workers reach RabbitMQ, so that a machine can check the way before it signs in.
+    #: Where workers reach RabbitMQ, so that a machine can check the connection before it signs in.
     amqp_host: Host | None = None
     amqp_port: Port | None = None
     amqp_tls: bool = False

@@ -23,7 +23,7 @@ def signed_by(wallet: Wallet, message: Hash32, signature: str) -> bool:
 
 
 def challenge_refusal(execution: Execution, kind: str, signature: str, now: float) -> SessionError | None:
-    """Why the task's challenge is not told to whoever signed the request; None if it is.
+    """Why the signer of a request does not get the task's challenge; None if it does.
 
     `kind`: the framework that is served here; `now`: Unix seconds. A task is over once nobody may contribute to it.
     """

@@ -2,8 +2,8 @@
 
     deal params ── bulk_cid ──► a JSON list of CIDs ── the one at the task's index ──► a JSON list of datasets' orders
 
-The contract says whether an order allows the deal to use its dataset: signature, restrictions, tag, revocation. That a
-bulk pays nothing and uses up no order it does not look at, so the owner must have signed just that.
+The contract says whether an order allows the deal to use its dataset: signature, restrictions, tag, revocation. It does
+not check that a bulk pays nothing and uses up no order, so the owner must have signed exactly that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the secret service reads of the chain: who disposes of a contract's secret, and what a task is.
+"""What the secret service reads from the chain: who owns a contract and so its secret, and a task with its deal.
 
 What a node cannot say raises RpcUnavailable: the request is answered with 503 and may be repeated. An owner, or a task
 that is over, is never guessed from silence.

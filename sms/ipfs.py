@@ -32,7 +32,7 @@ class IpfsFiles(Protocol):
 
 
 class IpfsGateway:
-    """The HTTP gateway of SLUICE_IPFS_GATEWAY. A gateway never proves that there is no such file, or none that fits."""
+    """The HTTP gateway of SLUICE_IPFS_GATEWAY. Its answers never prove that a file does not exist."""
 
     def __init__(self, url: str, transport: httpx.BaseTransport | None = None) -> None:
         self._http = http_client(

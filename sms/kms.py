@@ -39,11 +39,11 @@ class CommandKms:
         return f"CommandKms({self._words[0]})"
 
     def wrap(self, secret: bytes) -> str:
-        """What stands for the key in the file. Raises Unavailable."""
+        """The wrapped key, as text for the key file. Raises Unavailable."""
         return self._run("wrap", secret.hex())
 
     def unwrap(self, wrapped: str) -> bytes:
-        """The key again. Raises Unavailable."""
+        """The key that was wrapped into this text. Raises Unavailable."""
         try:
             return bytes.fromhex(self._run("unwrap", wrapped))
         except ValueError:

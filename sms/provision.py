@@ -28,10 +28,10 @@ STORE_SECONDS = 10.0
 
 
 class Provisioner(Protocol):
-    """One way by which sessions reach enclaves."""
+    """Delivers sessions to enclaves, in one of the ways above."""
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
+        """Put a session where its enclave fetches it; returns the address for the worker. Raises NoSession."""
 
     def close(self) -> None:
         """Disconnect."""
@@ -45,7 +45,7 @@ class Simulated:
     url: str
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
+        """Put a session where its enclave fetches it; returns the address for the worker. Raises NoSession."""
         del session
         self.store.add_session(opened)
         return self.url + SIMULATED_PATH
@@ -62,7 +62,7 @@ class Attested:
         self._attestation_url = attestation_url
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
+        """Put a session where its enclave fetches it; returns the address for the worker. Raises NoSession."""
         del opened
         try:
             self._http.post("/session", json=session.model_dump()).raise_for_status()
@@ -77,10 +77,10 @@ class Attested:
 
 
 class Unattested:
-    """No way: what a service has whose operator has set up neither."""
+    """Delivers nothing: the provisioner of a service whose operator has set up neither way."""
 
     def deliver(self, session: Session, opened: OpenSession) -> str:
-        """Have a session where its enclave will find it; returns the address for the worker. Raises NoSession."""
+        """Put a session where its enclave fetches it; returns the address for the worker. Raises NoSession."""
         del session, opened
         why = "no service that attests enclaves is set up (SLUICE_SMS_SESSION_STORE)"
         raise NoSession(error=SessionError.NOT_DELIVERED, why=why)
@@ -90,7 +90,7 @@ class Unattested:
 
 
 def provisioner(settings: Settings, sms: SmsSettings, store: SecretStore) -> Provisioner:
-    """The way that the settings choose. Raises BadSetting."""
+    """The provisioner that the settings choose. Raises BadSetting."""
     if sms.simulation:
         require_development(settings.chain_id, f"{SMS_PREFIX}SIMULATION")
         return Simulated(store, public_url(sms))

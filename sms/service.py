@@ -34,7 +34,7 @@ from sms.vault import Vault
 log = structlog.get_logger(__name__)
 
 _ALPHABET = string.ascii_letters + string.digits
-#: Random characters of a session's id, as iExec's; they alone let nobody in.
+#: Random characters of a session's id, as iExec's; the id alone gives no access.
 _ID_CHARACTERS = 10
 #: Seconds in which a worker may fetch a simulated session; it asks for another after that.
 SESSION_SECONDS = 300
@@ -43,13 +43,15 @@ _NO_SESSION = "session, or it was fetched before"
 
 @dataclass(frozen=True, slots=True)
 class SecretService:
-    """The service over its parts. `clock`: Unix seconds. Every method raises Unavailable while it cannot tell."""
+    """The service over its parts. `clock`: Unix seconds. Every method raises Unavailable while chain or store do not
+    answer.
+    """
 
     store: SecretStore
     vault: Vault
     chain: ChainReader
     provisioner: Provisioner
-    #: By version, the one for everybody first.
+    #: Images by version of the framework, the default one first.
     properties: dict[str, FrameworkProperties]
     files: IpfsFiles
     clock: Callable[[], float] = field(default=time.time)
@@ -57,7 +59,7 @@ class SecretService:
     # -- secrets -------------------------------------------------------------------------------------------------------
 
     def has(self, secret: SecretId) -> bool:
-        """Whether it is stored. Anybody may ask."""
+        """Whether a secret is stored. Anybody may ask."""
         return self.store.has(secret.key)
 
     def add(self, secret: SecretId, value: bytes, signature: str) -> None:

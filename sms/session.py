@@ -45,7 +45,7 @@ from protocol.types import Wallet
 from sms.chain import Execution
 
 _DROPBOX = "dropbox"
-#: By what number an app asks for a secret of its requester.
+#: The index by which an app asks for a secret of its requester.
 _INDEX = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
@@ -61,7 +61,7 @@ class Wanted:
 
     @classmethod
     def of(cls, execution: Execution, worker: Wallet) -> Wanted:
-        """Raises NoSession for what no enclave of this service can do."""
+        """The task of an execution. Raises NoSession for what no enclave of this service can do."""
         try:
             params = read_params(execution.deal.params)
             _require_text(params)
@@ -71,7 +71,7 @@ class Wanted:
 
     @property
     def secrets(self) -> dict[str, SecretId]:
-        """The secrets that the session may hold, by what they are here for."""
+        """The secrets that the session may hold, by their purpose."""
         deal, params = self.execution.deal, self.params
         found = {"app": app_secret(deal.app)}
         if deal.dataset is not None:

@@ -1,4 +1,4 @@
-"""Fakes for tests without servers: a store and files in memory, and a chain that says what a test puts there."""
+"""Fakes for tests without servers: a store and files in memory, and a chain with the answers that a test sets."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ class MemorySecretStore:
 
 @dataclass(slots=True)
 class ScriptedChain:
-    """A `ChainReader`. What is not put in, it cannot tell."""
+    """A `ChainReader` with set answers; it raises RpcUnavailable for anything else."""
 
     owners: dict[str, Wallet] = field(default_factory=dict)
     executions: dict[TaskId, Execution] = field(default_factory=dict)
     datasets: dict[str, Dataset] = field(default_factory=dict)
-    #: What the contract has against the orders of a dataset.
+    #: Why the contract refuses the orders of a dataset.
     objections: dict[str, str] = field(default_factory=dict)
 
     def owner_of(self, secret: SecretId) -> Wallet:

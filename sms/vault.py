@@ -41,7 +41,7 @@ class Vault:
 
     @classmethod
     def of(cls, settings: Settings, sms: SmsSettings) -> Vault:
-        """With SLUICE_SMS_KEY_FILE, made if absent. Raises BadSetting, and Unavailable if the key service is away."""
+        """The vault of SLUICE_SMS_KEY_FILE, made if absent. Raises BadSetting; Unavailable without the key service."""
         path = sms_key_file(settings.home, sms)
         wrapping = None if sms.kms_command is None else CommandKms(sms.kms_command)
         return cls(KeyFile(path, RingKey, setting="SLUICE_SMS_KEY_FILE", fix=_FIX, wrapping=wrapping))

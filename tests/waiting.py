@@ -1,6 +1,6 @@
-"""The only place where a test waits: until a condition holds, bounded, looking at short even steps.
+"""The only place where a test waits: until a condition holds, checked at short even intervals, with a bound.
 
-Bounds are a safety net, so that a test that waits in vain ends with a sentence. How fast the machine is must never
+Bounds are a safety net, so that a test whose wait never ends fails with a sentence. How fast the machine is must never
 decide a test: a bound is written as what is ample on a machine with nothing else to do, and SLOWEST stretches it.
 """
 

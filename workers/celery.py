@@ -51,8 +51,8 @@ STOP_SECONDS = 30.0
 
 
 def _most_slots(slots: int | str) -> int:
-    """An upper bound: here, where nothing is asked yet, the machine's own processors stand for its engine's. Processes
-    beyond its slots wait idly.
+    """An upper bound of the machine's slots. Nothing is asked yet, so this host's processors stand for the engine's;
+    processes beyond the slots wait idly.
     """
     return slots if isinstance(slots, int) else min(os.cpu_count() or 1, SLOTS_LIMIT)
 
@@ -66,7 +66,7 @@ _held = ExitStack()
 @setup_logging.connect
 @worker_process_init.connect
 def _log(**_: Any) -> None:
-    """One line format for all processes; a listener here keeps Celery from installing its own."""
+    """Configure logging as in all processes; a listener of this signal keeps Celery from configuring its own."""
     logging.configure(settings(), process="worker")
 
 
@@ -116,7 +116,7 @@ app.steps["worker"].add(UpkeepStep)
 
 
 def _keep_up(own: Machine, worker: int) -> None:
-    """Main of a process: keep the upkeep process running. When it is to run no more, Celery's `worker` ends too."""
+    """Main of a process: keep the upkeep process running. When the machine stops, Celery's `worker` ends too."""
     die_with_parent()
     Supervisor({"upkeep": partial(upkeep_process.run, app, own)}, pid_dir=settings().home / "run").run()
     # The upkeep process ends its supervisor when another machine works with this wallet now.

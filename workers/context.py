@@ -116,7 +116,7 @@ class Machine:
 
     @property
     def tag(self) -> Hash32:
-        """What this machine can serve beside standard tasks. Raises BadSetting."""
+        """The tag bits that this machine offers: enclave and GPU. Raises BadSetting."""
         return join_tags(
             make_tag(GPU_BIT) if self.gpus else ZERO_HASH,
             ZERO_HASH if self.framework is None else self.framework.tag,
@@ -124,7 +124,7 @@ class Machine:
 
     @cached_property
     def engine_resources(self) -> EngineResources:
-        """What the machine's engine has to offer. Raises EngineUnavailable."""
+        """The engine's processors and memory. Raises EngineUnavailable."""
         engine = Engine(self.settings.docker_host)
         try:
             return read_engine_resources(engine.info())
@@ -138,7 +138,7 @@ class Machine:
 
     @property
     def policy(self) -> LanePolicy:
-        """How this machine pays for transactions: by limits of its own."""
+        """The lane's fee policy, with this machine's own limits."""
         return lane_policy(self.settings, node_of_pool=node_of_pool(self.settings))
 
     @property
@@ -170,7 +170,7 @@ class Machine:
 
     @property
     def downloads(self) -> DownloadPolicy:
-        """What may be fetched."""
+        """The rules for downloads of this machine."""
         gateway, private_gateway = gateway_of(self.settings, self.pool)
         return DownloadPolicy(
             gateway=gateway,
@@ -182,7 +182,7 @@ class Machine:
 
     @property
     def images(self) -> ImageRules:
-        """Which images apps may have. Raises BadSetting for a file of logins that cannot be read."""
+        """The rules for app images. Raises BadSetting for a file of logins that cannot be read."""
         settings = self.settings
         policy = RegistryPolicy(
             max_bytes=settings.image_max_bytes,
@@ -290,7 +290,7 @@ class WorkerContext:
 
 
 def listed(text: str) -> frozenset[str]:
-    """The parts of a setting that are separated by commas."""
+    """The parts of a setting's value that are separated by commas."""
     return frozenset(part.strip() for part in text.split(",") if part.strip())
 
 

@@ -1,5 +1,5 @@
-"""How a command speaks to the machine that runs: its process, which holds the machine's lock, and a file that asks it
-to drain.
+"""How a command controls a running machine: by a signal to its process, whose id is in a file, and by a file that asks
+it to drain.
 
 stop     SIGTERM: steps under way get some seconds, the rest goes on at the next start
 drain    no new task, what was given is finished or, after a deadline, given back; then SIGTERM by the machine itself
@@ -81,7 +81,7 @@ def _await_end(pid: int, seconds: float, first: signal.Signals | None) -> bool:
 
 
 def ask_to_drain(layout: Layout, deadline: float | None) -> Drain:
-    """Have the machine drain; `deadline`: Unix seconds, None for no limit. A later call replaces the first."""
+    """Ask the machine to drain; `deadline`: Unix seconds, None for no limit. A later call replaces the first."""
     wish = Drain(time.time(), deadline)
     write_whole(_drain_file(layout), json.dumps(asdict(wish)))
     return wish

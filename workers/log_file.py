@@ -21,7 +21,7 @@ from workers.data.layout import Layout
 
 #: Bytes of a file at which the next one begins, and old ones kept: 64 MiB in all, some weeks of a busy machine.
 MAX_BYTES, KEPT = 16 * 2**20, 3
-#: Seconds between two looks of a reader that follows.
+#: Seconds between two reads while following.
 FOLLOW_SECONDS = 0.3
 
 
@@ -100,5 +100,5 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _inode(file: TextIO) -> int:
-    """What tells an open file from another of the same name."""
+    """The inode of a file, which tells it from another of the same name."""
     return os.fstat(file.fileno()).st_ino

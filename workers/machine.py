@@ -167,7 +167,7 @@ def _refuse(machine: Machine, refusal: SluiceError, *, locked: bool = False) -> 
 
 
 def _sign_in(machine: Machine, *, take_over: bool) -> None:
-    """Raises BadSetting also for a broker that would be spoken to in the clear."""
+    """Sign in at the pool. Raises BadSetting also for a broker without encryption."""
     access = machine.session.renew(None, partial(machine.sign_in, take_over=take_over)).broker
     require_tls(access.nodes, tls=access.tls, allowed=machine.settings.allow_plaintext)
 
@@ -187,8 +187,8 @@ def _prepared(settings: Settings, key: Key) -> Machine:
 
 
 def _refuse_by_former(settings: Settings, key: Key, refusal: SluiceError) -> None:
-    """Raise `refusal`, but reveal votes first by what the last start checked. Returns if the node does not answer: then
-    all is to be asked again.
+    """Raise `refusal`, but first reveal votes by what the last start checked. Returns if the node does not answer: then
+    pool and node are to be asked again.
     """
     try:
         former = _until_answered(partial(votes_first.former_machine, settings, key, refusal))
@@ -312,7 +312,7 @@ def _machine_lock(layout: Layout, key: Key) -> Iterator[None]:
 
 
 def _warm_up() -> None:
-    """Import before the fork what every child would import after it: a start costs half the processor time."""
+    """Import before the fork what every child would import after it, which halves the processor time of a start."""
     # ruff: noqa: F401, PLC0415
     import celery.app.amqp
     import celery.apps.worker

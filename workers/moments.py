@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 def is_older(moment: float, seconds: float, now: float) -> bool:
-    """Whether a stored moment is at least `seconds` ago; `now` and `moment`: Unix seconds. A moment in the future is of
-    before the clock was set back: nobody knows how long ago it was, so what waits for it is due.
+    """Whether a stored moment is at least `seconds` ago; `now` and `moment`: Unix seconds. A moment in the future was
+    stored before the clock was set back: how long ago is unknown, so it counts as older.
     """
     return not 0 <= now - moment < seconds

@@ -1,7 +1,7 @@
 """A worker machine's Celery tasks, one function call each: what the scheduler may ask a machine for.
 
 No task publishes anything, since a machine may not: what follows on a step is done in the same call
-(`workers.task.chain`), no task is retried by Celery, and a chain in a message is not gone on with.
+(`workers.task.chain`), no task is retried by Celery, and a Celery chain in a message is not continued.
 """
 
 from __future__ import annotations

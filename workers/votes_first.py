@@ -1,4 +1,4 @@
-"""A machine that may not start, but has votes on chain whose stake is lost unless they are revealed.
+"""Reveals the votes of a machine that may not start, since their stake would be lost otherwise.
 
     no vote unrevealed      the start fails
     else, refused are
@@ -47,7 +47,7 @@ from workers.task.votes_in_lane import note_votes
 
 log = structlog.get_logger(__name__)
 
-#: What a pool may name anew, also in the operator's settings: votes are where they were sent.
+#: Settings that may have changed since: votes stay with the contracts that they were sent to.
 _CONTRACTS = ("chain_id", "hub", "workerpool")
 
 

@@ -1,4 +1,4 @@
-"""Many faults in a row on one pool, with strangers among its machines: how does every task end, and how much later?
+"""Many faults in a row on one pool, with hostile machines among its own: how does every task end, and how much later?
 
 plan      which fault comes when: a pure function of seed, tasks and pace
 relay     loopback connections of scheduler and machines to the servers, which can be held up: a partition

@@ -80,7 +80,7 @@ def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
 
 
 def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> int:
-    """Tasks that FAILED after these alone had agreed on a result."""
+    """Tasks that FAILED after these strangers alone had agreed on a result."""
     return sum(
         view.status is TaskStatus.FAILED and bool(view.winners) and {vote.worker for vote in view.winners} <= strangers
         for view in views
@@ -88,7 +88,7 @@ def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> int:
 
 
 def held_up_by(strangers: set[Wallet], views: Iterable[ChainView]) -> set[TaskId]:
-    """Tasks for whose end the contract had to wait for a deadline, since one of these won a vote and did not reveal."""
+    """Tasks that ended only after a deadline, because one of these strangers won a vote and did not reveal it."""
     return {
         view.task_id
         for view in views

@@ -19,7 +19,7 @@ from protocol.errors import RpcError, RpcUnavailable
 from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId
 
-#: Seconds between two looks at all tasks.
+#: Seconds between two polls of all tasks.
 LOOK_SECONDS = 1.0
 
 
@@ -59,7 +59,7 @@ class Following:
             thread.join()
 
     def count(self, status: TaskStatus) -> int:
-        """How many tasks were in this status when last looked at."""
+        """How many tasks were in this status at the last poll."""
         return sum(view.status is status for view in self.views.values())
 
     def _follow(self, stop: threading.Event) -> None:

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 #: Strikes at a time: the longest (a server's restart on a busy machine) takes less than so many times the pace.
 AT_ONCE = 12
-#: Seconds between two looks at what is due, and at programs that have ended.
+#: Seconds between two checks for due strikes and for programs that have ended.
 LOOK_SECONDS = 0.5
 #: What a machine, and the scheduler, reach through a relay each.
 MACHINE_REACHES = ("api", "rabbitmq", CHAIN)
@@ -157,7 +157,7 @@ class Injector:
             return None
 
     def _signal(self, pids: Sequence[int], strike: Strike) -> None:
-        """Kill processes, or stop them for a while."""
+        """Kill processes, or stop them (SIGSTOP) for the strike's length."""
         if strike.kind is Kind.KILL_PROCESS:
             _send(pids, signal.SIGKILL)
             return

@@ -1,7 +1,7 @@
 """Which fault strikes what and when: a pure function of seed, number of tasks and pace.
 
-Kinds are drawn like cards: each deck holds each kind once, and each kind has a deck of its targets. So a run of any
-length has had every kind before one comes a second time, and every target of a kind likewise.
+Kinds are drawn like cards from a deck that holds each kind once, and each kind has a deck of its targets. So no kind
+comes a second time before every kind has come once, and the same holds for the targets of a kind.
 """
 
 from __future__ import annotations

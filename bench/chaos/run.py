@@ -1,6 +1,6 @@
 """The undisturbed run, then the disturbed one on a pool of its own: three deals at once, of trust 1, 3 and 5.
 
-Every machine has been right on chain before, as in a pool that has been at work for a while. The category has as many
+Every machine has been right on chain before, as in a pool that has worked for some time. The category has as many
 seconds as there are tasks: the contribution deadline is at three times the undisturbed time or more, so that no fault
 makes completion impossible. Only strangers can, where they alone decide a task and bring no result.
 """
@@ -176,7 +176,7 @@ def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, Fa
 
 
 def _relayed(servers: Servers, relays: Relays) -> Servers:
-    """The servers' addresses behind relays. A client of MongoDB would look for the set's own address: it must not."""
+    """The servers' addresses behind relays. MongoDB's clients must connect directly, not by the set's addresses."""
     mongodb = relays.open("mongodb", _port(servers.mongodb_uri))
     amqp = relays.open("rabbitmq", servers.amqp_port)
     api = relays.open("rabbitmq", _port(servers.rabbitmq_api))

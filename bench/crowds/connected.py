@@ -36,7 +36,7 @@ from protocol.ethereum.signing import Key
 from protocol.wire import Session
 from workers.pool.api import PoolApi
 
-#: Seconds between two tries of a machine to connect; at once would only make all the others wait.
+#: Seconds between two tries of a machine to connect; a try at once would only delay the other machines.
 RETRY_SECONDS = 1.0
 #: Seconds in which the least memory counts: more than RabbitMQ's `background_gc_target_interval`.
 SETTLE_SECONDS = 30.0

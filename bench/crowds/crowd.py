@@ -38,7 +38,7 @@ HONEST, TASKS = 3, 4
 BLOCK_TIME = 1.0
 #: Memory of the API's process at most: it has some 120 MB at its start, and the crowd adds a few.
 MOST_MEGABYTES = 250
-#: In place of a status.
+#: Stands for a status where there was no answer.
 NO_ANSWER = 0
 OFFER = Capabilities(name="m", version="1", slots=1, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 Item = TypeVar("Item")

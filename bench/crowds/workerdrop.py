@@ -1,8 +1,8 @@
-"""Hundreds of machines that join, work and leave at random: is every task completed, and every machine told of its own?
+"""Hundreds of machines that join, work and leave at random: is every task completed, and every machine told its tasks?
 
     signs in ──► takes tasks from its queues, votes on chain, brings results ──► signs off, or is just gone
         ▲                                                                                │
-        └──────────────────────── after a while, as the plan has it ◄────────────────────┘
+        └──────────────────────── later, by its plan               ◄────────────────────┘
 
 Real sign-in, broker and chain, no containers: what a task's app would leave is known. A machine that comes back reveals
 and brings what it still owes. The machines share this one's processors with the pool.
@@ -42,7 +42,7 @@ DEAL_SECONDS, MACHINES_PER_TASK, TRUSTS = 20.0, 10, (1, 3)
 CATEGORY_SECONDS = 60
 #: Seconds after the last purchase for all tasks to end: all deadlines of the category.
 END_SECONDS = 10.0 * CATEGORY_SECONDS
-#: Seconds between two looks at who has joined.
+#: Seconds between two checks of who has joined.
 LOOK_SECONDS = 0.1
 #: Sign-ins at a time.
 AT_ONCE = 16

@@ -1,1 +1,1 @@
-"""What several benchmarks are made of: a pool of its own, machines, bare rates, figures and ratios."""
+"""Parts that several benchmarks share: a pool of its own, machines, bare rates, figures and ratios."""

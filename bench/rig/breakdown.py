@@ -73,7 +73,7 @@ class Breakdown:
 
     def _mongodb_commands(self) -> Counter[str]:
         """How often the server was given each command, for any database: also those that its profile leaves out, as the
-        looks of clients at the server.
+        heartbeats of clients.
         """
         kinds = self._db.client.admin.command("serverStatus")["metrics"]["commands"]
         return Counter({name: int(kind["total"]) for name, kind in kinds.items() if isinstance(kind, dict)})

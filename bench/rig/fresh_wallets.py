@@ -107,12 +107,12 @@ def signed_in(bench_pool: BenchPool, count: int) -> Iterator[list[FreshWallet]]:
 
 
 def offer(name: str, slots: int) -> Capabilities:
-    """What a machine that runs nothing says of itself."""
+    """The capabilities that a machine which runs nothing claims."""
     return Capabilities(name=name, version="1", slots=slots, cpus=1, memory_bytes=2**30, tag=ZERO_HASH)
 
 
 def asked_again(ask: Callable[[], T]) -> T:
-    """What the pool's API answers, asked TRIES times before a busy one is given up. Raises PoolUnavailable, Refused."""
+    """The pool's answer, requested up to TRIES times, since it may be busy. Raises PoolUnavailable, Refused."""
     for _ in range(TRIES - 1):
         with suppress(PoolUnavailable):
             return ask()
@@ -123,6 +123,6 @@ def _ping(api: PoolApi, wallets: Sequence[FreshWallet], stop: threading.Event) -
     """The thread: have all wallets ping until it is stopped."""
     while not stop.wait(PING_SECONDS):
         for wallet in wallets:
-            # One that a test has banned for a while is refused meanwhile; the next ping makes up for one that is late.
+            # A wallet that a test has banned is refused. After any other failure the next ping will do.
             with suppress(Refused, PoolUnavailable):
                 api.ping(wallet.token, list(dict.fromkeys(wallet.given)))

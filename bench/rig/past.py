@@ -53,16 +53,16 @@ APART, AGO = 30.0, 3 * 86_400.0
 CATEGORY_SECONDS = 300
 #: Documents inserted by one command.
 _BATCH = 2000
-#: What the chain told of a machine long enough from now on that nothing asks again.
+#: When a machine's chain facts were read: far enough in the future that nothing reads them again.
 _FRESH = 10**7
 _NO_TAG, _HASH = Hash32(ZERO_HASH), Hash32("0x" + "11" * 32)
-#: All kinds of ids are numbers, apart from each other.
+#: First number of each kind of id, so that kinds never share one.
 _DEAL, _TASK, _TX, _BLOCK = (place * 10**40 for place in range(1, 5))
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a pool of this wallet has behind it. `now`: Unix seconds."""
+    """The history of a pool of this wallet, to be inserted. `now`: Unix seconds."""
 
     db: Database[dict[str, Any]]
     lane: LaneId

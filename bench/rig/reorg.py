@@ -4,7 +4,7 @@
           └ 8' ─ 9' ─ 10'              dropped: 8' to 10' are empty, and no node has the transactions any more
                                        returned: the same transactions in the same order, at the same heights
 
-anvil does it in a few milliseconds. The clock goes back as well: all new blocks bear the time of the last one that
+anvil does it in a few milliseconds. The clock goes back as well: all new blocks have the time of the last one that
 stays. `reorganise` sets it right for the next one. A block that anvil mines by its clock at that very moment can leave
 a gap: heights without a block, for ever. Then everything from the gap on is replaced once more.
 """
@@ -54,8 +54,8 @@ def replace_blocks(rpc: JsonRpc, depth: int, again: Sequence[object] = ()) -> No
 
 
 def _set_clock(rpc: JsonRpc) -> None:
-    """Have the next block bear the time of now. Else each reorg leaves the chain some seconds behind, for good, until a
-    pool begins nothing more by a head that is too old.
+    """Give the next block the present time. Else each reorg leaves the chain some seconds further behind, until a pool
+    holds because the head is too old.
     """
     newest = int(rpc.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
     rpc.call("evm_increaseTime", max(0, int(time.time()) - newest))

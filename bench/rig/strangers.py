@@ -110,7 +110,7 @@ class Stranger:
 
     def consume(self, connection: Connection, queues: Sequence[Queue]) -> None:
         """Take every message and do what this kind does, until `stop`, or until it vanishes; connects again if the
-        broker is gone for a while.
+        broker was away.
         """
         away = (*connection.recoverable_connection_errors, OperationalError)
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -225,7 +225,7 @@ class Stranger:
     def ping(self) -> None:
         """Say that it is there, unless it has vanished."""
         if not self.gone.is_set():
-            # One that is banned for a while is refused meanwhile; the next ping makes up for one that is late.
+            # A wallet that a test has banned is refused. After any other failure the next ping will do.
             with suppress(BadInput, PoolUnavailable):
                 self.api.ping(self.token, list(self.given)[-AT_ONCE:])
 

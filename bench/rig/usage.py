@@ -43,7 +43,7 @@ class Spent:
         )
 
     def bound_by(self, seconds: float) -> str:
-        """What limits the speed of a run that took so many seconds: CPU or waiting, in words."""
+        """What limits the speed of a run of `seconds`, in words: CPU or waiting."""
         share = self.machine_cpu_seconds / (seconds * _CORES)
         if share >= _CPU_BOUND:
             return f"CPU: {share:.0%} of {_CORES} cores in use"

@@ -24,26 +24,23 @@ CONTRIBUTE_AND_FINALIZE = Function("contributeAndFinalize(bytes32,bytes32,bytes,
 REOPEN = Function("reopen(bytes32)")
 CLAIM = Function("claim(bytes32)")
 CLAIM_ARRAY = Function("claimArray(bytes32[])")
-INITIALIZE_AND_CLAIM_ARRAY = Function("initializeAndClaimArray(bytes32[],uint256[])")
 
 # -- orders (IexecPoco1Facet); the tuples are those of protocol.poco.orders -----------------------------------------
 _ORDER_TYPES = ",".join(order.abi_type() for order in (AppOrder, DatasetOrder, WorkerpoolOrder, RequestOrder))
 MATCH_ORDERS = Function(f"matchOrders({_ORDER_TYPES})", ("bytes32",))
-#: Reverts with one of REASONS unless the order of a dataset allows a deal, which has no other, to use it.
+#: Reverts with one of REASONS unless this dataset order allows a deal without a dataset to use its dataset.
 CHECK_DATASET_ORDER = Function(f"assertDatasetDealCompatibility({DatasetOrder.abi_type()},bytes32)")
-#: Revert data of the contract that say why; the second is Solidity's own.
+#: Selectors of revert data that give a reason; the second is Solidity's own.
 REASONS = (Function("IncompatibleDatasetOrder(string)", ("string",)), Function("Error(string)", ("string",)))
-#: Order, operation, signature of the operation; the last is not looked at where the owner sends it.
+#: Order, operation, signature of the operation; the contract ignores the last if the owner sends it.
 MANAGE_WORKERPOOL_ORDER = Function(f"manageWorkerpoolOrder(({WorkerpoolOrder.abi_type()},uint8,bytes))")
 #: OrderOperationEnum: 0 signs the order on chain.
 _CLOSE = 1
 
 # -- money (IexecEscrowTokenFacet, IexecERC20Facet, RLC) ---------------------------------------------------------------
 DEPOSIT = Function("deposit(uint256)", ("bool",))
-DEPOSIT_FOR = Function("depositFor(uint256,address)", ("bool",))
 WITHDRAW = Function("withdraw(uint256)", ("bool",))
-APPROVE = Function("approve(address,uint256)", ("bool",))
-#: Of RLC: approves and has the hub take the deposit, in one transaction.
+#: Of the RLC contract: approves the deposit and lets the hub take it, in one transaction.
 APPROVE_AND_CALL = Function("approveAndCall(address,uint256,bytes)", ("bool",))
 #: Of a hub whose RLC is the native token (IexecEscrowNativeFacet): the amount is the transaction's value.
 DEPOSIT_NATIVE = Function("deposit()", ("bool",))
@@ -84,7 +81,6 @@ VIEW_DATASET = Function("viewDataset(address)", ("(address,string,bytes,bytes32)
 VIEW_WORKERPOOL = Function("viewWorkerpool(address)", ("(address,string,uint256,uint256)",))
 #: Volume of the order with this hash that deals have used; all of it once the order is closed.
 VIEW_CONSUMED = Function("viewConsumed(bytes32)", ("uint256",))
-TEE_BROKER = Function("teebroker()", ("address",))
 TOKEN = Function("token()", ("address",))
 APP_REGISTRY = Function("appregistry()", ("address",))
 DATASET_REGISTRY = Function("datasetregistry()", ("address",))
@@ -167,11 +163,6 @@ def claim_array(task_ids: Sequence[TaskId]) -> str:
     return CLAIM_ARRAY.encode(list(task_ids))
 
 
-def initialize_and_claim_array(tasks: Sequence[tuple[DealId, int]]) -> str:
-    """Calldata that frees what is locked for tasks that were not initialized before the final deadline."""
-    return INITIALIZE_AND_CLAIM_ARRAY.encode([deal for deal, _ in tasks], [index for _, index in tasks])
-
-
 def match_orders(app: OrderTuple, dataset: OrderTuple, workerpool: OrderTuple, request: OrderTuple) -> str:
     """Calldata that makes a deal of four signed orders (an all-zero dataset order for none)."""
     return MATCH_ORDERS.encode(app, dataset, workerpool, request)
@@ -219,7 +210,6 @@ GAS_LIMITS: Mapping[str, GasLimit] = {
     "reopen": GasLimit(400_000),  # 68,000
     "claim": GasLimit(600_000),  # 147,000 and more with contributors
     "claimArray": GasLimit(300_000, 5_000),  # 37,000 to 45,000 a task of 32 bytes, more with contributors
-    "initializeAndClaimArray": GasLimit(300_000, 4_000),  # 203,000 a task of 64 bytes
     "matchOrders": GasLimit(1_100_000, 300),  # 643,000 to 1,053,000; of some 2,000 bytes only the params are stored
     "manageWorkerpoolOrder": GasLimit(150_000),  # 59,000
     "deposit": GasLimit(150_000),

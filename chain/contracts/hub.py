@@ -32,6 +32,7 @@ from chain.rpc.answers import (
     Unknown,
     decode_replies,
     decode_reply,
+    parse_quantity,
     value_of,
     values,
 )
@@ -43,7 +44,7 @@ from protocol.ethereum.hexbytes import to_bytes
 from protocol.poco.events import BlockRef
 from protocol.poco.orders import DatasetOrder
 from protocol.poco.view import ChainView, Contribution, ContributionStatus, TaskStatus
-from protocol.types import ZERO_ADDRESS, BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
+from protocol.types import BlockNumber, Contract, DealId, Hash32, NRlc, TaskId, Wallet, Wei
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class Hub:
 
     def head(self) -> BlockNumber:
         """Number of the newest block that the node has."""
-        return BlockNumber(self._ask_node("eth_blockNumber", (), _parse_quantity))
+        return BlockNumber(self._ask_node("eth_blockNumber", (), parse_quantity))
 
     def tasks(self, task_ids: Sequence[TaskId], at: BlockNumber | None = None) -> list[ChainView]:
         """Each task with its contributions, at one block; an unknown task is UNSET."""
@@ -146,9 +147,9 @@ class Hub:
         ]
 
     def objections(self, deal_id: DealId, orders: Sequence[DatasetOrder]) -> list[Known[str | None] | Unknown]:
-        """What the contract has against each dataset's use by a deal, in its words; None if the order allows it.
+        """Why the contract refuses a deal's use of each dataset, in its own words; None if the order allows it.
 
-        Known for a deal that the node has, at one block. What the order's price and volume are, it does not look at.
+        Known for a deal that the node has, at one block. It does not check the order's price and volume.
         """
         tag = hex(self.head())
         # It answers nothing if all is well, as an address without a contract does: the deal, read on both sides of the
@@ -182,11 +183,6 @@ class Hub:
         """Each worker's PoCo score (protocol.poco.weights)."""
         return self._call_each(calls.VIEW_SCORE, [(wallet,) for wallet in wallets], at)
 
-    def tee_broker(self) -> Wallet | None:
-        """The wallet that signs authorizations of TEE tasks in place of the workerpool's owner, if there is one."""
-        (broker,) = self._call_each(calls.TEE_BROKER, [()], None)
-        return None if broker == ZERO_ADDRESS else Wallet(broker)
-
     def token(self) -> Contract:
         """The RLC contract (zero address in native mode)."""
         return Contract(self._call_each(calls.TOKEN, [()], None)[0])
@@ -210,11 +206,11 @@ class Hub:
         """Native token that each wallet has, in wei."""
         tag = hex(self.head() if at is None else at)
         answers = self.rpc.batch([("eth_getBalance", (wallet, tag)) for wallet in wallets])
-        return values(decode_replies(answers, _parse_quantity), self.rpc.name)
+        return values(decode_replies(answers, parse_quantity), self.rpc.name)
 
     def gas_price(self) -> Wei:
         """What the node suggests to pay for a unit of gas, in wei."""
-        return Wei(self._ask_node("eth_gasPrice", (), _parse_quantity))
+        return Wei(self._ask_node("eth_gasPrice", (), parse_quantity))
 
     # -- the right chain -----------------------------------------------------------------------------------------------
 
@@ -224,7 +220,7 @@ class Hub:
         Raises RpcUnavailable while the node cannot say.
         """
         answers = self.rpc.batch([("eth_chainId", ()), ("eth_getCode", (self.address, "latest"))])
-        chain_id = value_of(decode_reply(answers[0], _parse_quantity), self.rpc.name)
+        chain_id = value_of(decode_reply(answers[0], parse_quantity), self.rpc.name)
         code = value_of(decode_reply(answers[1], to_bytes), self.rpc.name)
         if chain_id != settings.chain_id:
             raise WrongChain(
@@ -331,7 +327,7 @@ def _judge_deal(deal_id: DealId, answer: Known[Any] | Unknown | Broken, *, prove
 
 
 def _objection(answer: Reply) -> Known[str | None] | Unknown:
-    """What the contract says to one dataset's order. A revert without a reason may be a node that lacks the dataset."""
+    """Why the contract refuses a dataset's order. A revert without a reason may be of a node without the dataset."""
     if not isinstance(answer, RpcError):
         return decode_reply(answer, _require_nothing)
     data = answer.data if isinstance(answer.data, str) else ""
@@ -366,11 +362,6 @@ def _checker_of(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any,
         return fields
 
     return read
-
-
-def _parse_quantity(answer: str) -> int:
-    """The number of a JSON-RPC quantity such as "0x1a"."""
-    return int(answer, 16)
 
 
 def _voters_in(fields: tuple[Any, ...]) -> tuple[Wallet, ...]:

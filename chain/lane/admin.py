@@ -32,7 +32,7 @@ from protocol.types import BlockNumber, Nonce, TxHash, Wei
 
 log = structlog.get_logger(__name__)
 
-#: Newest nonces whose transactions are looked at by hash.
+#: Newest nonces whose transactions are searched by hash.
 _RECORDS = 2000
 _CANCELLED = "cancelled by an operator"
 
@@ -51,9 +51,9 @@ class LaneStatus:
     #: Nonces between `count` and `next_nonce` without an open record.
     gaps: tuple[Nonce, ...]
     queued: int
-    #: Why the lane stands still until an operator decides; None if it does not.
+    #: Why the lane is halted until an operator decides; None if it is not.
     halted: str | None
-    #: What the lane waits for and cannot mend, as far as its last run knew.
+    #: What the lane waits for and cannot repair, as far as its last run knew.
     waiting: str | None
     why: str
 
@@ -293,7 +293,7 @@ def resume(lane: Lane, *, dry_run: bool = False) -> str:
     """
     why = lane.context.store.halted(lane.id)
     if why is None:
-        raise BadInput(what="The lane does not stand still.")
+        raise BadInput(what="The lane is not halted.")
     if not dry_run:
         lane.context.store.halt(lane.id, None)
         log.warning("The lane goes on.", action="lane_resumed", wallet=lane.id.wallet, why=why)

@@ -12,7 +12,7 @@ from chain.lane.run import Lane
 from protocol.errors import RpcError
 from protocol.types import Nonce
 
-#: Newest nonces looked at besides those that are not settled, so that an audit takes as long in ten years as today.
+#: Newest settled nonces that are compared, besides all others: an audit must not take longer as the wallet gets older.
 DEPTH = 2000
 #: Most intents read of those that should have a nonce.
 _MOST = 100_000

@@ -59,7 +59,7 @@ class RunReport:
     wake_again: bool = False
     #: Another process holds this wallet now; it does the work.
     busy: bool = False
-    #: Why the lane stands still until an operator decides.
+    #: Why the lane is halted until an operator decides.
     halted: str | None = None
     #: What did not answer, or why the records do not allow a run; the next wake-up tries again.
     trouble: str | None = None

@@ -117,7 +117,7 @@ def _require(direction: Direction, amount: NRlc, has: NRlc, locked: NRlc, promis
 
 
 def _call(hub: Hub, token: Contract, direction: Direction, amount: NRlc) -> tuple[Contract, str, str]:
-    """Contract, method by which the gas limit goes, and calldata."""
+    """Contract, method (which decides the gas limit), and calldata of the transfer."""
     if direction == "withdraw":
         return hub.address, "withdraw", calls.WITHDRAW.encode(amount)
     if token == ZERO_ADDRESS:

@@ -1,11 +1,11 @@
-"""Block headers that a subscription has announced, so that what they tell need not be asked for again.
+"""Block headers that a subscription has announced, so that they need not be requested again.
 
     subscription's thread ──put──► Announced ──between──► the watcher: what links its cursor to the head
                                              └─take─────► a lane: the head that woke it, once, and what that stands on
 
-What an announced header says is worth as much as the node's word when it is asked: a reader checks the same of both.
-Nothing is kept of a subscription that has ended, for blocks that it announced may be replaced without a word; what its
-thread still puts after that is seen by nobody.
+An announced header is believed no more than the node's answer to a request: readers check both in the same way.
+When a subscription ends, its headers are dropped, since blocks that it announced may be replaced without notice; what
+its thread still puts after that is ignored.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from protocol.types import BlockHash, BlockNumber
 
 #: A header as JSON-RPC writes it, but without the block's transactions.
 HeaderJson = Mapping[str, Any]
-#: What is told of each announced header, in the subscription's thread.
+#: Called with each announced header, in the subscription's thread.
 OnHeader = Callable[[BlockNumber, HeaderJson], None]
 
-#: Headers kept, below the newest: more than pass between two looks of an idle lane.
+#: Headers kept, below the newest: more than pass between two runs of an idle lane.
 KEPT = 64
-#: What is kept of each: what its readers use.
+#: The fields that are kept of each: those that readers use.
 _FIELDS = frozenset(
     (
         "number",

@@ -105,3 +105,8 @@ def value_of(answer: Answer[T], node: str) -> T:
     if isinstance(answer, Known):
         return answer.value
     raise RpcUnavailable(what=node, why=answer.why)
+
+
+def parse_quantity(text: Any) -> int:
+    """The number of a JSON-RPC quantity such as "0x1a"; given to `decode_reply` by those who ask for numbers."""
+    return int(text, 16)

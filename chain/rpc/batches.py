@@ -1,8 +1,8 @@
 """How many requests to put into one JSON-RPC batch: as many as the node is known to take. Pure.
 
-Nodes limit batches (Erigon and bor 100, Nethermind 1024, hosted nodes 2 to 50) and tell it in every way there is: an
+Nodes limit batches (Erigon and bor 100, Nethermind 1024, hosted nodes 2 to 50) and report it in every possible way: an
 error for all, an error for each, an error for the first and nothing for the rest, HTTP 413, 400, 429 or 500, a closed
-connection. So no words are looked at: a batch that failed as a whole is tried in halves, and a size is remembered once
+connection. So no error text is read: a batch that failed as a whole is tried in halves, and a size is remembered once
 a smaller batch worked where a larger one had failed. A node that fails at a single request too has another trouble, and
 its size stays.
 """

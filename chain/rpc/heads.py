@@ -6,7 +6,7 @@
         ▼  │
      polling
 
-A wake-up says "look now" and nothing else: the number may repeat (a reorg replaces blocks at the same height), fall
+A wake-up says "check now" and nothing else: the number may repeat (a reorg replaces blocks at the same height), fall
 (a rollback) or skip. The caller checks the blocks itself.
 """
 
@@ -66,7 +66,7 @@ def heads(
             finally:
                 announced.forget()
             if time.monotonic() - began > RETRY_LAST:
-                # It had been good for a while: it is a new failure, not the same one again.
+                # It had worked for some time: this is a new failure, not the same one again.
                 pause = RETRY_FIRST
         yield from _poll_heads(rpc, block_time, stop, seconds=pause if ws_url is not None else None)
         pause = min(2 * pause, RETRY_LAST)

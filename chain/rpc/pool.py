@@ -25,7 +25,7 @@ from typing import Any
 import structlog
 
 from chain.rpc import health
-from chain.rpc.answers import Known, Reply, Unknown, decode_replies, decode_reply, values
+from chain.rpc.answers import Known, Reply, Unknown, decode_replies, decode_reply, parse_quantity, values
 from chain.rpc.client import JsonRpc, Request, Rpc
 from chain.rpc.health import NodeHealth
 from chain.rpc.response import node_error, reverted
@@ -302,23 +302,18 @@ class RpcPool:
 def _ask_chain_and_head(node: JsonRpc) -> tuple[int, BlockNumber]:
     """A node's chain id and head. Raises RpcUnavailable, also for a node that cannot tell them."""
     answers = node.batch([("eth_chainId", ()), _HEAD])
-    chain_id, head = values(decode_replies(answers, _parse_quantity), node.name)
+    chain_id, head = values(decode_replies(answers, parse_quantity), node.name)
     return chain_id, BlockNumber(head)
 
 
 def _is_syncing(node: JsonRpc) -> bool:
-    """Whether a node still syncs. Some nodes always answer eth_syncing with their progress; most with false."""
+    """Whether a node still syncs, by eth_syncing: a node that does not may answer false, or its progress."""
     (answer,) = node.batch([("eth_syncing", ())])
     match decode_reply(answer, lambda it: int(it["highestBlock"], 16) - int(it["currentBlock"], 16)):
         case Known(behind):
             return behind > health.MOST_LAG
         case Unknown():
             return answer is True or isinstance(answer, dict)
-
-
-def _parse_quantity(answer: str) -> int:
-    """The number of a JSON-RPC quantity such as "0x1a"."""
-    return int(answer, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +351,7 @@ def _head_in(request: Request, answer: Reply) -> BlockNumber | None:
     if method == "eth_getBlockByNumber" and list(params[:1]) == ["latest"]:
         found = decode_reply(answer, lambda header: int(header["number"], 16))
     elif method == "eth_blockNumber":
-        found = decode_reply(answer, _parse_quantity)
+        found = decode_reply(answer, parse_quantity)
     else:
         return None
     return BlockNumber(found.value) if isinstance(found, Known) else None

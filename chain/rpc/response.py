@@ -15,7 +15,7 @@ from protocol.errors import RpcError
 _INTERNAL = -32603
 #: Our code for a call that the node left out of a batch.
 _UNANSWERED = -32099
-#: Codes of calls that a batch had no room for: left out, geth's "response too large" and "request timed out".
+#: Codes of calls that a batch had no space for: left out, geth's "response too large" and "request timed out".
 _CUT_SHORT = frozenset({_UNANSWERED, -32003, -32002})
 #: HTTP status of a node that is asked too often, and the code of such an error: some providers' own is one of many.
 _TOO_MANY = 429

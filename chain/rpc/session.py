@@ -1,4 +1,5 @@
-"""Connections to one node: a session of requests with bounded answers, deaf to the environment but for its proxies.
+"""Connections to one node: a session of requests with bounded answers, which reads nothing but proxies from the
+environment.
 
 web3.py's HTTPProvider posts through it (`chain.rpc.transport`).
 """
@@ -32,7 +33,7 @@ class TooLong(requests.Timeout):
 
 @contextmanager
 def _told_as_slow() -> Iterator[None]:
-    """Raise TooLong for a body that stops coming, which `requests` calls a cut connection: it would be asked again."""
+    """Within the block, raise TooLong for a stalled body: `requests` reports a cut connection, which is retried."""
     try:
         yield
     except requests.ConnectionError as error:

@@ -30,7 +30,7 @@ OPEN_SECONDS = 2.0
 MESSAGE_BYTES = 2**20
 #: A node's own socket on this machine is written as this and its path.
 _IPC = "ipc:"
-#: How often the thread that waits for `stop` looks whether it is still needed, seconds.
+#: Seconds between checks of the thread that waits for `stop` whether it is still needed.
 _STOP_CHECK_SECONDS = 10.0
 
 

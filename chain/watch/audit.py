@@ -1,4 +1,4 @@
-"""Compares stored events and deals with the chain: what is missing, what should not be there; and mends the store.
+"""Compares stored events and deals with the chain: what is missing, what should not be there; and repairs the store.
 
     chain                              store
     SchedulerNotice of our pool   ◄──► logs   (by block hash and index)   and   deals   (by block and id)
@@ -67,7 +67,7 @@ class AuditStore(Protocol):
     def deals_between(self, first: BlockNumber, last: BlockNumber) -> Sequence[DealPlace]:
         """Stored deals matched in blocks first … last that are not orphaned."""
 
-    def mend(self, found: Audit) -> None:
+    def repair(self, found: Audit) -> None:
         """Store what is missing, orphan what is too much, and mark the deals and tasks concerned for the next sweep."""
 
 
@@ -76,22 +76,22 @@ def audit(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNu
 
     The blocks must have been followed. Raises ChainMoved, WrongChain, RpcUnavailable or RpcError.
     """
-    return _audit_steps(watcher, store, first, last, mending=False)
+    return _audit_steps(watcher, store, first, last, repairing=False)
 
 
 def replay(watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber) -> Iterator[Audit]:
-    """Audit blocks first … last and mend the store, in steps; the cursor does not move.
+    """Audit blocks first … last and repair the store, in steps; the cursor does not move.
 
     If a task or deal turns up that was unknown, the replay goes on up to the cursor: its events above `last` were taken
     for another pool's. Raises as `audit`; repeating it is harmless.
     """
-    return _audit_steps(watcher, store, first, last, mending=True)
+    return _audit_steps(watcher, store, first, last, repairing=True)
 
 
 def _audit_steps(
-    watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, mending: bool
+    watcher: Watcher, store: AuditStore, first: BlockNumber, last: BlockNumber, *, repairing: bool
 ) -> Iterator[Audit]:
-    """The common loop of `audit` and `replay`: read blocks again, compare, mend if `mending`."""
+    """The common loop of `audit` and `replay`: read blocks again, compare, and repair the store if `repairing`."""
     if not watcher.still_on_chain(last):
         # Compared with another branch, or with another chain, everything stored would be too much.
         raise ChainMoved(block=last)
@@ -105,24 +105,26 @@ def _audit_steps(
             found = _compare_step(number, caught, store)
             begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
             if not found.clean and not (
-                watcher.stands(found.last) and _mend_step(found, watcher, store, mending=mending)
+                watcher.stands(found.last) and _repair_step(found, watcher, store, repairing=repairing)
             ):
                 # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
                 break
-            lost |= begun if not mending else set()
+            lost |= begun if not repairing else set()
             pool_filter.stored(but=lost)
             yield found
             tries, number = 0, BlockNumber(found.last.number + 1)
             cursor = store.cursor()
-            if (begun or found.missing_deals) and mending and cursor is not None:
+            if (begun or found.missing_deals) and repairing and cursor is not None:
                 last = max(last, cursor.number)
 
 
-def _mend_step(found: Audit, watcher: Watcher, store: AuditStore, *, mending: bool) -> bool:
-    """Mend one step if `mending`; whether its blocks are still the chain's, so that nothing of a lost branch stays."""
-    if not mending:
+def _repair_step(found: Audit, watcher: Watcher, store: AuditStore, *, repairing: bool) -> bool:
+    """Repair the store for one step if `repairing`; returns whether its blocks are still on the chain, so that nothing
+    of a lost branch stays.
+    """
+    if not repairing:
         return True
-    store.mend(found)
+    store.repair(found)
     report_late_finds(found.missing, "replay")
     return watcher.stands(found.last)
 

@@ -1,7 +1,7 @@
 """The 2048-bit filter in every block header that says which addresses and topics its logs may have.
 
-It never denies what is there, so "no" is certain and "yes" wants a look: a node that shows no logs of a block whose
-filter says yes is either unlucky or hiding some.
+"No" is certain, "yes" has to be checked: if a node shows no logs of a block whose filter says yes, either the filter
+happens to match, or the node hides some.
 """
 
 from __future__ import annotations

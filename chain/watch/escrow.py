@@ -1,4 +1,4 @@
-"""Reading what the hub moved for one wallet, so that what comes back belongs together.
+"""Reads what the hub moved for one wallet, all parts of an answer from one state of the chain.
 
 One batch asks for the last block, the logs up to it, the account at it, and the block once more: only a node that has
 that very block on both sides has answered for it.
@@ -18,7 +18,7 @@ from protocol.poco.events import BlockRef
 from protocol.poco.money import Balances, Movement
 from protocol.types import BlockNumber, Contract, Nonce, Wallet, Wei
 
-#: Word of an event's topic in front of an address.
+#: Zeros in front of an address in an event's topic.
 _PAD = "0x" + "0" * 24
 
 
@@ -77,7 +77,7 @@ class EscrowReader:
         ]
 
     def _topics(self) -> list[list[object]]:
-        """Filters: only Transfers can be asked for by wallet."""
+        """The topic filters of the logs to read: only Transfers can be filtered by wallet."""
         own = _PAD + self.wallet[2:]
         return [[list(escrow.OF_ESCROW)], [escrow.TRANSFER, own], [escrow.TRANSFER, None, own]]
 

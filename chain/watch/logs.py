@@ -2,7 +2,7 @@
 
 Near the head a block's logs are asked for by the block's hash: a number could mean another block a moment later. Deep
 down a range is asked for in one call. Either way each log must name a block that was read, and a block whose filter
-promises events of the hub that the node does not show is looked at again through its receipts. A block whose header
+allows events of the hub that the node does not show is checked again through its receipts. A block whose header
 proves that it has no such event is not asked for at all.
 """
 

@@ -8,7 +8,7 @@
       │ 2  first call of a process: go back `lookback` blocks, so that work whose wake-up was lost is seen again
       │ 3  read on:   deep below the head in ranges, the last `lookback` blocks by their hashes;
       │               of a hub that many pools share, only what concerns our tasks
-      │ 4  store the work, and only with it move the cursor; then hand it to the caller
+      │ 4  store the work, and only with it move the cursor; then return it to the caller
       ▼
     Caught, Caught, …
 
@@ -115,7 +115,7 @@ class Watcher:
     """Reads one workerpool's events into `store`, from `start_block` on.
 
     `lookback`: blocks below the head that may still be replaced, and that are read again when a process starts.
-    `finality`: depth from which the transaction lane calls an action final and looks at it no more; None: never.
+    `finality`: depth from which the transaction lane calls an action final and does not check it again; None: never.
     `announced`: headers that came with the heads; blocks that they prove to be of no interest are not asked for.
     """
 

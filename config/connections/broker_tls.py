@@ -32,12 +32,12 @@ def tls_options(host: str, ca_file: Path | None) -> dict[str, Any]:
 #: OpenSSL's verdicts on a certificate (`X509_V_ERR_…` in x509_vfy.h).
 _TOO_EARLY, _EXPIRED, _OTHER_NAMES = 9, 10, frozenset({62, 64})
 _UNKNOWN_CA = frozenset({2, 18, 19, 20, 21})
-#: What OpenSSL makes of an answer that is no TLS record, by its version.
+#: OpenSSL's error for an answer that is no TLS record, which differs between its versions.
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
 
 def tls_trouble(error: BaseException, host: str) -> str | None:
-    """Why TLS to the broker at `host` failed and who can mend it, in words; None if the error is not about TLS."""
+    """Why TLS to the broker at `host` failed and what to do, in words; None if the error is not about TLS."""
     if isinstance(error, ssl.SSLCertVerificationError):
         code = error.verify_code
         if code in _OTHER_NAMES:

@@ -44,7 +44,7 @@ _FIX = "Change it, unset it, or name the host in NO_PROXY."
 
 
 def whole_answer_seconds() -> float:
-    """WHOLE_ANSWER_SECONDS, as `http_client` asks for it."""
+    """WHOLE_ANSWER_SECONDS, as a function, which `http_client` takes."""
     return WHOLE_ANSWER_SECONDS
 
 
@@ -60,8 +60,8 @@ def http_client(
     """A client for requests to `url` and what is below it; `timeout` in seconds, `transport` for tests.
 
     `timeout` is for each part that comes. `answer_seconds`: for a whole answer from its first bytes on, headers
-    included, after which requests raise httpx.ReadTimeout, since a server that drips would be awaited for ever. None:
-    for a stream of events, which has no end.
+    included, after which requests raise httpx.ReadTimeout: a trickle of bytes would keep a request waiting for ever.
+    None: for a stream of events, which has no end.
     Raises BadSetting if a proxy variable that applies to `url` cannot be honoured.
     """
     secure = url.startswith("https:")
@@ -105,12 +105,12 @@ class _Transport(httpx.HTTPTransport):
 
 
 def watched_socket() -> list[tuple[int, int, int]]:
-    """Options of a TCP socket by which its kernel notices within CUT_OFF_SECONDS that the peer is gone without a word:
+    """Options of a TCP socket by which its kernel notices within CUT_OFF_SECONDS that the peer is gone without a FIN:
     (level, option, value) for `setsockopt`.
 
-    Probes alone. TCP_USER_TIMEOUT would also end a connection to a peer that is there and reads nothing for a while, as
-    one whose disk is slow (Linux 5.11 and later, tried on 6.18); what is on its way to a peer that is cut off waits for
-    the request's own time-out.
+    Probes alone. TCP_USER_TIMEOUT would also end a connection to a live peer that does not read for some time, as one
+    whose disk is slow (Linux 5.11 and later, tried on 6.18); what is on its way to a peer that is cut off waits for the
+    request's own time-out.
     """
     probes = 2
     pause = CUT_OFF_SECONDS // (probes + 1)

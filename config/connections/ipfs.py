@@ -14,11 +14,11 @@ from protocol.errors import StorageUnavailable
 #: Seconds without progress while adding; kubo hashes and writes some 100 MB a second.
 ADD_SECONDS = 60.0
 CONNECT_SECONDS = 5.0
-#: Seconds to pin what the node has; what it lacks it would look for in the network without end.
+#: Seconds to pin what the node has; it would search the network without end for what it lacks.
 PIN_SECONDS = 20.0
 #: Characters of an answer that an error repeats.
 ANSWER_CHARACTERS = 200
-#: What kubo answers to unpinning what is not pinned.
+#: kubo's error for unpinning what is not pinned.
 _NOT_PINNED = "not pinned"
 #: CIDv0: the form of iExec Worker's links, known to every gateway.
 _CID = re.compile(r"^Qm[1-9A-HJ-NP-Za-km-z]{44}$")
@@ -38,7 +38,7 @@ class Ipfs:
     def add(self, path: Path, name: str, *, pin: bool = True) -> str:
         """Store a file under `name`; returns its CID. The same bytes give the same CID any number of times.
 
-        `pin`: have the node keep it; else it may drop it at its next clean-up.
+        `pin`: keep it; else the node may drop it at its next garbage collection.
         """
         try:
             with path.open("rb") as file:
@@ -56,7 +56,7 @@ class Ipfs:
         return cid
 
     def pin(self, cid: str, name: str | None = None) -> None:
-        """Have the node keep what it has. Pinning again changes nothing but the pin's name, if one is given."""
+        """Pin what the node has. Pinning again changes nothing but the pin's name, if one is given."""
         self._ask("pin/add", cid, **({} if name is None else {"name": name}))
 
     def pins(self, named: str) -> Mapping[str, str]:
@@ -78,7 +78,7 @@ class Ipfs:
         return True
 
     def unpin(self, cid: str) -> None:
-        """Let the node drop it at its next clean-up. What is not pinned stays as it is."""
+        """Unpin a CID, so that the node drops it at its next garbage collection. Not pinned: nothing happens."""
         try:
             self._ask("pin/rm", cid)
         except StorageUnavailable as error:

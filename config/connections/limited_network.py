@@ -1,6 +1,6 @@
-"""Connections whose every operation asks a limit for its time, whichever part of a request or an answer it is for.
+"""Connections that ask a `Limit` for the time-out of every operation, in every part of a request or an answer.
 
-httpx's own time-outs are for one operation: a server that drips one byte at a time, in the headers of its answer or in
+httpx's own time-outs are for one operation: a server that sends one byte at a time, in the headers of its answer or in
 its body, keeps to them for ever.
 """
 

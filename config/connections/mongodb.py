@@ -22,9 +22,9 @@ OPERATION_SECONDS = 20.0
 EXCLUSIVE_SECONDS = 90.0
 #: Seconds for building indexes at start: two million rows take a minute.
 INDEX_SECONDS = 3600.0
-#: Seconds between two looks at each member, and for its answer or a new connection: a member that is cut off is given
-#: up after both together, and what waits for it is asked of the new primary. pymongo's own are 10 and 20.
-LOOK_SECONDS, CONNECT_SECONDS = 4.0, 5.0
+#: Seconds between two heartbeats of the driver to each member, and for its answer or a new connection: a member that is
+#: cut off is given up after both together, and requests go to the new primary. pymongo's own are 10 and 20.
+HEARTBEAT_SECONDS, CONNECT_SECONDS = 4.0, 5.0
 
 #: This process's clients by connection string.
 _clients: PerProcess[dict[str, MongoClient[dict[str, Any]]]] = PerProcess(dict)
@@ -44,9 +44,9 @@ def client(uri: str) -> MongoClient[dict[str, Any]]:
                 retryReads=True,
                 serverSelectionTimeoutMS=int(SERVER_SELECTION_SECONDS * 1000),
                 socketTimeoutMS=int(OPERATION_SECONDS * 1000),
-                heartbeatFrequencyMS=int(LOOK_SECONDS * 1000),
+                heartbeatFrequencyMS=int(HEARTBEAT_SECONDS * 1000),
                 connectTimeoutMS=int(CONNECT_SECONDS * 1000),
-                # One question a look. Answered as it changes, each look would be two, from every process and all day;
+                # Poll: one command a heartbeat. Streaming costs two, from every process and all day;
                 # an operation that a former primary refuses has all members looked at at once anyway.
                 serverMonitoringMode="poll",
                 tz_aware=True,

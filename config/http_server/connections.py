@@ -30,7 +30,7 @@ from protocol.errors import BadSetting
 #: Seconds for a request's head: honest ones come in one piece. And for the rest of a body that nobody wants any more:
 #: most of it is on its way already.
 HEAD_SECONDS = 10.0
-#: Bytes per second that a client reads of a long answer, looked at every READ_SECONDS: a line of 64 kbit/s.
+#: Least bytes per second that a client must read of a long answer, checked every READ_SECONDS: a line of 64 kbit/s.
 LEAST_READ_RATE = 8192
 READ_SECONDS = 10.0
 #: File descriptors that the process needs besides: database, broker, IPFS, logs, uploads.
@@ -93,7 +93,7 @@ def _within(host: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
 
 
 def _files() -> int:
-    """Files that the process may open, after raising the limit as far as it may itself."""
+    """Number of files that the process may open, after it has raised the limit as far as it can."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -174,7 +174,7 @@ class BoundedProtocol(H11Protocol):
         self._stop_read_timer()
 
     def _watch_reader(self) -> None:
-        """Look in `read_seconds` whether the client has read enough of what waits for it."""
+        """Check in `read_seconds` whether the client has read enough of what waits for it."""
         waiting = self.transport.get_write_buffer_size()
         self._read_timer = self.loop.call_later(self.read_seconds, self._require_progress, waiting)
 

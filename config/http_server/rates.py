@@ -16,11 +16,11 @@ from limits.strategies import FixedWindowRateLimiter
 from config.settings import Settings
 from protocol.errors import BadSetting, TooManyRequests
 
-#: Counters beyond which those of past windows are looked for and dropped.
+#: Number of counters beyond which those of past windows are dropped.
 SWEEP_KEYS = 10_000
 #: Limits by the names of their settings.
 NAMES = ("requests", "sign_in", "sign_in_wallet", "ping", "upload", "logs")
-#: Tasks in a ping that cost about as much to look up as the ping itself. With the most that a ping may name (1,024),
+#: Tasks in a ping whose look-up costs about as much as the ping itself. With the most that a ping may name (1,024),
 #: nine pings a minute are answered; a machine sends six.
 TASKS_AS_A_PING = 16
 _OF_ADDRESS = "network address"

@@ -15,7 +15,7 @@ from config.settings import Settings
 GRACE_SECONDS = 10
 #: Seconds an idle connection is kept: longer than a worker's pause between two pings.
 KEEP_ALIVE_SECONDS = 30
-#: Seconds between two looks of an idle server at its clock, by which answers are dated; uvicorn has a tenth of it.
+#: Seconds between two clock readings of an idle server, which date its answers; uvicorn's own are ten times as many.
 TICK_SECONDS = 1.0
 
 

@@ -1,11 +1,11 @@
-"""Settings of Python's garbage collector: seldom while a process starts, since nearly all that imports make stays."""
+"""Settings of Python's garbage collector: rare runs while a process starts, since the objects of imports stay."""
 
 from __future__ import annotations
 
 import gc
 
-#: New objects after which a starting process looks for garbage. At Python's own 700, with all of the imports' objects
-#: looked through again and again, that was a tenth of the CPU of a start.
+#: New objects after which a starting process collects garbage. At Python's own 700, the imports' objects are traversed
+#: again and again, which was a tenth of the CPU of a start.
 STARTING = (20_000, 20, 100)
 #: Python's own, for a process at work.
 AT_WORK = (700, 10, 10)

@@ -1,4 +1,4 @@
-"""Imports without what libraries look for and Sluice does not use: together 7 % of what a scheduler's start imports."""
+"""Imports without optional packages that Sluice does not use: 7 % of what a scheduler's start would import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _EMPTY: Final = {"limits.aio": dict[str, object]()}
 
 
 def lean_imports() -> AbstractContextManager[None]:
-    """Let imports in the block leave out packages that libraries look for and Sluice does not use.
+    """Within the block, hide optional packages of libraries that Sluice does not use.
 
     One that this process has imported before stays.
 

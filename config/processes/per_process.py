@@ -12,9 +12,9 @@ T = TypeVar("T")
 class PerProcess(Generic[T]):
     """Makes a value on its first use in each process; a forked child makes its own.
 
-    A child keeps a reference to its parent's value and never uses or closes it: closing would say goodbye on a socket
-    that the parent still uses. Takes no lock, because a fork could leave a lock held for ever in the child: two threads
-    that ask first at the same time may both make a value, one of which is given to `discard` and never used.
+    A child keeps a reference to its parent's value and never uses or closes it: closing would end the protocol on a
+    socket that the parent still uses. Takes no lock, because a fork could leave a lock held for ever in the child: two
+    threads that call first at the same time may both make a value, one of which is given to `discard` and never used.
     """
 
     def __init__(self, make: Callable[[], T], discard: Callable[[T], None] | None = None) -> None:

@@ -73,6 +73,8 @@ def restart_pause(deaths_in_a_row: int) -> float:
 
 @dataclass(slots=True)
 class _Child:
+    """A supervised process: its main function, its process while it runs, and its restarts."""
+
     name: str
     main: Callable[[], None]
     process: ForkProcess

@@ -36,12 +36,12 @@ def rpc_urls(settings: Settings) -> list[str]:
 
 
 def asks_who_announces(settings: Settings) -> bool:
-    """Whether new heads are announced by the node that is asked about them, as far as addresses tell: another may be
-    on another branch, or lack an announced block. Raises BadSetting.
+    """Whether the node that announces new heads is the one that answers requests, judged by the addresses: another node
+    may be on another branch, or lack an announced block. Raises BadSetting.
 
-    It is if both have one host, and one port there is asked: two are two nodes. On this machine, where several nodes
-    and tunnels to nodes share a host, the port must be the same too. So it is for anvil, while a local geth with its
-    8545 and 8546 is asked for each head.
+    They are the same node if both addresses have one host and only one port of it is in SLUICE_RPC_URL. On loopback,
+    where several nodes and tunnels to nodes share the host, the port must be the same too: as with anvil, but not with
+    a local geth at 8545 and 8546, which is asked for each head.
     """
     asked = {_place(url) for url in rpc_urls(settings)}
     host, port = _place(settings.ws_url or "")

@@ -75,6 +75,8 @@ def _market(value: str) -> str:
 
 
 class _Model(BaseModel):
+    """Base of the file's models: frozen, no unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 

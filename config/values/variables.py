@@ -1,4 +1,4 @@
-"""Which `SLUICE_…` variables exist. A misspelt one is refused by name: its default would be used without a word."""
+"""Which `SLUICE_…` variables exist. A misspelt one is refused by name: else its default would be used silently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "SLUICE_"
 def refuse_unknown(given: Iterable[str], known: Collection[str]) -> None:
     """Raise BadSetting for the first variable in `given`, by name, that has our prefix and is not `known`.
 
-    Upper and lower case are the same, as for the settings themselves. Variables of other programs are not looked at.
+    Upper and lower case are the same, as for the settings themselves. Variables of other programs are ignored.
     """
     for name in sorted(given):
         if not name.upper().startswith(PREFIX) or name.upper() in known:

@@ -1,4 +1,4 @@
-"""Asking before what costs something: `--yes` is the answer given beforehand, and with `--json` nobody is asked."""
+"""Asks the operator before an action that costs something; `--yes` answers beforehand, and `--json` needs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
 def require_yes(*, yes: bool, dry_run: bool, as_json: bool) -> None:
-    """Raise BadInput if somebody would have to be asked and nobody can be."""
+    """Raise BadInput if a question is needed (no `--yes`) and cannot be asked (`--json`)."""
     if as_json and not yes and not dry_run:
         raise BadInput(what="With --json nobody is asked: add --yes, or --dry-run.")
 

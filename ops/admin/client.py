@@ -19,7 +19,7 @@ from protocol.errors import BadSetting, OperatorRefused, Unavailable
 WHOLE_ID = 66
 #: Seconds for an answer: the API itself waits up to 8 s for servers that do not answer.
 ANSWER_SECONDS = 30.0
-#: Before the JSON of a server-sent event.
+#: Prefix of a server-sent event's JSON.
 _EVENT = "data: "
 _ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - reached, not listened on
 
@@ -51,7 +51,7 @@ class OperatorApi:
         return self._call("POST", path, params, body)
 
     def follow(self, path: str) -> Iterator[Any]:
-        """What a route of server-sent events tells, one answer after the other. Raises OperatorRefused, Unavailable."""
+        """The answers of a route of server-sent events, one after the other. Raises OperatorRefused, Unavailable."""
         try:
             with (
                 http_client(

@@ -1,4 +1,4 @@
-"""The keys that a scheduler made itself: what there is, and new ones in their place.
+"""The keys that a scheduler made itself: lists them, and replaces them.
 
     tokens of machines     SLUICE_TOKEN_SECRET_FILE   the newest key signs, the former verifies for two hours more
     the operator's token   SLUICE_ADMIN_TOKEN_FILE    one at a time: the former is refused at once

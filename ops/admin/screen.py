@@ -1,4 +1,4 @@
-"""How answers of the operator's API look in a terminal. Pure but for `show` and `clock`."""
+"""Draws answers of the operator's API in a terminal. Pure but for `show` and `clock`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1000, help="Line
 
 #: Columns of a page whose cells must not be cut: ids are there to be copied.
 WIDE = 1000
-#: Columns of what is there to be copied.
+#: Style of columns whose content people copy.
 _IDS = frozenset({"task", "deal", "wallet", "intent", "row", "of"})
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
@@ -73,7 +73,7 @@ def stacked(*parts: RenderableType | None) -> Group:
 
 
 def age(seconds: float | None) -> str:
-    """A length of time as people say it: 12 s, 3 min, 5.2 h, 3 days; a dash for none."""
+    """A length of time for people: 12 s, 3 min, 5.2 h, 3 days; a dash for none."""
     if seconds is None:
         return "–"
     if seconds < 2 * _MINUTE:

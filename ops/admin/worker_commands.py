@@ -20,7 +20,7 @@ Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wal
 
 
 def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int | None = None) -> None:
-    """Have the pool do something with a machine and say what changed. Raises OperatorRefused, Unavailable."""
+    """Ask the pool to change something about a machine, and print what changed. Raises OperatorRefused, Unavailable."""
     answer = OperatorApi.open().post(f"/workers/{_address(wallet)}/{action}", dry_run=dry_run, most=most)
     screen.show(answer, screen.changed(answer), as_json=as_json)
 

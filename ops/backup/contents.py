@@ -1,4 +1,4 @@
-"""What a backup is of: the facts in its manifest, by which `restore` refuses another pool's or a newer release's."""
+"""Which pool and release a backup is of: facts in its manifest, by which `restore` refuses one that does not fit."""
 
 from __future__ import annotations
 

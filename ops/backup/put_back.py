@@ -3,8 +3,8 @@
     archive checked: pool, release, every byte ─► no scheduler at work ─► staged ─► put in place ─► indexes made
                      any of it wrong: nothing was changed
 
-What happened on chain since the backup is read from the chain when the scheduler starts. Its lane takes the chain's
-word for which nonces are spent; a deposit or withdrawal that was under way is not sent again, since no contract
+What happened on chain since the backup is read from the chain when the scheduler starts. Its lane learns from
+the chain which nonces are spent; a deposit or withdrawal that was under way is not sent again, since no contract
 refuses it the second time. Orders that were signed since the backup are known to nobody but the market: where there may
 be some, nothing new is offered until the operator publishes again.
 """
@@ -36,7 +36,7 @@ from protocol.counts import count
 from protocol.errors import BadBackup, NotPossible
 from protocol.types import Contract, Wallet
 
-#: Told what is done, in words.
+#: Called with what is done, as a sentence.
 Progress = Callable[[str], None]
 
 _SUFFIX = ".bson"
@@ -61,7 +61,7 @@ class Restored:
     transfer_given_up: bool
     #: Whether nothing is offered until `sluice orders publish`: orders may have been signed since.
     orders_held: bool
-    #: The wallet's transactions that no block holds yet: the lane will meet them at nonces of its own.
+    #: The wallet's transactions that no block holds yet: they may take nonces that the lane claims anew.
     pending: int
     dry_run: bool
 
@@ -220,7 +220,7 @@ def keys_in_place(contents: Mapping[Path, bytes]) -> Iterator[None]:
 
 @contextmanager
 def _named(place: Path, done: str) -> Iterator[None]:
-    """Raise NotPossible for an OSError: that this place cannot be `done`."""
+    """Within the block, raise an OSError as NotPossible: `place` cannot be `done` (read, written)."""
     try:
         yield
     except OSError as error:

@@ -24,7 +24,7 @@ from pipeline.store.migrations import VERSION
 from protocol.counts import count
 from protocol.errors import BadInput, NotPossible, Unavailable
 
-#: Times that it is begun anew when collections are made meanwhile, as a scheduler does at its first start.
+#: Times that a backup is started again because collections were made meanwhile, as at a scheduler's first start.
 ATTEMPTS = 5
 
 Progress = Callable[[str], None]
@@ -80,7 +80,7 @@ def take(settings: Settings, path: Path, *, keys: bool, secrets: bool, progress:
     raise Unavailable(what="MongoDB", why="its collections change all the time: take the backup once it has started")
 
 
-def look(settings: Settings, path: Path, *, keys: bool) -> Taken:
+def preview(settings: Settings, path: Path, *, keys: bool) -> Taken:
     """What `take` would back up; nothing is written. Sizes are about, and unpacked. Raises as `take` does."""
     Pool.of(settings)
     require_new(path)
@@ -113,7 +113,10 @@ def _copy(archive: ArchiveWriter, snapshot: Snapshot, progress: Progress) -> dic
 
 @dataclass(slots=True)
 class _Marks:
-    """What the collection `cursors` says of all others. A database without a version is of release 0.1."""
+    """What the manifest says of the database, noted from the documents of `cursors`.
+
+    A database without a schema version is of release 0.1.
+    """
 
     block: int | None = None
     block_hash: str | None = None

@@ -1,4 +1,4 @@
-"""The demo on the terminal: live progress while it runs, then the story of each deal. Everything goes to `console`."""
+"""The demo on the terminal: live progress while it runs, then a report of each deal. Everything goes to `console`."""
 
 from __future__ import annotations
 

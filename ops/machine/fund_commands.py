@@ -86,7 +86,7 @@ def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bo
 
 
 def _untold(_: object) -> None:
-    """With --json only the command's own transfer is printed."""
+    """Print nothing, as an outcome of an earlier transfer with --json: only the command's own is printed."""
 
 
 def _say(as_json: bool, words: str) -> None:

@@ -27,7 +27,7 @@ from workers.task.unfinished import Unfinished, sentence
 
 #: Seconds for which a machine that stops is waited for: its processes get 20, and the sign-off some more.
 STOP_SECONDS = 60.0
-#: Seconds between two looks at the progress of a machine that drains; its end is noticed at once.
+#: Seconds between two checks of the progress of a machine that drains; its end is noticed at once.
 _LOOK_SECONDS = 1.0
 
 
@@ -57,7 +57,7 @@ def stop(settings: Settings, seconds: float = STOP_SECONDS) -> Ended:
 
 
 def would_end(settings: Settings, *, drained: bool = False) -> Ended:
-    """What `stop`, or `drain` if `drained`, would leave as it is now; changes nothing."""
+    """What `stop`, or `drain` if `drained`, would leave unfinished now; changes nothing."""
     place = layout(settings)
     running = control.running_process(place) is not None
     found = _ended(settings, place, was_running=running, stopped=True)
@@ -68,8 +68,8 @@ def would_end(settings: Settings, *, drained: bool = False) -> Ended:
 
 
 def drain(settings: Settings, deadline: float | None) -> Ended:
-    """Have the machine take no new task and wait until it has ended. `deadline`: seconds until what is not computed is
-    given back to the pool; None: everything is finished first.
+    """Ask the machine to take no new task, and wait until it has ended. `deadline`: seconds until what is not computed
+    is given back to the pool; None: everything is finished first.
     """
     place = layout(settings)
     pid = control.running_process(place)
@@ -88,7 +88,7 @@ def drain(settings: Settings, deadline: float | None) -> Ended:
 
 
 def cancel_drain(settings: Settings) -> None:
-    """Have the machine take tasks again, from its next ping on."""
+    """End the machine's drain: it takes tasks again from its next ping on."""
     control.end_drain(layout(settings))
 
 
@@ -99,7 +99,7 @@ def leftovers(settings: Settings, *, dry_run: bool) -> Iterator[Leftover]:
 
 
 def _sign_off(settings: Settings, place: Layout) -> None:
-    """Have the pool assign this machine no new task; the machine repeats it with each ping."""
+    """Sign off at the pool, which then assigns this machine no new task; the machine repeats it with each ping."""
 
     def no_new() -> Session:
         raise NotSignedIn(why="only the machine itself signs in")

@@ -1,4 +1,4 @@
-"""What the node says of a new pool: its chain and pace, whether hub and workerpool are there, who owns it, and gas."""
+"""Reads from the node what a new pool needs: chain and block time, hub, workerpool and owner, gas."""
 
 from __future__ import annotations
 
@@ -115,5 +115,5 @@ def _timestamp(rpc: JsonRpc, number: int) -> int:
 
 
 def _rounded(seconds: float) -> float:
-    """Seconds between blocks, no finer than matters and never 0: a development chain's blocks come when asked for."""
+    """Seconds between blocks, rounded; never 0, as on a development chain that mines on demand."""
     return max(0.1, round(seconds, 1 if seconds >= 1 else 2))

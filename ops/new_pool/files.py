@@ -40,12 +40,12 @@ class Readers:
 
     @property
     def mode(self) -> int:
-        """The file's."""
+        """The file's mode: readable by its user, and by the group if it has one."""
         return 0o400 if self.group is None else 0o440
 
     @property
     def words(self) -> str:
-        """As `chown` takes them."""
+        """User and group in the form that `chown` takes."""
         return str(self.user) if self.group is None else f"{self.user}:{self.group}"
 
 
@@ -70,7 +70,7 @@ class Places:
 
     @classmethod
     def of(cls, folder: Path) -> Places:
-        """In this folder. Raises BadInput if there is a .env already."""
+        """The places below this folder. Raises BadInput if it has a .env already."""
         places = cls(folder, (folder / COMPOSE).is_file())
         if places.env.exists():
             raise BadInput(what=f"{places.env} exists, and is not overwritten: edit it, or move it away first.")
@@ -88,12 +88,12 @@ class Places:
 
     @property
     def keystore(self) -> Path:
-        """Where the wallet goes, unless it stays where it is."""
+        """Path of the wallet's new keystore; unused if an existing keystore is used in its place."""
         return self.secrets / "keystore.json" if self.compose else self.folder / wallet_files.KEYSTORE
 
     @property
     def password_file(self) -> Path:
-        """Where its password goes."""
+        """Path of the file with the keystore's password."""
         return self.secrets / "keystore-password" if self.compose else self.folder / wallet_files.PASSWORD_FILE
 
 
@@ -120,7 +120,7 @@ def copy_wallet(places: Places, keystore: Path, password: str) -> None:
 
 
 def keep_password(path: Path, password: str) -> bool:
-    """Have a file with this password, for the scheduler to read; whether it was written now. Raises BadKeystore."""
+    """Make sure that the file holds this password; returns whether it was written now. Raises BadKeystore."""
     if not path.exists():
         wallet_files.write_new(path, f"{password}\n")
         return True

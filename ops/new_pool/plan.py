@@ -1,4 +1,4 @@
-"""What a new pool is to be: every answer asked for, checked, and put into settings; nothing is written here."""
+"""Plans a new pool: asks for every answer, checks it, and makes settings of it; nothing is written here."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _wallet(given: Given, places: Places, pool: PoolFound, questions: Questions)
 
 
 def _addresses(host: str, *, compose: bool) -> dict[str, str]:
-    """What machines and requesters are told: docker-compose.yml's proxy, or those that the quickstart asks for."""
+    """The public addresses for machines and requesters: those of docker-compose.yml's proxy, or the operator's."""
     return {
         "SLUICE_API_URL": f"https://{host}",
         "SLUICE_AMQP_PUBLIC_HOST": host,
@@ -147,7 +147,7 @@ def _addresses(host: str, *, compose: bool) -> dict[str, str]:
 
 
 def _servers(given: Given, own: WalletPlan, questions: Questions) -> dict[str, str]:
-    """Where servers are that docker compose does not bring, and the wallet's files."""
+    """Settings for servers that docker compose does not start, and for the wallet's files."""
     now = read_settings()
     ask = questions.ask
     uri, amqp = now.mongodb_uri.get_secret_value(), now.amqp_url.get_secret_value()
@@ -183,7 +183,7 @@ def _public_rpc(given: Given, values: Mapping[str, str], questions: Questions) -
 
 
 def _todo(chain: ChainFound, pool: PoolFound, wallet: Wallet | None) -> list[str]:
-    """What the chain lacks yet."""
+    """What the operator still has to do on chain, one sentence each."""
     if wallet is None:
         return [
             f"The new wallet does not own the workerpool: have {pool.owner} transfer it (an ERC-721 token) to it.",

@@ -1,4 +1,4 @@
-"""Asking for what no option gave. Each answer is checked at once; a wrong one is said and asked for again."""
+"""Asks for what no option gave. Each answer is checked at once; after a wrong one the question is repeated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Questions:
     def ask(
         self, option: str, given: str | None, text: str, check: Callable[[str], T], *, default: str | None = None
     ) -> T:
-        """What `check` makes of the option's value, the default, or an answer.
+        """The option's value, the default, or an answer, after `check` has converted it.
 
         Raises BadInput if nobody gave it, and what `check` raises for an option or a default.
         """

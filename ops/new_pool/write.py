@@ -38,7 +38,7 @@ def write(plan: PoolPlan) -> Written:
 
 
 def _write_wallet(places: Places, own: WalletPlan) -> tuple[Wallet, list[Path]]:
-    """Write what lacks of the wallet; returns it and the files made. Raises BadKeystore."""
+    """Write the missing files of the wallet; returns the wallet and the files made. Raises BadKeystore."""
     made = []
     if own.wallet is not None and places.compose:
         assert own.password is not None

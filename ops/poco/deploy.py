@@ -1,6 +1,6 @@
 """Puts the real PoCo contracts on an empty development chain, in token mode, as their own deployment script does.
 
-Left out is what only shops for collectibles read: the registries' base URI.
+Left out is the registries' base URI, which only NFT marketplaces read.
 
     RLC token ─────────────────────────────┐
     orders library ─► facets ─► diamond ◄──┼── configure(token, registries)
@@ -69,7 +69,7 @@ class CategorySpec:
     seconds: int
 
 
-#: PoCo's own five, with their ids as on every public chain, then short ones for what must time out while one watches.
+#: PoCo's own five, with their ids as on every public chain, then short ones for tests of timeouts.
 CATEGORIES = (
     CategorySpec("XS", 300),
     CategorySpec("S", 1200),
@@ -89,7 +89,7 @@ DEV_ALLOWANCE = NRlc(10**15)
 
 @dataclass(frozen=True, slots=True)
 class PocoAddresses:
-    """Where everything stands on the chain."""
+    """Addresses of the contracts on the chain."""
 
     hub: Contract
     rlc: Contract

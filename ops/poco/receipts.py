@@ -17,7 +17,7 @@ from protocol.types import ZERO_ADDRESS, BlockHash, BlockNumber, Contract, TxHas
 if TYPE_CHECKING:
     from web3.types import TxReceipt
 
-#: Seconds between two looks.
+#: Seconds between two polls.
 LOOK_SECONDS = 0.05
 
 

@@ -47,7 +47,7 @@ _SCRIPT = (deploy, artifacts, sender, accounts, sys.modules[__name__])
 
 @dataclass(frozen=True, slots=True)
 class PocoState:
-    """A saved chain: `path` for `anvil.start(load=…)`, and what stands where on it."""
+    """A saved chain: `path` for `anvil.start(load=…)`, and the addresses of the contracts on it."""
 
     path: Path
     addresses: PocoAddresses

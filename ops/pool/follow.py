@@ -1,4 +1,4 @@
-"""Follows tasks on chain, independent of the scheduler's own word: views folded from the hub's logs, block by block."""
+"""Follows tasks on chain, independently of the scheduler: views folded from the hub's logs, block by block."""
 
 from __future__ import annotations
 

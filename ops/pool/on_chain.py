@@ -19,7 +19,7 @@ from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder
 from protocol.poco.tags import TDX_BITS, make_tag
 from protocol.types import ZERO_HASH, Contract, Hash32, NRlc, Wei
 
-#: Accounts of the development key phrase: who buys, and who owns app and dataset and pays the stakes.
+#: Accounts of the development key phrase: the requester, and the owner of app and dataset, who pays the stakes.
 REQUESTER, PROVIDER = 1, 2
 #: nRLC on each account in the hub: stakes and prices of thousands of tasks.
 DEPOSIT = NRlc(1_000_000_000)

@@ -1,4 +1,4 @@
-"""Where a pool stands: one chain, and the shared servers of the stack with names of its own in each."""
+"""The place of a pool: a chain of its own, and its names and ports on the shared servers of the stack."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What keeps pools apart on shared servers, and their ports."""
+    """Names that keep pools apart on shared servers, and their ports."""
 
     database: str
     core: str

@@ -31,7 +31,7 @@ from protocol.errors import BadInput
 #: How long each is good, and how long before its end it is replaced.
 CA_LIFE, SERVER_LIFE = timedelta(days=3650), timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
-#: Clocks of machines differ.
+#: How long before now a certificate begins to be valid, since clocks differ.
 _BACKDATED = timedelta(hours=1)
 #: Permissions that a replaced key may keep: its user's, and the group's to read (proxy and RabbitMQ may share one).
 _OWN, _KEPT, _PUBLIC = 0o600, 0o640, 0o644
@@ -122,7 +122,7 @@ class _Lacking:
 
 
 def _lacking(files: CertificateFiles, hosts: Sequence[str], now: datetime) -> _Lacking | None:
-    """What is to be written; None if all that is there is good. Raises ValueError, OSError."""
+    """What has to be written; None if all existing files are good. Raises ValueError, OSError."""
     ca, ca_key = _certificate_in(files.ca), _key_in(files.ca_key)
     server, key = _certificate_in(files.certificate), _key_in(files.key)
     good = server is not None and key is not None and _Pair(server, key).is_good(now)
@@ -133,7 +133,7 @@ def _lacking(files: CertificateFiles, hosts: Sequence[str], now: datetime) -> _L
 
 @contextmanager
 def _saying_where(folder: Path) -> Iterator[None]:
-    """What the library or the system refuses in the block is raised as BadInput that names the folder."""
+    """Within the block, raise errors of the library and the system as BadInput that names the folder."""
     try:
         yield
     except ValueError as error:

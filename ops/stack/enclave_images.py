@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 #: Processors by Linux's name, as Go and Docker call them.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-#: No time, no user, and no path of the machine that builds gets into an image.
+#: Tar header fields without time, user or path of the machine that builds.
 _EPOCH: Final = "1970-01-01T00:00:00Z"
 #: Without tables for debuggers, and without an id that depends on the build's folder.
 _FLAGS: Final = ("-buildvcs=false", "-ldflags", "-s -w -buildid=")
@@ -50,11 +50,11 @@ class BuiltImage:
 
     @property
     def image_id(self) -> str:
-        """What Docker calls it: sha256 of its configuration, in hex."""
+        """Docker's id of the image: sha256 of its configuration, in hex."""
         return hashlib.sha256(self.config).hexdigest()
 
     def archive(self) -> bytes:
-        """It as `docker save` writes one."""
+        """The image in the form that `docker save` writes."""
         blob = Blob(self.diff_id, self.layer.stat().st_size)
         return b"".join(archive(self.name, self.config, [blob], {blob.digest: self.layer}))
 
@@ -96,7 +96,7 @@ def load(engine: Engine) -> dict[str, BuiltImage]:
 
 
 def properties(images: Mapping[str, BuiltImage]) -> dict[str, object]:
-    """What SLUICE_SMS_PROPERTIES_FILE says for these images."""
+    """The content of SLUICE_SMS_PROPERTIES_FILE for these images."""
     row = {
         f"{service.replace('-c', 'C')}Properties": {
             "image": image.name,
@@ -110,6 +110,7 @@ def properties(images: Mapping[str, BuiltImage]) -> dict[str, object]:
 
 
 def _tar(service: str, content: bytes) -> bytes:
+    """The image's only layer: a tar file of the program, the same bytes on every build."""
     made = io.BytesIO()
     with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         # Its time, user and group are 0.
@@ -120,6 +121,7 @@ def _tar(service: str, content: bytes) -> bytes:
 
 
 def _config(service: str, architecture: str, diff_id: str) -> bytes:
+    """The image's configuration file, as JSON."""
     config = {
         "architecture": architecture,
         "config": {"Entrypoint": [f"/{service}"]},

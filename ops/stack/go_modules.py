@@ -29,11 +29,11 @@ class GoProgram:
     package: str
     #: What is built and how long that takes on an idle machine of 2 cores, as in "kubo (2 to 3 minutes)".
     takes: str
-    #: What a person can do where it cannot be built.
+    #: What a person can do if it cannot be built.
     fix: str
     #: Whether it is built without a C compiler, and so needs no library where it runs.
     static: bool = False
-    #: Words for `go build` besides.
+    #: Further arguments of `go build`.
     flags: tuple[str, ...] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""gVisor's `runsc`, a runtime that answers apps' calls by a kernel of its own: built once, for who asks for it."""
+"""gVisor's `runsc`, a container runtime with a kernel of its own: found on PATH, or built once on request."""
 
 from __future__ import annotations
 

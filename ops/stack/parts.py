@@ -1,4 +1,4 @@
-"""What the stack consists of, and for each part: our own, or one that the settings name. Pure.
+"""The parts of the stack, and for each whether our own server is used, or one that the settings name. Pure.
 
 setting given and not our own address  ──► theirs: used, never started or stopped
 else                                   ──► ours, under <home>/stack/<part>

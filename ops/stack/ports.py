@@ -1,4 +1,4 @@
-"""Ports of the local stack: all below 32768, where the kernel starts to hand out ports of its own."""
+"""Ports of the local stack: all below 32768, where the kernel's ephemeral ports begin."""
 
 from __future__ import annotations
 
@@ -40,6 +40,6 @@ def free_port(row: int = 1) -> int:
 
 
 def require_free(port: int, *, part: str, setting: str, host: str = _HOST) -> None:
-    """Raise PortTaken if somebody else listens where `part` should; `setting` is the way out."""
+    """Raise PortTaken if another program listens where `part` should. `setting` moves the part elsewhere."""
     if not is_free(port, host):
         raise PortTaken(port=port, part=part, setting=setting)

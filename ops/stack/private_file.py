@@ -1,4 +1,4 @@
-"""Files that hold secrets: only their owner may read them, and nobody ever finds one half-written."""
+"""Files that hold secrets: only their owner may read them, and they are never half-written."""
 
 from __future__ import annotations
 

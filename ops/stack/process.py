@@ -30,7 +30,7 @@ _LAUNCH = (
     "read -r boot </proc/sys/kernel/random/boot_id && read -r stat </proc/self/stat && "
     r'printf "%s\n%s\n%s\n" "$boot" "$stat" "$1" >"$0.new" && mv "$0.new" "$0" && shift && exec "$@"'
 )
-#: Seconds between two looks at a part that is starting; the wait ends at once when the program dies.
+#: Seconds between two checks of a part that is starting; the wait ends at once when the program dies.
 _LOOK_SECONDS = 0.05
 #: Seconds for the shell to write the pid file: milliseconds on an idle machine.
 _LAUNCH_SECONDS = 60
@@ -172,7 +172,7 @@ class Program:
         deadline = time.monotonic() + _LAUNCH_SECONDS
         while not self.pid_file.exists():
             ended = launched.exits_within(0.002)
-            # It may have written the file, become the program and ended since the look before.
+            # It may have written the file, become the program and ended since the check before.
             if not self.pid_file.exists() and (ended or time.monotonic() > deadline):
                 raise NotReady(part=self.name, seconds=_LAUNCH_SECONDS, log=self.log, why=_last_words(self.log))
         return launched
@@ -198,7 +198,7 @@ class Program:
         return process
 
     def wait_ready(self, process: Process, probe: Callable[[], bool], *, seconds: float) -> None:
-        """Look until `probe` says yes. Raises NotReady at once when the program ends, or after `seconds`."""
+        """Poll until `probe` returns true. Raises NotReady at once when the program ends, or after `seconds`."""
         deadline = time.monotonic() + seconds
         while not probe():
             if process.exits_within(_LOOK_SECONDS):
@@ -273,7 +273,7 @@ def _inheritable() -> list[int]:
 
 
 def _boot_id() -> str:
-    """What tells this boot of the machine from others: pids and start times count from it."""
+    """The kernel's id of this boot: pids and start times mean something only within it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -35,7 +35,7 @@ Phase = Literal["preparing", "starting", "ready", "failed", "stopping", "stopped
 
 @dataclass(frozen=True, slots=True)
 class StackStep:
-    """Something happened to a part; for whoever watches."""
+    """A step in the start or stop of a part, for display."""
 
     part: StackPart
     phase: Phase

@@ -1,4 +1,4 @@
-"""What runs now, by looking: pid files for whose it is, the servers themselves for whether they answer."""
+"""What runs now: pid files tell whose a server is, the servers themselves whether they answer."""
 
 from __future__ import annotations
 

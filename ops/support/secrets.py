@@ -55,7 +55,7 @@ class Scrubber:
     """Cuts secrets out of text."""
 
     _known: re.Pattern[str] | None
-    #: Whose private key is cut out, though nobody here shows it.
+    #: The wallet whose private key is cut out if it occurs anywhere.
     _wallet: Wallet | None = None
 
     @classmethod
@@ -69,14 +69,14 @@ class Scrubber:
 
     @classmethod
     def knowing(cls, secrets: Iterable[str], wallet: Wallet | None = None) -> Scrubber:
-        """With these secrets, however they are written."""
+        """A scrubber for these secrets, in each encoding of `_forms`."""
         forms = {form for secret in secrets for form in _forms(secret.strip()) if len(form) >= _SHORTEST}
         # The longest first: one may be a part of another.
         ordered = sorted(forms - LOCAL_PASSWORDS, key=lambda form: (-len(form), form))
         return cls(re.compile("|".join(map(re.escape, ordered))) if ordered else None, wallet)
 
     def text(self, text: str) -> str:
-        """`text` without secrets."""
+        """`text` with all secrets cut out."""
         known = text if self._known is None else self._known.sub(HIDDEN, text)
         shown = _TOKEN.sub(HIDDEN, _URL.sub(lambda found: _public(found[0]), known))
         return without_passwords(_HEX.sub(lambda found: HIDDEN if self._is_key(found[0]) else found[0], shown))
@@ -100,7 +100,7 @@ class Scrubber:
 
 @cache
 def _wallet_of(digits: str) -> Wallet | None:
-    """The wallet whose private key this would be."""
+    """The wallet of these 64 hex digits, taken as a private key; None if they are none."""
     try:
         return Key.from_hex(digits).wallet
     except BadInput:
@@ -199,7 +199,7 @@ def _of_file(path: Path | None) -> Iterator[str]:
 
 
 def _strings(value: object) -> Iterator[str]:
-    """Texts in JSON that are a secret by their name, or long enough to be one and no word."""
+    """Texts in JSON that are secrets by their name, or that are long enough and no words."""
     match value:
         case str():
             if len(value) >= _LONG and _KEY_LIKE.fullmatch(value.rstrip("=")):
@@ -234,7 +234,7 @@ def _of_environment(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _is_place(value: str) -> bool:
-    """Whether this is a file's place, which is no secret. The system's complaint about a long text would quote it."""
+    """Whether a value is the path of an existing file, and so no secret; False also if the system refuses it."""
     try:
         return Path(value).exists()
     except (OSError, ValueError):

@@ -91,13 +91,13 @@ def documents() -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _add_public_routes(app: FastAPI) -> None:
-    """What workers and requesters ask."""
+    """Add the routes for workers and requesters."""
     for routes in (pool, workers, reports, upload, tasks):
         app.include_router(routes.router)
 
 
 def _add_operator_routes(app: FastAPI) -> None:
-    """Health, metrics, and the API behind the commands."""
+    """Add the operator's routes: health, metrics, and the API behind the commands."""
     app.include_router(operations.router, tags=["operations"])
     parts_of_admin = (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, admin_orders)
     for part in (*parts_of_admin, dead_letters):

@@ -59,7 +59,7 @@ _ANSWERS: tuple[tuple[type[SluiceError], int, str], ...] = (
     (TooManyRequests, 429, "Ask again after the seconds in the header Retry-After."),
     (Unavailable, 503, "Try again in a few seconds."),
 )
-#: Characters of a path that are said back.
+#: Characters of a path that an answer repeats.
 LONGEST_PATH = 100
 #: Seconds that a client should wait before it asks again.
 RETRY_AFTER = "2"
@@ -100,7 +100,7 @@ def answer(error: SluiceError) -> JSONResponse:
 
 
 def install(app: FastAPI, *, bad_request: str | None = None) -> None:
-    """Have every error of ours, of validation and of the database answered in this form.
+    """Install handlers that answer every error of ours, of validation and of the database in this form.
 
     `bad_request`: what to do about a request that is not valid, if not what machines and requesters are told.
     """

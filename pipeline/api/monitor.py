@@ -87,7 +87,7 @@ class Monitor:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`up` is called once, when all of SERVING are well for the first time; `hold` after each look at which the
+        """`up` is called once, when all of SERVING are well for the first time; `hold` after each check at which the
         pool holds, with the reason, and once when that is over, with None.
         """
         self._probes, self._up, self._hold, self._clock = probes, up, hold, clock
@@ -141,7 +141,7 @@ class Monitor:
         self._probes.close()
 
     def look(self) -> HealthReport:
-        """Ask the servers once, and tell all who must know. For the thread."""
+        """Ask the servers once; log, store and hand out the report. Called by the thread."""
         facts, before = self._probes.ask(running=True), self.last
         now, parts = self._clock(), health.parts(facts, self._probes.pool)
         self._red_since = {name: self._red_since.get(name, now) for name, part in parts.items() if not part.ok}
@@ -161,12 +161,12 @@ class Monitor:
         return report
 
     def _run(self) -> None:
-        """The thread: look at the pool's health again and again until `close`."""
+        """The thread: check the pool's health again and again until `close`."""
         while not self._ends():
             try:
                 report = self.look()
             except RuntimeError:
-                # A look that outlasted `close`, which waits for no server that hangs: its threads take no more work.
+                # A check that outlasted `close`, which waits for no server that hangs: its threads take no more work.
                 if self._ends():
                     return
                 raise
@@ -179,7 +179,7 @@ class Monitor:
         return self._stopping
 
     def _tell_hold(self, before: Hold | None, after: Hold | None, now: float) -> None:
-        """Log that a hold began or ended, and tell whoever stores it for the other processes."""
+        """Log that a hold began or ended, and call `hold`, which stores it for the other processes."""
         if after is not None and before is None:
             log.warning("The pool holds: it begins nothing new until this is over.", action="pool_holds", why=after.why)
         if before is not None and after is None:

@@ -34,6 +34,8 @@ _OTHERS = (
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen, with camel case names in JSON."""
+
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
 
@@ -68,7 +70,7 @@ class PlatformMetric(_Model):
 
 
 def platform_metric(store: Store, settings: Settings, now: float) -> PlatformMetric:
-    """What is there at `now` (Unix seconds). Raises PyMongoError."""
+    """The pool's machines, tasks and deals at `now` (Unix seconds). Raises PyMongoError."""
     capacity = store.census.capacity(now - settings.worker_lost_seconds, now)
     gpus = [found for tag, found in capacity.items() if needs_gpu(tag)]
     others = [found for tag, found in capacity.items() if not needs_gpu(tag)]

@@ -41,7 +41,7 @@ class Readings:
         self._services = services
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """What the database counts, and the last report; without what does not answer."""
+        """The gauges of the database and of the last report; without those whose server did not answer."""
         yield metrics.BLOCK_TIME.of(self._services.settings.block_time)
         yield from self._stored()
         report, age = self._services.monitor.last, self._services.monitor.age
@@ -73,7 +73,7 @@ class Readings:
             yield metrics.STAKE_LOCKED.of(node.locked)
 
     def _stored(self) -> list[GaugeMetricFamily]:
-        """What the database counts, side by side: what takes too long or fails is left out, and nothing else."""
+        """The database's gauges, read in parallel; one that takes too long or fails is left out, the others are not."""
         services, store, settings = self._services, self._services.store, self._services.settings
         now, lane = services.clock(), LaneId(settings.chain_id, services.pool.scheduler)
         transactions = MongoStore(database(settings))
@@ -116,8 +116,8 @@ def _in_time(question: Question) -> list[GaugeMetricFamily]:
 
 
 def stage_readings(stages: Mapping[TaskStage, StageCount], now: float) -> list[GaugeMetricFamily]:
-    """Tasks by stage, and for each stage with tasks how old the oldest is, and how much of its time that one or the one
-    that ends first has used, whichever is more.
+    """Tasks by stage, and for each stage with tasks the age of the oldest, and the share of its time that the oldest
+    task, or the one whose deadline comes first, has used: whichever is more.
     """
     ages = {stage: max(0.0, now - found.oldest) for stage, found in stages.items() if found.oldest is not None}
     used = {

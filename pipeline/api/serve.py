@@ -68,7 +68,7 @@ def listening(settings: Settings) -> socket.socket:
 
 
 def _prepare(services: Services) -> None:
-    """Virtual hosts and indexes, waiting for broker and database; what it waits for is logged once."""
+    """Make virtual hosts and indexes, waiting for broker and database; what is waited for is logged once."""
     logged = ""
     while True:
         try:

@@ -64,7 +64,7 @@ class PoolAddresses:
 
 
 class _Wake(Enum):
-    """What is published beside tasks to advance."""
+    """Kinds of notification beside the ids of tasks to advance."""
 
     ASSIGN = auto()
     ASSIGN_FREED = auto()
@@ -82,19 +82,19 @@ class BackgroundNotifier:
         self._background: Background[TaskId | _Wake] = Background("wake", self._deliver)
 
     def send_advance(self, task_id: TaskId) -> None:
-        """Have a task advanced."""
+        """Publish `advance` for a task."""
         self._background.put(task_id)
 
     def send_assign(self, *, freed: bool = False) -> None:
-        """Have waiting tasks matched: a machine has come, or, if `freed`, one that was there has a slot free again."""
+        """Publish `assign`: a machine has signed in, or, if `freed`, one that was known has a free slot again."""
         self._background.put(_Wake.ASSIGN_FREED if freed else _Wake.ASSIGN)
 
     def send_lane(self) -> None:
-        """Have the scheduler's lane run: it has something to send."""
+        """Publish a run of the scheduler's lane, which has something to send."""
         self._background.put(_Wake.LANE)
 
     def send_orders(self) -> None:
-        """Have the pool's offers decided anew: machines went or came, or the operator wants it."""
+        """Publish `orders`, which decides what the pool offers: machines went or came, or the operator asks for it."""
         self._background.put(_Wake.ORDERS)
 
     def flush(self, timeout: float) -> bool:
@@ -186,7 +186,7 @@ class Services:
 
 
 def store_hold(switch: HoldSwitch, notifier: BackgroundNotifier, by: str, why: str | None) -> None:
-    """Tell every process that the pool holds (`why`), or that it goes on (None). `by`: this process."""
+    """Store, for every process, that the pool holds (`why`), or that it goes on (None). `by`: this process."""
     try:
         if why is None:
             switch.release(by)

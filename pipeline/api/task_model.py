@@ -21,6 +21,8 @@ from protocol.wire import Step
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 

@@ -113,7 +113,7 @@ def login(
 
 
 def _check_signature(services: Access, request: Login, wallet: Wallet, now: float) -> None:
-    """Raise NotSignedIn unless the wallet signed a challenge of ours, which is used up by it."""
+    """Raise NotSignedIn unless the wallet signed a challenge of this pool, which then cannot be used again."""
     keys = [key.challenge for key in services.keys.verifying(services.clock())]
     signin = reopen_challenge(keys, services.settings.chain_id, services.pool.workerpool, wallet, Hash32(request.nonce))
     try:
@@ -195,7 +195,7 @@ def _is_another_machine(worker: WorkerRecord, machine: str | None) -> bool:
 
 
 def _refuse_second_machine(services: Access, request: Login, worker: WorkerRecord | None, now: float) -> None:
-    """Raise Refused if another machine is at work with this wallet: the two would throw each other out."""
+    """Raise Refused if another machine works with this wallet: each sign-in would disconnect the other."""
     if request.take_over or worker is None or not _is_another_machine(worker, request.machine):
         return
     silent, lost_after = now - worker.seen_at, services.settings.worker_lost_seconds
@@ -208,7 +208,7 @@ def _refuse_second_machine(services: Access, request: Login, worker: WorkerRecor
 
 
 def _cut_off_other_machine(services: Access, request: Login, wallet: Wallet) -> None:
-    """Disconnect another machine with this wallet, if there is one; it learns why from its next ping's answer."""
+    """Disconnect another machine with this wallet, if there is one; the answer to its next ping tells it why."""
     worker = services.store.workers.get_worker(wallet)
     if worker is not None and _is_another_machine(worker, request.machine):
         services.broker.revoke(wallet)

@@ -49,7 +49,7 @@ MOST_CHANNELS = 4 * MOST_CONNECTIONS
 QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
 #: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
 QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
-#: Times that an operator may look at a dead letter before it is dropped: as often as anybody will.
+#: Deliveries of a dead letter before RabbitMQ drops it: listing the queue counts as one, so far more than ever needed.
 DEAD_LOOKS = 1_000_000
 #: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
 FLOWER_PERMISSIONS = {
@@ -89,7 +89,7 @@ def flower_user(settings: Settings) -> str:
 
 
 def monitor_user(core: str) -> str:
-    """Name of the user of people who only look; with the vhost's name (`core`) where a broker serves several pools."""
+    """Name of the read-only user for people; with the vhost's name (`core`) where a broker serves several pools."""
     return "monitor" if core == "core" else f"monitor-{core}"
 
 
@@ -219,7 +219,7 @@ class BrokerAdmin:
         return [QueueCount.of(row) for row in self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json()]
 
     def tells_of_cuts(self) -> bool:
-        """Whether RabbitMQ has the exchange of events that `pipeline.broker.presence` follows."""
+        """Whether RabbitMQ has the exchange of events that tells `pipeline.broker.presence` of cut connections."""
         exchange = f"{_part(presence.VHOST)}/{presence.EXCHANGE}"
         return self._call("GET", f"/exchanges/{exchange}", missing_ok=True).is_success
 
@@ -237,7 +237,7 @@ class BrokerAdmin:
         self._call("PUT", f"/queues/{core}/{dead}", {"durable": True, "arguments": topology.QUORUM})
         self._call("POST", f"/bindings/{core}/e/{exchange.name}/q/{dead}", {"routing_key": dead})
         # A policy, since arguments of a queue that exists cannot be changed.
-        # RabbitMQ 4 counts each look into a quorum queue as a delivery, and drops a message after 20.
+        # RabbitMQ 4 counts each `get` on a quorum queue as a delivery, and drops a message after 20.
         limit = {"max-length": topology.DEAD_LENGTH, "overflow": "drop-head", "delivery-limit": DEAD_LOOKS}
         policy = {"pattern": f"^{dead}$", "apply-to": "queues", "definition": limit}
         self._call("PUT", f"/policies/{core}/{dead}", policy)
@@ -314,14 +314,14 @@ class BrokerAdmin:
         self._call("DELETE", f"/users/{_part(self._flower)}", missing_ok=True)
 
     def admit_monitor(self, password: str) -> None:
-        """Make the user of people who only look: it sees queues and counts, and reads and changes nothing."""
+        """Make the read-only user for people: it sees queues and counts, reads no message and changes nothing."""
         user = monitor_user(self._core)
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
         for vhost in (self._core, self._pool):
             self._permit(vhost, user, NO_PERMISSIONS)
 
     def dismiss_monitor(self) -> None:
-        """Delete that user."""
+        """Delete the read-only user for people."""
         self._call("DELETE", f"/users/{_part(monitor_user(self._core))}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
@@ -354,7 +354,7 @@ class BrokerAdmin:
         return httpx.Timeout(timeout, connect=self._connect_seconds)
 
     def _answer(self, method: str, path: str, body: dict[str, Any] | None, timeout: float | None) -> httpx.Response:
-        """What the first node answers that does. Each method here may be asked twice. Raises BrokerUnavailable."""
+        """The answer of the first node that gives one, so a node may get a request twice. Raises BrokerUnavailable."""
         # Other threads may turn to another node meanwhile: each request asks every node of its own list once.
         nodes = self._nodes
         for place, (url, http) in enumerate(nodes):
@@ -372,7 +372,7 @@ class BrokerAdmin:
 
 
 def _reason(answer: httpx.Response) -> str:
-    """Why the API refuses, in its words, with the resources that it is short of, if any."""
+    """Why the API refuses, in its own text, with the resources that RabbitMQ is short of, if any."""
     try:
         body = answer.json()
         said = str(body.get("reason") or body["error"])

@@ -5,8 +5,8 @@ put ──► [ oldest … newest ] ──► thread: deliver(all that is there)
                                                                                            is dropped and counted
 
 Only for messages that may be lost: all state is in the database, and the sweep repeats them. Batches form by
-themselves: what arrives while one delivery is under way goes out together in the next. What nobody waits for may also
-be gathered for a while.
+themselves: what arrives while one delivery is under way goes out together in the next. Items that nobody waits for
+may also be held back for `gather` seconds, to form larger batches.
 """
 
 from __future__ import annotations

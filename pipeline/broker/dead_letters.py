@@ -1,4 +1,4 @@
-"""Messages in the queue `dead`: what was delivered too often without success, for the operator to look at.
+"""Messages in the queue `dead`: what was delivered too often without success, for the operator to inspect.
 
     get without acknowledging ─┬─ list:   close the channel, and RabbitMQ puts all back before it answers
                                ├─ retry:  publish to the queue that it came from, confirmed ─► acknowledge
@@ -33,7 +33,7 @@ class DeadLetter:
     id: str
     task: str
     arguments: str
-    #: Where it was delivered in vain.
+    #: The queue from which no delivery succeeded.
     queue: str
     reason: str
     died_at: float | None
@@ -112,7 +112,7 @@ def _headers(message: Any) -> dict[str, Any]:
 
 
 def _letter(message: Any) -> DeadLetter:
-    """What a message says of itself; whatever published it may have left out anything."""
+    """A dead letter from a message's headers and body, any of which its publisher may have left out."""
     headers = _headers(message)
     deaths = headers.get("x-death")
     last = deaths[0] if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else {}
@@ -129,7 +129,7 @@ def _letter(message: Any) -> DeadLetter:
 
 
 def _hash(body: str | bytes) -> str:
-    """An id for a message without one, the same at each look."""
+    """An id for a message without one: the same each time it is read."""
     return hashlib.sha256(body.encode() if isinstance(body, str) else body).hexdigest()[:32]
 
 

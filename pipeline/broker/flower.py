@@ -24,8 +24,7 @@ log = structlog.get_logger(__name__)
 
 #: Machines and tasks kept in memory: 10,000 of each costs about 100 MB.
 MAX_WORKERS, MAX_TASKS = 10_000, 10_000
-#: The page of all steps says of each whose it is (`args`: the id of the iExec task; `kwargs`: the machine's name) and
-#: why it failed.
+#: Columns of Flower's page of tasks: `args` is the iExec task's id, `kwargs` the machine's name; and why it failed.
 TASKS_COLUMNS = "name,args,kwargs,state,runtime,worker,received,exception,uuid"
 
 
@@ -87,7 +86,7 @@ def run(settings: Settings) -> None:
 
 
 def _signed_in(url: str, user: str, password: str) -> str:
-    """`url` with this user and password in place of whoever stands there."""
+    """`url` with this user and password in place of those in it."""
     parts = urlsplit(url.rstrip("/"))
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{host}"

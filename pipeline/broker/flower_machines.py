@@ -1,4 +1,4 @@
-"""Flower's page of a worker machine: what can be said of it without asking it.
+"""Answers Flower's inspect commands about a worker machine, from what is known without asking the machine.
 
 Flower asks a worker by Celery's remote control, which machines do not have (they are strangers to each other, and who
 can ask can also shut down): each machine's page would be a wait, then "Unknown worker". So the answer is given here.
@@ -19,7 +19,7 @@ from protocol.types import Wallet
 
 #: A machine's name in Flower: that of its compute queue.
 _MACHINE = re.compile(r"w\.(0x[0-9a-f]{40})")
-#: What stands in the place of process ids and the like.
+#: Shown in place of process ids and the like.
 NOTE = "Worker machine: no remote control. Its row under Workers counts its tasks and leads to them."
 
 
@@ -62,7 +62,7 @@ def machine_facts(command: str, wallet: Wallet) -> Any:
 
 
 def _machine(destination: Sequence[str] | None) -> Wallet | None:
-    """The one machine that is asked, or None if it is somebody else or several."""
+    """The machine that a command is for; None if it is for several workers, or for one of the scheduler's."""
     found = _MACHINE.fullmatch(destination[0]) if destination and len(destination) == 1 else None
     return None if found is None else Wallet(found[1])
 

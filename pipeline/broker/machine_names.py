@@ -1,4 +1,4 @@
-"""What machines call themselves (`SLUICE_WORKER_NAME`), for what people see; read once in a while and remembered."""
+"""What machines call themselves (`SLUICE_WORKER_NAME`), for Flower and other pages; cached for some minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Seconds until a name is read again: so long the former one is shown of a machine that signs in with another.
+#: Seconds until a name is read again; until then a machine that signed in with another name is shown with the old one.
 KEPT_SECONDS = 600.0
 #: Names kept, as many as Flower keeps machines; beyond that all are read again.
 MOST_KEPT = 10_000

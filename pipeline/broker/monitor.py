@@ -1,4 +1,4 @@
-"""The user `monitor`, for people who only look: at RabbitMQ's page, and at Flower where strangers may reach it.
+"""The read-only user `monitor`, for people: at RabbitMQ's page, and at Flower where strangers may reach it.
 
     SLUICE_HOME/monitor.password ──► RabbitMQ's user, tag `monitoring`: sees queues and counts, reads no message
                                 └──► Flower's sign-in, unless it listens on loopback only

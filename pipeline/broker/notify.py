@@ -1,5 +1,5 @@
-"""Publishes the scheduler's own tasks, on vhost `core`: which deals, tasks or lanes to look at, and nothing that is not
-also in the store. Their names, and the queue of each, are in `config.topology`.
+"""Publishes the scheduler's own Celery tasks, on vhost `core`: they name deals, tasks or lanes to check, and carry
+nothing that is not also in the store. Their names, and the queue of each, are in `config.topology`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 #: Tasks in one `advance`: loaded, decided and saved together; small enough to spread over the pipeline processes.
 ADVANCE_CHUNK = 50
-#: Header of an `assign` for machines that are known to take tasks. It is no argument: a process of the release before,
-#: which takes none, does as it is used to.
+#: Header of an `assign` for machines that are known to take tasks. A header and no argument, since processes
+#: of the release before take no argument.
 FREED = "freed"
 #: Deals in one `ingest_deals`: a bag may hold thousands of tasks.
 INGEST_CHUNK = 5

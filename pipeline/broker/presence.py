@@ -35,22 +35,22 @@ log = structlog.get_logger(__name__)
 #: The plugin's name, and where it publishes.
 PLUGIN, EXCHANGE, VHOST = "rabbitmq_event_exchange", "amq.rabbitmq.event", "/"
 EVENTS = ("consumer.created", "consumer.deleted", "queue.deleted")
-#: A machine's queue for work; what serves its other queue it also does by itself.
+#: A machine's queue for work. Its other queue is not checked: a machine does what comes there without a message too.
 _QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
 #: Seconds within which a machine's queue is looked at once, however often its owner makes and cancels consumers.
 LOOK_SECONDS = 0.5
 #: Events read at once, and held by RabbitMQ for us; beyond that the oldest are dropped.
 BATCH, HELD = 1000, 20_000
-#: Seconds of AMQP heartbeat: a connection that is dead without a word is noticed after two of them.
+#: Seconds of AMQP heartbeat: a connection that is dead without being closed is noticed after two of them.
 HEARTBEAT_SECONDS = 10
 #: Longest wait for an event (s): heartbeats are sent in between.
 WAIT_SECONDS = 1.0
 #: Seconds until the next try after RabbitMQ was away, and after the plugin was not there.
 RETRY_SECONDS, ABSENT_SECONDS = 1.0, 60.0
-#: Seconds from the first look at a machine after the events are followed (again) to the second: a machine tries to
+#: Seconds from the first check of a machine after the events are followed (again) to the second: a machine tries to
 #: connect again every 30 s at least.
 SECOND_LOOK_SECONDS = 40.0
-#: Machines that are looked at once the events are followed (again): 0.4 ms each.
+#: Machines that are checked once the events are followed (again): 0.4 ms each.
 MACHINES = 10_000
 
 
@@ -74,7 +74,7 @@ class Presence:
         self._pool, self._vhost, self._workers = pool, vhost, workers
         self._on_return, self._on_change, self._clock = on_return, on_change, clock
         self._link = BrokerLink(pool)
-        #: Machines to look at, and when each was looked at, by the monotonic clock.
+        #: Machines to check, and when each was last checked, by the monotonic clock.
         self._due: set[Wallet] = set()
         self._looked: dict[Wallet, float] = {}
         #: Machines not looked at yet since the events are followed, and when those that had no consumer then are looked
@@ -123,7 +123,7 @@ class Presence:
                 self._look()
 
     def _begin(self) -> None:
-        """Have all machines looked at: what happened to them before the events were followed is not known."""
+        """Have all machines checked: what happened to them before the events were followed is not known."""
         self._unsure, self._again = set(self._workers.present(MACHINES)), {}
         self._due.update(self._unsure)
 
@@ -146,7 +146,7 @@ class Presence:
             self._due.add(Wallet(found[1]))
 
     def _look(self) -> None:
-        """Look at the queues that are due, and mark their machines."""
+        """Check the queues that are due, and mark their machines as connected or not."""
         now = time.monotonic()
         self._looked = {wallet: at for wallet, at in self._looked.items() if now - at < LOOK_SECONDS}
         self._due.update(wallet for wallet, at in self._again.items() if now >= at)

@@ -49,9 +49,9 @@ HEARTBEAT_PERIODS = 1.5
 #: Namespace of our step ids, so that a repeated report updates the same row in Flower.
 NAMESPACE = UUID("6f2a1f0e-5d0b-4c53-9d0f-1c3b7f4f6a51")
 SOFTWARE_VERSION = version("sluice")
-#: Cause of a step that a winner was asked for before the task ended or was opened again.
+#: Cause of a winner's step that was open when the task ended or was reopened.
 WITHHELD = "It was asked for and did not come in time."
-#: Cause of the step that a machine was at when the pool heard nothing of it any more.
+#: Cause of the step that a machine was running when the pool stopped hearing from it.
 SILENT = "The machine went silent."
 #: Routing key of several events in one message; Celery's receivers take those of every key.
 _GROUP = "task.multi"
@@ -220,7 +220,7 @@ def _uuid(name: str, machine: str, task_id: TaskId) -> str:
 def worker_event(
     kind: str, wallet: Wallet, *, ping_seconds: float, active: int, processed: int, now: float
 ) -> RelayEvent:
-    """The Celery event that a worker machine is online, still there (heartbeat) or offline, as `kind` names it.
+    """The Celery event for a worker machine: `kind` is online, heartbeat or offline.
 
     `active`: tasks that it has now; `processed`: tasks since its sign-in; `now`: Unix seconds.
     """

@@ -83,7 +83,7 @@ class AskChallenge:
 
 @dataclass(frozen=True, slots=True)
 class Postpone:
-    """Initialize the task no sooner than somebody can serve its tag, which is looked for apart from it."""
+    """Do not initialize the task before a machine can serve its tag; `pipeline.flow.unserved` searches for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Free:
     """Give the replicate's slot, and the stake promised to it, back to its worker."""
 
     wallet: Wallet
-    #: What it says about the worker.
+    #: What the end of the replicate says about the worker.
     outcome: Outcome = Outcome.NEUTRAL
 
 
@@ -129,7 +129,7 @@ class Pledge:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Count this for or against the worker, once; whatever it holds it keeps."""
+    """Count this outcome for or against the worker, once. Its slot and stake are not touched."""
 
     wallet: Wallet
     outcome: Outcome
@@ -144,7 +144,7 @@ class Explain:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """Open an ended task again: a reorg took its end back."""
+    """Open an ended task again, because a reorg removed the event that ended it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,8 +91,8 @@ def can_change_decision(step: Step, mode: Mode, *, early_steps: bool = False) ->
 
 
 def frees_slot(replicate: Replicate, step: Step, cause: str | None) -> bool:
-    """Whether a report by itself gives its replicate's slot back, as `Pledge` does: no look at the chain could say
-    otherwise of a machine that works alone and was right before. `replicate`: as it was before the report; `cause`: of
+    """Whether a report by itself gives its replicate's slot back, as `Pledge` does: for a machine that works alone and
+    was right before, the chain could not change that. `replicate`: as it was before the report; `cause`: of
     the report.
     """
     return (
@@ -156,7 +156,7 @@ def _unset(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) ->
 
 
 def _active(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """The actions for a task open for votes: those that cannot give one any more stop, and at its end it is claimed."""
+    """The actions for a task open for votes: workers that can no longer vote stop; past its end it is claimed."""
     if task.mode is Mode.VOTE:
         yield from _abort(task, view, "Since it was reopened, it is decided by votes.", Mode.SOLO)
     if view.past(task.final_deadline, now):
@@ -194,8 +194,8 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts
 
 
 def _reveals_sent(task: TaskRecord, view: ChainView, timeouts: Timeouts) -> bool:
-    """Whether every winner has revealed or says that it has sent its reveal, where finalize may go out behind the last
-    one. The lane asks the chain.
+    """Whether every winner has revealed or reports that it has sent its reveal, so that finalize may follow the last.
+    The lane asks the chain before it sends.
     """
     if not timeouts.early_steps or view.time is not None:
         # The time limit of an early finalize goes by the clock.
@@ -277,7 +277,8 @@ def _no_result_yet(task: TaskRecord) -> Iterator[Action]:
 
 
 def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
-    """A slot is for computing: it is free as soon as that is over; the stake when the vote is seen or will not come.
+    """Free slots and stakes. A slot is for computing: it is free as soon as that is over; the stake when the vote is
+    seen or will not come.
 
     A worker that was never right on chain gets its slot back once it has revealed: with votes that it does not reveal,
     or with none, it can hold up no more tasks than it has slots.
@@ -293,8 +294,8 @@ def _free(task: TaskRecord, view: ChainView) -> Iterator[Action]:
 
 
 def _drop_late(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """Stop what takes too long and give its slot to others; should its vote come all the same, it counts. What a worker
-    was asked for and did not bring is counted against it.
+    """Drop replicates that take too long, and free their slots; a vote that still comes counts. A vote, reveal or
+    upload that was asked for and did not come is counted against the worker.
     """
     for item in task.replicates:
         if outcomes.owes_vote(task, item, view, now, timeouts):
@@ -322,10 +323,10 @@ def _submit(
     *,
     name: str | None = None,
 ) -> Iterator[Action]:
-    """A transaction, unless this try of it was handed over lately; a new try follows each failure and each reopening.
+    """Submit a transaction, unless this try of it was submitted lately; a new try follows each failure and reopening.
 
     The number of the try only grows, so none is mistaken for an older one. Handing the same one over again after a
-    while finds intents that got lost or whose failure was not heard of. `name`: under which its failures are counted.
+    while finds intents that were lost, or whose failure was missed. `name`: under which its failures are counted.
     """
     name = name or method
     failed, late = tries.refused(task, name), tries.too_late(task, method)
@@ -360,8 +361,8 @@ def _orphaned(task: TaskRecord, now: float) -> Iterator[Action]:
 
 
 def _never_was(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Iterator[Action]:
-    """The actions for a task that is refused even where it is only to be claimed: it holds nothing any more, and is
-    tried again now and then, since only that frees the stakes.
+    """The actions for a task whose initialize the contract refuses even if it is only to be claimed: it gives back what
+    it holds, and is tried again now and then, since only that frees the stakes.
     """
     if task.wants:
         yield Want(0)

@@ -21,7 +21,7 @@ from protocol.types import DealId, TaskId
 EARLY_STAGES = frozenset({TaskStage.RECEIVED, TaskStage.INITIALIZED})
 #: Stages of an open task that a worker has, or whose votes have begun.
 WAITED_FOR_STAGES = frozenset(TaskStage) - EARLY_STAGES - {TaskStage.COMPLETED, TaskStage.FAILED}
-#: Of what is taken, one in so many is of each later turn while that has any: later is not never.
+#: One in so many of the chosen tasks is of each later turn, while that has any: no turn starves.
 LATER_SHARE = 10
 
 
@@ -39,7 +39,7 @@ class DueTask:
 
     task_id: TaskId
     deal: DealId
-    #: As stored: a row of another release may have one that is not known here.
+    #: As stored: a row of another release may have a stage that is not known here.
     stage: str
     next_visit: float
     contribution_deadline: float

@@ -1,11 +1,11 @@
 """Tasks for enclaves: which of them the pool serves, and when the secret service is asked for a challenge. Pure.
 
 A task's tag demands an enclave by bit 0 (`protocol.poco.tags`). The contract takes its result only with a signature by
-the task's challenge, an address that the secret service tells once the task is active on chain.
+the task's challenge, an address that the secret service gives once the task is active on chain.
 
-    no challenge yet   the service is asked, and again while it tells none: that decides nothing
+    no challenge yet   the service is asked, and again while it gives none: that decides nothing
     challenge known    the task is like any other, for machines that offer its tag
-    lost               a machine says that the service does not have it: the service is asked, and its word counts;
+    lost               a machine says that the service does not have it: the service is asked, and its answer counts;
                        with another challenge, the machines that had the former may be given the task anew
     never served       `explain` says why
 
@@ -13,7 +13,7 @@ Until the challenge is known a machine is wanted, so that the task counts as sol
 
 A task that the pool does not serve, or whose tag no machine that is there offers, is not initialized (`Postpone`): that
 would cost gas for nothing. It takes no capacity from what the pool offers, and waits for a machine that comes
-(`pipeline.flow.unserved`); past its final deadline, initialize and claim free its stakes all the same.
+(`pipeline.flow.unserved`); past its final deadline, initialize and claim still free its stakes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MOST_TRUST = 1
 #: Most doublings of the pause between two requests for a challenge: once the service is back, a task waits 8 times the
 #: first pause at most, 40 s on a quick chain.
 MOST_DOUBLINGS = 3
-#: An address that stands for a challenge.
+#: A placeholder for a challenge that is not known.
 _SUPPOSED = Contract("0x" + "0" * 39 + "1")
 
 
@@ -46,7 +46,7 @@ def lacks_challenge(task: TaskRecord) -> bool:
 
 
 def in_doubt(task: TaskRecord) -> bool:
-    """Whether a machine found that the secret service does not have the task's challenge, and the service has not told
+    """Whether a machine found that the secret service does not have the task's challenge, and the service has not given
     it since. While a machine is at work it may have a session with that challenge, whose result the contract takes.
     """
     found = [
@@ -73,7 +73,7 @@ def awaits_initialize(task: TaskRecord) -> bool:
 
 
 def supposing_challenge(task: TaskRecord, timeouts: Timeouts) -> TaskRecord:
-    """The task as it would be with a challenge, if it is a machine that it lacks: its obstacles are those machines'."""
+    """The task as if it had a challenge, if it lacks a machine, so that `match` names the machines' obstacles."""
     return replace(task, challenge=_SUPPOSED) if task.unserved and awaits_challenge(task, timeouts) else task
 
 
@@ -113,7 +113,7 @@ def why_never_given(task: TaskRecord, timeouts: Timeouts) -> str:
 
 
 def _unfit(task: TaskRecord) -> str | None:
-    """What about the deal itself keeps it from every enclave; None if nothing does."""
+    """Why no enclave could serve the deal, whatever machines there are; None if one could."""
     if framework(task.tag) is None:
         return f"Its tag demands a kind of enclave that is not known ({task.tag})."
     if task.trust > MOST_TRUST:

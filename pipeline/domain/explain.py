@@ -21,7 +21,7 @@ from protocol.poco.tags import framework, needs_gpu
 from protocol.poco.view import ChainView, ContributionStatus, TaskStatus
 from protocol.types import NRlc, TaskId
 
-#: What is said of a task that costs no gas before somebody can serve it.
+#: The sentence about a task that is not initialized before a machine can serve it.
 _POSTPONED = "It is not initialized before somebody can serve its tag, as that costs gas."
 
 
@@ -44,9 +44,9 @@ class Kind(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Machines as they stand to tasks of one kind, looked at once for all of these tasks.
+    """Machines and what keeps each from tasks of one kind, computed once for all of these tasks.
 
-    `found`: what keeps each from such a task apart from having had it, None if nothing does; the nearest first.
+    `found`: the obstacle of each (None: it can take such a task; having had one already is left out); nearest first.
     """
 
     found: tuple[tuple[Obstacle | None, Capacity], ...] = ()

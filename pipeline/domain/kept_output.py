@@ -13,7 +13,7 @@ from pipeline.domain.records import ComputeLog, Replicate, Standing, TaskRecord
 from protocol.wire import Step
 
 #: Workers of a task, in the order they were asked, whose reports are kept whole: as many proven ones as may be asked
-#: in vain, and as many others as may decide a task. A whole report has up to 200,000 characters (twice
+#: without success, and as many others as may decide a task. A whole report has up to 200,000 characters (twice
 #: wire.LOG_TAIL_CHARACTERS), so a task keeps 2.8 million of these and 8,000 of each further worker's.
 PROVEN_WHOLE, OTHERS_WHOLE = 10, 4
 #: Characters kept of each stream of all other reports: some 50 lines, where programs say what went wrong.

@@ -1,7 +1,7 @@
 """Who gets which task: waiting tasks against workers with a free slot. Pure.
 
 Most urgent task first; for each, the fitting workers in the order of `Capacity.rank`: what they have earned or put at
-risk on chain counts, what they say of themselves does not. A worker fits if nothing of `obstacle` stands in its way.
+risk on chain counts, their own claims do not. A worker fits if nothing of `obstacle` stands in its way.
 """
 
 from __future__ import annotations
@@ -166,14 +166,14 @@ def for_proven(task: TaskRecord) -> bool:
 
 
 def had(task: TaskRecord, worker: WorkerRecord) -> bool:
-    """Whether a worker was given the task, or holds a slot for it: another process is about to store that, or died
-    before.
+    """Whether a worker was given the task, or holds a slot for it (another process is about to store the replicate, or
+    died before it did).
     """
     return task.replicate(worker.wallet) is not None or any(item.task_id == task.task_id for item in worker.held)
 
 
 def _capacities(workers: Sequence[WorkerRecord]) -> list[Capacity]:
-    """What workers may still take, without those that may take nothing."""
+    """The capacities of the workers that may still take something."""
     return [
         Capacity.of(worker, order)
         for order, worker in enumerate(workers)
@@ -182,8 +182,8 @@ def _capacities(workers: Sequence[WorkerRecord]) -> list[Capacity]:
 
 
 def _choose(task: TaskRecord, capacities: list[Capacity]) -> tuple[list[Capacity], bool]:
-    """Take the task's workers out of the heap and put back what is left of them; also whether no task of its kind could
-    be taken by those who could not take it.
+    """Take the task's workers out of the heap, and put back those with capacity left. Also returned: whether the
+    workers that could not take it could take no task of its kind.
     """
     chosen: list[Capacity] = []
     passed: list[Capacity] = []

@@ -1,4 +1,4 @@
-"""What a replicate tells of its worker, and when the pool itself is to blame. Pure.
+"""What the end of a replicate counts as for its worker, and when the pool itself is to blame. Pure.
 
     slot free        FAILED or BLAMED by its report; NEUTRAL otherwise
     computed, and no vote for `contribute_timeout`                       LATE; alone, from when its result was coming in
@@ -26,7 +26,7 @@ from protocol.results.error_result import counts_against_machine
 from protocol.types import Wallet
 from protocol.wire import Mode
 
-#: What a trouble of the pool's own may be the reason for, beside work that is dropped since nothing was heard of it.
+#: Outcomes that an outage of the pool may have caused, beside replicates that are dropped for silence.
 _EXCUSABLE = {Outcome.LATE, Outcome.WITHHELD}
 
 
@@ -58,7 +58,7 @@ def at_release(task: TaskRecord, item: Replicate, view: ChainView) -> Outcome:
 
 
 def owes_vote(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeouts: Timeouts) -> bool:
-    """Whether a worker reported COMPUTED and could have voted, but has not for `contribute_timeout`: LATE."""
+    """Whether a worker that reported COMPUTED could have voted, and has not for `contribute_timeout`: LATE."""
     if item.state is not ReplicateState.COMPUTED or view.contribution(item.wallet) is not None:
         return False
     if view.status is not TaskStatus.ACTIVE or not replicas.takes_votes(task, view) or _hindered(task):
@@ -101,7 +101,7 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
     if not (revealed or alone):
         # Of a vote that was not revealed in time the contract makes a wrong one, and all have waited for it.
         return _if_asked_to_reveal(item)
-    # Where the pool could not store what one of them brought, the others might have brought it in vain too.
+    # Where the pool could not store what one of them brought, the others' uploads might have failed too.
     asked_at = None if _hindered(task) else item.upload_asked_at
     if view.status is TaskStatus.COMPLETED:
         if alone:
@@ -114,12 +114,14 @@ def _at_end(task: TaskRecord, item: Replicate, view: ChainView, now: float, time
 
 
 def _if_asked_to_reveal(item: Replicate) -> Outcome:
-    """A winner reveals by itself, but a pool that never got to asking may have kept it from more than the request."""
+    """WITHHELD if the winner was asked to reveal, else NEUTRAL: it reveals unasked too, but an outage that kept the
+    pool from asking may have kept the worker from revealing.
+    """
     return Outcome.NEUTRAL if item.reveal_asked_at is None else Outcome.WITHHELD
 
 
 def _left_to_others(item: Replicate) -> bool:
-    """Whether no byte of its result came. A large result may still be on its way while another winner's is stored."""
+    """Whether no byte of the worker's result came. A large one may be on its way while another winner's is stored."""
     return item.link is None and item.upload_begun_at is None
 
 
@@ -177,7 +179,7 @@ def _excused(
 
 
 def _since(task: TaskRecord, view: ChainView, wallet: Wallet) -> float:
-    """Since when something is awaited of the worker: its vote, that it reveals it, or its result."""
+    """Since when the worker's next step (vote, reveal or upload) is awaited, Unix seconds."""
     item, vote = task.replicate(wallet), view.contribution(wallet)
     assert item is not None
     if vote is not None and vote.status is not ContributionStatus.REVEALED and item.reveal_asked_at is not None:

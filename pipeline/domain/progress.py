@@ -137,7 +137,7 @@ def _moved(replicate: Replicate, action: OfReplicate, now: float) -> Replicate:
 
 
 def _follow(task: TaskRecord, view: ChainView, now: float) -> TaskRecord:
-    """The task with what people want to see of the chain: its stage, blocks and results, and who voted and revealed."""
+    """The task with what the API shows of the chain: its stage, blocks and results, and who voted and revealed."""
     begun, agreed = view.status is not TaskStatus.UNSET, view.consensus is not None
     return replace(
         as_on_chain(task, view),
@@ -165,7 +165,7 @@ def _proved(replicate: Replicate, view: ChainView, now: float) -> Replicate:
 
 
 def _block(new: BlockNumber | None, before: BlockNumber | None, *, known: bool) -> BlockNumber | None:
-    """A contract view has no block numbers: those read from logs before are kept while they are valid."""
+    """The block of an event. A contract view has none: one read from logs before is kept while it is valid."""
     return new if new is not None else (before if known else None)
 
 
@@ -196,7 +196,7 @@ def _revealing_stage(task: TaskRecord, view: ChainView) -> TaskStage:
 
 
 def _text(results: str) -> str:
-    """`results` on chain are free bytes; they need not be text."""
+    """`results` on chain as text, with bytes that are not UTF-8 replaced: they may be anything."""
     try:
         return to_bytes(results).decode(errors="replace")
     except BadMessage:

@@ -68,7 +68,7 @@ class Outcome(StrEnum):
 
     @property
     def apart_from_slot(self) -> bool:
-        """Whether it becomes known at another time than when the worker gets its slot back."""
+        """Whether this outcome becomes known at another time than when the worker gets its slot back."""
         return self in {Outcome.VOTED, Outcome.PAID, Outcome.WITHHELD, Outcome.LATE, Outcome.WRONG}
 
 
@@ -84,7 +84,7 @@ class Standing(IntEnum):
 #: written by a clock that was wrong.
 CLOCKS_APART = 15.0
 #: Slots that a worker may use before anything of its was right on chain, and slots more with each time that it was: a
-#: wallet is free, so that what it says of its machine is believed little by little. 16 slots are earned by 7 tasks.
+#: wallet is free, so its claims about its machine are believed step by step. 16 slots are earned by 7 tasks.
 NEWCOMER_SLOTS, SLOTS_PER_SUCCESS = 2, 2
 #: Workers never right on chain yet that may fail a task or keep silent before only proven ones are asked for it.
 MOST_NEWCOMERS = 20
@@ -189,7 +189,7 @@ class TaskRecord:
     others: int = 0
     #: How many of those it wants may be workers never right on chain.
     newcomers: int = MOST_NEWCOMERS
-    #: Workers never right on chain are at it and take their time: a proven one with nothing else to do gets it too.
+    #: Only workers never right on chain have it, for too long: a proven one with nothing else to do gets it too.
     backup: bool = False
     replicates: tuple[Replicate, ...] = ()
     #: Lane method → its newest try.
@@ -214,13 +214,13 @@ class TaskRecord:
     why: str | None = None
     #: Last change that an event, a report or a decision made.
     changed_at: float = 0.0
-    #: Chain status, votes and reveals when last looked at, and when they or a report last changed: not moved by
-    #: anything that we ask for.
+    #: Chain status, votes and reveals when last read, and when they or a report last changed: our own requests do
+    #: not change it.
     progress: tuple[int, int, int] = (0, 0, 0)
     heard_at: float = 0.0
     #: Not matched before: more urgent ones were waiting and nobody could take it.
     not_before: float = 0.0
-    #: When the sweep looks at it next.
+    #: When the sweep visits it next.
     next_visit: float = 0.0
     version: int = 0
 
@@ -295,7 +295,7 @@ class ChainFacts:
 
     @property
     def balance(self) -> Wei:
-        """What the wallet holds of the native token."""
+        """The wallet's balance of the native token, in wei."""
         return self.coins
 
     @property
@@ -327,7 +327,7 @@ class WorkerRecord:
     pledged: tuple[Reservation, ...] = ()
     #: Replicates failed since a task was last completed with its vote.
     failures: int = 0
-    #: Replicates since then that ended with word that the task or its app is at fault.
+    #: Replicates since then whose worker reported that the task or its app is at fault.
     blamed: int = 0
     #: Tasks that it finalized alone and was paid for: they leave no score.
     solos: int = 0

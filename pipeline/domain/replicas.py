@@ -120,8 +120,8 @@ class Timeouts:
 
 
 def waits(since: float, seconds: float, now: float) -> bool:
-    """Whether it is too soon to ask again for what was asked for at `since`: not after `seconds`, nor where that moment
-    is still to come, which a clock that was wrong has written.
+    """Whether it is too soon to repeat a request made at `since`: not once `seconds` have passed, and not if `since` is
+    in the future, which only a wrong clock can have written.
     """
     return since - CLOCKS_APART <= now < since + seconds
 
@@ -295,7 +295,7 @@ def _needed(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> 
 
 
 def _forecast(task: TaskRecord, view: ChainView, counted: Sequence[Replicate]) -> tuple[int, int]:
-    """(weight of the leading result once these have joined it, weight of all other results)."""
+    """(weight of the leading result once these replicates have voted for it, weight of all other results)."""
     groups = sorted((weights.group_weight(group) for group in votes(task, view).values()), reverse=True)
     return weights.group_weight((*groups[:1], *(item.weight for item in counted))), sum(groups[1:])
 
@@ -346,12 +346,12 @@ def _without_vote(
 
 
 def _known(items: Sequence[Replicate]) -> int:
-    """How many of them are by workers with stake or right votes: all but newcomers."""
+    """How many of these replicates are by workers with stake or right votes: all but newcomers."""
     return sum(item.standing > Standing.NEWCOMER for item in items)
 
 
 def _count(items: Sequence[Replicate], most: int) -> int:
-    """How many of them count towards `most`: all by proven workers, and at most half of `most` by staked ones."""
+    """How many replicates count towards `most`: all by proven workers, at most half of `most` by staked ones."""
     proven = sum(item.standing is Standing.PROVEN for item in items)
     return proven + min(_known(items) - proven, most // 2)
 
@@ -379,7 +379,7 @@ def weight_of(task: TaskRecord, wallet: Wallet) -> int:
 
 
 def usable_result(task: TaskRecord, view: ChainView) -> Replicate | None:
-    """A replicate whose stored result is what the chain agreed on, with what finalize needs."""
+    """A replicate whose stored result is the one that won the vote, complete for finalize; None if there is none."""
     for item in task.replicates:
         if item.link is None or item.digest is None or (task.has_callback and item.callback_data is None):
             continue

@@ -55,7 +55,7 @@ def failed_in_all(task: TaskRecord, method: str) -> int:
 
 
 def exhausted(task: TaskRecord, name: str) -> bool:
-    """Whether so many tries have failed that no other follows, or only after a pause. `name`: a method, or TO_CLAIM."""
+    """Whether so many tries have failed that none follows, or only after a pause. `name`: a method, or TO_CLAIM."""
     return refused(task, name) >= MAX_FAILED_INTENTS
 
 
@@ -65,5 +65,5 @@ def goes_on(name: str) -> bool:
 
 
 def pause_after(failed: int) -> float:
-    """Seconds until what goes on is tried again after so many failures: each time twice as long, at most 80 minutes."""
+    """Seconds until the next try after `failures`, for names that go on: doubles each time, at most 80 minutes."""
     return float(CLAIM_AGAIN * 2 ** min(max(failed - MAX_FAILED_INTENTS, 0), 3))

@@ -5,9 +5,9 @@ sweep.
            ├─► decide each ─► hand transactions to the lane ─► save changed tasks ─► give slots back ─► assign
     logs ──┘                                                                         publish segments
 
-Before the save stands only what is harmless to repeat: the lane keeps one transaction per key. The rest is done for
+What is done before the save is harmless to repeat: the lane keeps one transaction per key. The rest is done for
 tasks that were saved, and for no others: if another process changed a task meanwhile, its decision is made again from
-the new state. What a crash after the save leaves undone the sweep and the measured pace of `decide` make good.
+the new state. What a crash after the save leaves undone is repeated by the sweep, when `decide` asks again.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _decide(scheduler: Scheduler, task_ids: Sequence[TaskId], known: Mapping[Tas
 
 
 class _TroubleOf:
-    """The pool's own trouble as far as it concerns a task, read once for a call of `advance`."""
+    """The pool's own outages as far as they concern a task, read once for a call of `advance`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -229,7 +229,7 @@ def _act(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
 
 
 def _show_machines(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
-    """Have Flower show what the chain has shown of machines since the last decision, and what they no longer do."""
+    """Send Flower the steps of machines that the chain has shown since the last decision, and those given up."""
     proved, given_up = [], []
     for step in steps:
         task, known = step.before.task_id, {item.wallet: item for item in step.before.replicates}
@@ -246,7 +246,7 @@ def _show_machines(scheduler: Scheduler, steps: Sequence[Decision]) -> None:
 
 
 def _show_end(scheduler: Scheduler, task: TaskRecord, end: End) -> None:
-    """Have Flower show the task's last step: done in a transaction of the scheduler's, or failed with its cause."""
+    """Send Flower the task's last step: done in a transaction of the scheduler's, or failed with its cause."""
     sent = task.sent.get(Method.FINALIZE)
     since = None if sent is None else sent.at
     if end.stage is TaskStage.FAILED:

@@ -44,7 +44,7 @@ TASKS, PAGES = 400, 6
 FEW = 32
 #: Tasks read beyond the few free slots in a round's first pages: some workers had some of them before, mostly none.
 BESIDE = (8, FEW)
-#: Tasks read with the machines at the begin of a round: enough where two slots are free, as mostly.
+#: Tasks read together with the machines at the beginning of a round: enough for two free slots, the usual case.
 AT_BEGIN = BESIDE[0] + 2
 #: Most workers read for tasks of one kind, and how many more than the tasks want, beside as many as had one of them
 #: before: fresh facts rule some out.
@@ -89,7 +89,7 @@ def assign(scheduler: Scheduler, *, check_unfunded: bool = True) -> int:
 
 
 def _begin(scheduler: Scheduler, now: float, number: int) -> Round:
-    """What the round, or its `number`th page, begins with."""
+    """The waiting tasks and free workers that the round, or its `number`th page, begins with."""
     tasks = 0 if number else AT_BEGIN
     return scheduler.store.rounds.begin(_seen_after(scheduler, now), FEW + 1, now, tasks=tasks)
 
@@ -125,9 +125,7 @@ def _page(scheduler: Scheduler, begun: Round, now: float, number: int) -> tuple[
 
 
 def _waiting(scheduler: Scheduler, begun: Round, now: float, number: int, limit: int) -> list[TaskRecord]:
-    """The most urgent `limit` tasks. What a paused pool has begun it finishes; all else waits, untouched, however much
-    of it there is.
-    """
+    """The `limit` most urgent tasks; while the pool is paused, only those that were begun before."""
     tasks, paused = scheduler.store.tasks, begun.begins.paused
     if number == 0 and (limit <= AT_BEGIN or len(begun.waiting) < AT_BEGIN) and not paused:
         # As many as are wanted, or all there are.
@@ -230,7 +228,7 @@ def _is_old(worker: WorkerRecord, now: float, seconds: float = FACTS_SECONDS) ->
 def _prospects(
     tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequence[WorkerRecord], now: float
 ) -> list[Wallet]:
-    """Workers that may have been right on chain since their facts were read, if a task waits for one that was."""
+    """Workers that may have become proven since their facts were read, if a task waits for a proven one."""
     served = {found.task.task_id for found in matches}
     if all(task.task_id in served for task in tasks if matching.for_proven(task)):
         return []

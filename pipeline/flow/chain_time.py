@@ -1,4 +1,4 @@
-"""The chain's own time, for where this machine's clock cannot stand for it: contracts' deadlines go by nothing else.
+"""The chain's own time, by which contracts judge deadlines, where this machine's clock disagrees with it.
 
     newest block stored ─► agrees with this clock ─────────────────────────────────► the clock
                         └► does not ─► newest block of the node ─► agrees ─────────► the clock; the watcher is behind
@@ -25,7 +25,7 @@ from protocol.types import Timestamp
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks while the clock is right, and between two questions to the node while it is not.
+#: Seconds between two checks while the clock is right, and between two requests to the node while it is not.
 LOOK_SECONDS, ASK_SECONDS = 5.0, 5.0
 #: Seconds for which a node that gave no answer is not asked again: each question may take the process its time limit
 #: (SLUICE_RPC_TIMEOUT, 5 s), and what waits behind it needs no node. The watcher's next block counts at once.
@@ -51,7 +51,7 @@ class ChainTime:
         self._asked: tuple[float, Timestamp | None] | None = None
 
     def read(self, now: float) -> Timestamp | None:
-        """The time of the newest block known; None while `now` (Unix seconds by this machine's clock) stands for it.
+        """The time of the newest block known; None while `now` (Unix seconds by this machine's clock) agrees with it.
 
         Raises PyMongoError.
         """
@@ -81,7 +81,7 @@ class ChainTime:
         return self._asked[1]
 
     def _ask(self) -> Timestamp | None:
-        """The newest block's time by the node; None if it does not tell."""
+        """The newest block's time by the node; None if it does not answer."""
         try:
             (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("latest", False))])
         except (RpcUnavailable, WrongChain) as error:

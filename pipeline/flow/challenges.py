@@ -49,7 +49,7 @@ _ADDRESS = re.compile(r'"?(0x[0-9a-fA-F]{40})"?')
 
 
 class Told(StrEnum):
-    """What the service said in place of a challenge; NoChallenge has it in its field `told`."""
+    """The kind of answer that came in place of a challenge; NoChallenge has it in its field `told`."""
 
     NOTHING = "nothing"  #: it is away, too slow or overloaded
     FAILURE = "failure"  #: it failed, for this task or for all
@@ -94,7 +94,7 @@ class SecretServiceApi:
         self._http.close()
 
     def _none(self, why: str, told: Told) -> NoChallenge:
-        """The error for a challenge that was not told."""
+        """The error for an answer without a challenge."""
         return NoChallenge(what=f"The secret service at {self.url}", why=why, told=told)
 
 

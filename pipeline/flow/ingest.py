@@ -83,7 +83,7 @@ def _drop_oldest(remembered: dict[Contract, T]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ours:
-    """Whose deals are served: those of `workerpool`, if they were matched while `owner` had it."""
+    """Which deals the scheduler serves: those of `workerpool` that were matched while `owner` owned it."""
 
     workerpool: Contract
     owner: Wallet
@@ -173,7 +173,7 @@ def _record_of(
 
 
 def _quarantine(store: Store, deal_id: DealId, why: str) -> None:
-    """Put a deal aside that cannot be served."""
+    """Quarantine a deal that cannot be served, with the reason."""
     log.error("The deal cannot be served.", action="deal_unreadable", deal=deal_id, why=why)
     store.deals.quarantine(deal_id, why)
 
@@ -238,7 +238,7 @@ def _indices(deal: DealRecord) -> range:
 
 
 def _store_piece(store: Store, lease: Lease, now: float) -> bool:
-    """Store the next tasks of a deal; whether it is ingested by that."""
+    """Store the next tasks of a deal; returns whether all of them are stored now."""
     deal, stored, again = lease.deal, lease.stored, lease.again
     piece = task_records(deal, stored, PIECE)
     again = store.tasks.insert_new(piece) < len(piece) or again

@@ -19,8 +19,8 @@ from protocol.errors import LaneFull, RpcError, Unavailable, WrongChain
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
-#: Errors that say nothing about the item at hand: the caller may try again. Nodes that are all on another chain, as
-#: after a reset or a provider's mistake, are put right by people.
+#: Errors that say nothing about the item itself: the caller may try again. Nodes that are all on another chain, as
+#: after a reset or a provider's mistake, have to be corrected by people.
 TRANSIENT_ERRORS = (Unavailable, RpcError, WrongChain, LaneFull, PyMongoError, SoftTimeLimitExceeded)
 
 
@@ -51,7 +51,7 @@ def each(items: Sequence[T], call: Callable[[Sequence[T]], None], on_failure: Ca
 
 
 def all_of(steps: Sequence[Callable[[], object]]) -> None:
-    """Take every step though some fail; raises the first transient error, after the last step."""
+    """Run every step even if some fail; raises the first transient error, after the last step."""
     first: Exception | None = None
     for step in steps:
         try:

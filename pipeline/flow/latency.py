@@ -23,7 +23,7 @@ def count(changes: Sequence[tuple[TaskRecord, TaskRecord]], now: float) -> None:
 def steps_taken(before: TaskRecord, after: TaskRecord) -> Iterator[tuple[str, BlockNumber]]:
     """Steps that `before` had not taken and `after` has, with their blocks. Pure.
 
-    What a reorg moved to another block only is none.
+    A step that a reorg only moved to another block is left out.
     """
     for step, was, now in (
         ("initialize", before.initialized_block, after.initialized_block),

@@ -17,8 +17,7 @@ from pipeline.store.client import Store, database
 from protocol.poco.view import fold
 from protocol.types import Hash32, TaskId, Wallet
 
-#: Machines looked at to tell what tasks of one kind wait for, and tasks that are looked through for those that no
-#: machine can take.
+#: Machines read to find what tasks of one kind wait for, and tasks searched for those that no machine can take.
 NEAREST, WAITING = 100, 200
 
 

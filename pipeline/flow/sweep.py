@@ -9,8 +9,8 @@ a transfer of stake cut off        handed to the lane
 tasks for enclaves, not served     initialized, if a machine has come that can
 open tasks whose visit is due      advance; with the contract's state where an event may have been missed
 
-Each is done though another fails. Of the tasks, those that a deadline or a worker waits for come first, and those that
-can only be claimed come last (`pipeline.domain.due`).
+Each step runs even if another fails. Tasks with a worker or a deadline ahead are visited first, those that can only be
+claimed last (`pipeline.domain.due`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Deals, silent workers, workers with slots and quarantined rows that one sweep takes up; the rest is for the next one.
+#: Deals, silent workers, workers with slots and quarantined rows that one sweep handles; the rest is for the next one.
 DEALS, SILENT, HOLDING, QUARANTINED = 100, 100, 1000, 100
 #: Due tasks read at a time for each turn, those visited together, and the share of the time between two sweeps that
 #: visiting them may take: 1,000 a second.

@@ -1,7 +1,7 @@
 """The open work of a pool that something else ran, found on the chain: where the watcher must begin, and what there is.
 
     head ◄── notices of our workerpool ◄── older blocks, range by range, until
-             every deal's tasks are looked at │  1  the open tasks explain the stake that the hub locks for the pool
+             every deal's tasks are read      │  1  the open tasks explain the stake that the hub locks for the pool
              by the contracts, at the head    │  2  and older deals are past their final deadline
 
 The first ends the search in a pool whose deals cost something, however long it has stood still; the second in one whose
@@ -30,7 +30,7 @@ from protocol.types import BlockNumber, Contract, DealId, NRlc, TaskId, Timestam
 PAGE = 500
 _ENDED = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
-#: What is told how far the search is: the lowest block read, and the open deals found.
+#: Called with the progress of the search: the lowest block read, and the number of open deals found.
 Progress = Callable[[BlockNumber, int], None]
 
 
@@ -155,7 +155,7 @@ def find_open_work(
 ) -> OpenWork:
     """Search the chain back from `head` for open deals of `workerpool`; `wallet` owns it. Not below block `lowest`.
 
-    Raises RpcUnavailable, RpcError: nothing is guessed where a node does not tell.
+    Raises RpcUnavailable, RpcError: nothing is guessed where a node does not answer.
     """
     locked = hub.account(wallet, head.number).locked
     seconds = longest_category(hub, head)

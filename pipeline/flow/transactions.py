@@ -15,9 +15,9 @@ from protocol.types import TaskId, Wallet
 #: Transactions in the lane's queue above which no more initializes are added: many deals at a time must not delay other
 #: tasks' finalize and claim, nor fill the lane. One large deal has less capacity (`pipeline.bulk`).
 MOST_WITH_INITIALIZE = 2000
-#: Transactions queued or in flight above which none is added that nobody waits for: more initializes of large deals,
-#: and what unlocks the stakes of expired tasks. 4 batches of 50 leave room for others in a block of 30 M gas; with 8 a
-#: small deal behind a bag of 100,000 was initialized after 4 blocks, with 4 after 1 to 3 (`bench bag`).
+#: Transactions queued or in flight above which no further one without a deadline is added: more initializes of large
+#: deals, and what unlocks the stakes of expired tasks. 4 batches of 50 leave space for others in a block of 30 M gas;
+#: with 8 a small deal behind a bag of 100,000 was initialized after 4 blocks, with 4 after 1 to 3 (`bench bag`).
 BULK_CAPACITY = 200
 #: Of tasks.
 _METHODS = frozenset(str(method) for method in Method)

@@ -22,12 +22,12 @@ from protocol.types import Hash32
 
 log = structlog.get_logger(__name__)
 
-#: Tags that one sweep looks for machines for: requesters choose them, and each is a query.
+#: Tags for which one sweep searches machines: requesters choose tags, and each costs a query.
 TAGS = 20
 
 
 class Served:
-    """Whether somebody can serve tasks for enclaves, looked up once a tag for one call of `advance`."""
+    """Whether a machine can serve tasks for enclaves, looked up once per tag in one call of `advance`."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
@@ -48,7 +48,7 @@ class Served:
 
 
 def can_be_taken_up(store: Store, kinds: Iterable[Framework], machines: Sequence[WorkerRecord]) -> bool:
-    """Whether any waits that one of these machines can serve, so that it is sold to them in a moment. `kinds`: of
+    """Whether any task waits that one of these machines can serve, so that they will soon be taken by it. `kinds`: of
     enclaves that the pool serves. Raises PyMongoError.
     """
     served = frozenset(kinds)
@@ -56,7 +56,7 @@ def can_be_taken_up(store: Store, kinds: Iterable[Framework], machines: Sequence
 
 
 def take_up(scheduler: Scheduler) -> None:
-    """Have tasks initialized that waited for a machine which is there now. Raises PyMongoError."""
+    """Let tasks be initialized whose tag a machine offers now. The sweep calls it. Raises PyMongoError."""
     for tag in _tags(scheduler.store):
         if framework(tag) in scheduler.timeouts.enclaves and _offers(scheduler, tag):
             tasks = scheduler.store.unserved.take_up(tag, scheduler.clock())
@@ -65,7 +65,7 @@ def take_up(scheduler: Scheduler) -> None:
 
 
 def _tags(store: Store) -> list[Hash32]:
-    """Tags of tasks that wait, others each time if there are many."""
+    """Tags of tasks that wait, from a random place on, so that many of them all get their turn."""
     return store.unserved.tags(TAGS, f"0x{secrets.token_hex(32)}")
 
 

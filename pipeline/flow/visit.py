@@ -1,4 +1,4 @@
-"""Look at tasks whose visit is due: advance them, with the contract's state where an event may have been missed."""
+"""Visits tasks that are due: advances them, with the contract's state where an event may have been missed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MISSED_EVENT_SECONDS = 20.0
 
 
 def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
-    """Advance these tasks and note when to come again. Raises PyMongoError or an Unavailable."""
+    """Advance these tasks and note when to visit them again. Raises PyMongoError or an Unavailable."""
     tasks = scheduler.store.tasks.load_tasks(due)
     versions = {task.task_id: task.version for task in tasks}
     known = _contract_views(scheduler, tasks)
@@ -45,7 +45,7 @@ def visit(scheduler: Scheduler, due: Sequence[TaskId]) -> None:
 
 
 def _next_visit(scheduler: Scheduler, step: Decision, now: float) -> float:
-    """When the sweep looks at a decided task again."""
+    """When the sweep visits a decided task again."""
     if step.put_off:
         return now + progress.SOONEST_VISIT
     return progress.next_visit(step.after, step.view, now, scheduler.timeouts)

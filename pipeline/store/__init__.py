@@ -1,4 +1,4 @@
-"""MongoDB: one module per collection, with its indexes, its document form and every query that anybody runs on it.
+"""MongoDB: one module per collection, with its indexes, its document form and every query on it.
 
 deals ── tasks (replicates embedded) ── logs (chain events of a task) ── blocks ── cursors
 workers                                 outputs (what apps printed)

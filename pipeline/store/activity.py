@@ -1,4 +1,4 @@
-"""What processes of a scheduler write into `cursors` while they work, on whatever host: rows that change."""
+"""The rows of `cursors` that a running scheduler changes, on any host: they tell another one whether it runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_PROCESSES = {"$or": [{"_id": {"$in": [SWEEP, WATCH]}}, {"_id": {"$regex": f"
 
 
 class Activity:
-    """Two looks at it that differ say that a scheduler works; what the rows say of times is of other hosts' clocks."""
+    """Reads these rows. If two readings differ, a scheduler runs; times in them are by other hosts' clocks."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._cursors = db["cursors"]

@@ -39,7 +39,7 @@ class Audits:
         nothing if this is the first one.
 
         None if the last audit is not older than `due_before`, or than `again_before` if it found a difference or could
-        not ask for something, or another process is at it.
+        not ask for something, or another process is doing it.
         """
         self._cursors.update_one({"_id": _ROW}, {"$setOnInsert": {"at": 0.0, "lease_until": 0.0}}, upsert=True)
         unclear = {"$or": [{"differences": {"$gt": 0}}, {"unasked.0": {"$exists": True}}], "at": {"$lt": again_before}}

@@ -72,8 +72,8 @@ class ChainStore:
         return self._read_cursor(self._cursors.find_one({"_id": CURSOR}))
 
     def at_head(self, lane: LaneId) -> tuple[BlockRef | None, bool]:
-        """What each head begins with, in one query: the cursor, and whether the lane has transactions to be sent or
-        mined.
+        """What the watcher reads first at each head, in one query: the cursor, and whether the lane has transactions to
+        be sent or mined.
         """
         rows = {row["_id"]: row for row in self._cursors.aggregate([{"$match": {"_id": CURSOR}}, one_pending(lane)])}
         row = rows.pop(CURSOR, None)
@@ -188,8 +188,8 @@ class ChainStore:
         """Deals of blocks first … last on the present chain."""
         return [DealPlace(*deal) for deal in self._deals.deals_between(first, last)]
 
-    def mend(self, found: Audit) -> None:
-        """Make the store equal to the chain; the next sweep sees to the deals and tasks concerned, ended or not.
+    def repair(self, found: Audit) -> None:
+        """Make the store equal to the chain; the next sweep visits the deals and tasks concerned, ended or not.
 
         No message is needed for that, so none can get lost.
         """

@@ -46,7 +46,7 @@ def database(settings: Settings) -> Database[dict[str, Any]]:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """For commands that people type: raises Unavailable, one sentence, when the database is away."""
+    """For commands: within the block, a database error is raised as Unavailable, with one sentence for people."""
     try:
         yield
     except PyMongoError as error:

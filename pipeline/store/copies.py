@@ -1,4 +1,4 @@
-"""The whole database as raw documents: read at one moment, and put in the place of what is there.
+"""The whole database as raw documents, for backups: read at one moment, or put in place of what is stored.
 
     read    one snapshot session: every collection as it was when the first one was read, while the scheduler writes
     write   documents ─► collections `restore.<name>` ─► each renamed into its place, in one step of the server
@@ -27,7 +27,7 @@ from config.connections.mongodb import exclusively
 from pipeline.store.migrations import VERSION
 from protocol.errors import SluiceError, Unavailable
 
-#: Before the names of collections that are being filled.
+#: Prefix of the names of collections that are being filled.
 STAGE = "restore."
 #: The collection that is there while what is stored is part old, part new.
 _MARK = f"{STAGE}under.way"
@@ -87,7 +87,7 @@ class Copies:
         return int(found["objects"]), int(found["dataSize"])
 
     def is_empty(self) -> bool:
-        """Whether nothing is stored, but for the version that a start leaves."""
+        """Whether nothing is stored except the schema version, which a start writes."""
         return not any(
             self._db[name].find_one({"_id": {"$ne": VERSION}} if name == "cursors" else {}) for name in self._names()
         )
@@ -114,8 +114,8 @@ class Copies:
         return self._db[STAGE + name]
 
     def put_in_place(self) -> None:
-        """Have what is staged take the place of all that is stored. What was cut off in the middle is finished by
-        staging everything again.
+        """Replace all that is stored by what is staged. A replacement that was cut off is finished by staging
+        everything again.
         """
         self._db[_MARK].insert_one({})
         staged = self._staged()
@@ -130,13 +130,13 @@ class Copies:
         self._db[_MARK].drop()
 
     def forget_stage(self) -> None:
-        """Drop what an earlier attempt staged. That it was cut off in the middle stays known until all is in place."""
+        """Drop what an earlier attempt staged. The note that it was cut off stays until all is in place."""
         for name in self._staged():
             with exclusively():
                 self._db[name].drop()
 
     def cut_off(self) -> str:
-        """What an unfinished restore has left and the way out, one sentence; empty if there is none."""
+        """A sentence about what an unfinished restore has left and what to do; empty if there is none."""
         names = self._db.list_collection_names()
         again = "A restore was cut off: give the same command again with --replace"
         if _MARK in names:

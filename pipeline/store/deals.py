@@ -34,7 +34,7 @@ OVER = "over"
 
 #: Seconds for which one process leases a deal: a piece takes less than one; a crash delays the rest by as much.
 LEASE_SECONDS = 15.0
-#: Deals waiting for their next piece that are looked at to find the one that is least far.
+#: Deals waiting for their next piece that are read to find the one with the fewest tasks stored.
 _LOOKED_AT = 200
 
 DEALS = Documents(DealRecord, names={"deal_id": "_id", "matched_block": "block"}, text=("worker_stake",))
@@ -65,7 +65,7 @@ class Lease:
     fence: int
     #: Tasks stored before, from the first on.
     stored: int
-    #: Some of its tasks were there already: the deal came back after a reorg, or a crash cut a piece off.
+    #: Some of its tasks were stored already: the deal came back after a reorg, or a crash cut a piece off.
     again: bool = False
 
 
@@ -343,7 +343,7 @@ def _body(deal: DealRecord) -> dict[str, Any]:
 
 
 def _least(row: Row) -> int | None:
-    """The stake that a vote in the deal locks; None if the row does not tell."""
+    """The stake that a vote in the deal locks; None if the row does not have it."""
     try:
         return 0 if row["trust"] <= 1 else int(row["worker_stake"])
     except (KeyError, TypeError, ValueError):

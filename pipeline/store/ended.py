@@ -23,7 +23,7 @@ from pipeline.store.blocks import FIRST
 from pipeline.store.deals import ORPHANED, OVER, READY
 from protocol.types import BlockNumber, DealId, TaskId
 
-#: What a deal must be: one that is not ingested, or cannot be read, may have tasks that nobody knows.
+#: States of deals that may be deleted: one that is not ingested, or cannot be read, may have unknown tasks.
 _STATES = [READY, ORPHANED, OVER]
 
 DEAL_INDEXES = [IndexModel([("final_deadline", ASCENDING), ("_id", ASCENDING)], name="over")]
@@ -42,7 +42,7 @@ class PastDeal:
 
 
 class Ended:
-    """Queries on what is over."""
+    """Queries and deletions across collections for deals that are over."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._deals, self._tasks, self._logs = db["deals"], db["tasks"], db["logs"]
@@ -74,8 +74,8 @@ class Ended:
         return {DealId(row["_id"]) for row in self._deals.aggregate([of_these, {"$lookup": tasks}, *any_late])}
 
     def begin(self, deal_ids: Sequence[DealId]) -> list[DealId]:
-        """Mark deals as over, so that nothing compares them with their tasks any more. Returns those that are: one that
-        is to be read again since stays.
+        """Mark deals as over, so that no audit compares them with their tasks any more. Returns those marked: a deal
+        that is to be read again meanwhile is not.
         """
         these = {"_id": {"$in": list(deal_ids)}}
         self._deals.update_many({**these, "state": {"$in": _STATES}}, {"$set": {"state": OVER}})

@@ -17,7 +17,7 @@ from pymongo.database import Database
 from pipeline.store.documents import Row
 from pipeline.store.pause import PAUSE
 
-#: Seconds for which a hold lasts unless it is renewed: some of the API's looks at the servers.
+#: Seconds for which a hold lasts unless it is renewed: several health checks of the API.
 HOLD_SECONDS = 60.0
 #: Seconds that the database may take: if it does not answer, nothing is begun anyway.
 ANSWER_SECONDS = 3.0
@@ -69,7 +69,7 @@ class HoldSwitch:
             self._rows.update_one({"_id": _ROW}, [{"$set": found}], upsert=True)
 
     def try_write(self) -> None:
-        """Write a row that means nothing, since a full disk or a secondary still answers reads. Raises PyMongoError."""
+        """Write a row as a test, since a full disk or a secondary still answers reads. Raises PyMongoError."""
         self._rows.update_one({"_id": "written"}, {"$currentDate": {"at": True}}, upsert=True)
 
     def release(self, by: str) -> None:
@@ -90,5 +90,5 @@ def begins_from(rows: Iterable[Row]) -> Begins:
 
 
 def of_pool(row: Row) -> bool:
-    """Whether `begins_stages` made this row of a query that finds others too."""
+    """Whether this row of a combined query came from `begins_stages`."""
     return "holds" in row

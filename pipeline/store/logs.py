@@ -69,7 +69,7 @@ _OWN = ("kind", "event", "tx", "log_index")
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a log stands; its event is stored beside it, by the name of its kind."""
+    """A log's place on chain; its event is stored beside it, under the name of its kind."""
 
     block_number: BlockNumber
     block_hash: BlockHash
@@ -154,7 +154,7 @@ class Logs:
                 self._put_alone(item)
 
     def _put_alone(self, item: events.Seen) -> None:
-        """Store one log; of one that MongoDB does not take, a stub that has its task asked about on chain."""
+        """Store one log; if MongoDB does not take it, a stub, at which the task's state is read from the contract."""
         document = LOGS.to_document(Together((item,)))
         try:
             self._replace([document])

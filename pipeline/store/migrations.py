@@ -105,7 +105,7 @@ def drop_unique_index(db: Database[dict[str, Any]]) -> None:
 
 
 def _completed(row: dict[str, Any]) -> list[UpdateOne]:
-    """What a worker's row lacks, as far as it follows from the rest; a sign-in meanwhile is newer and stays."""
+    """The update that adds the fields a worker's row lacks, from its other fields; a newer sign-in is kept."""
     facts = row.get("facts")
     found = {
         "tag_bits": _read(lambda: to_bytes(row["tag"])),
@@ -119,7 +119,7 @@ def _completed(row: dict[str, Any]) -> list[UpdateOne]:
 
 
 def _read(value: Callable[[], bytes | float]) -> bytes | float | None:
-    """None for what cannot be read: whoever reads the whole row puts it into quarantine."""
+    """A field's value; None if it cannot be read: reading the whole row then quarantines it."""
     try:
         return value()
     except (BadMessage, LookupError, TypeError, ValueError, AttributeError):

@@ -140,7 +140,7 @@ class Orders:
     # -- whose turn it is to ask the market ------------------------------------------------------------------------
 
     def take_turn(self, holder: str, now: float, until: float) -> bool:
-        """Let the run `holder` alone ask markets until `until`, unless it gives the turn back sooner (Unix seconds).
+        """Let only the run `holder` send requests to markets, until it gives the turn back, at most until `until`.
         False: another run does, and learns at its end that one more wants to.
         """
         turn = {"holder": holder, "until": until, "wanted": False}
@@ -167,7 +167,7 @@ class Orders:
         return self._rows.find_one(_HELD) is not None
 
     def hold(self, now: float) -> bool:
-        """Offer nothing until `release`. Whether that is new."""
+        """Offer nothing until `release`; returns whether that is new."""
         return hold(self._rows, now)
 
     def release(self) -> bool:

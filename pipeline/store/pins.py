@@ -1,4 +1,4 @@
-"""Collection `pins`: results in IPFS, when to look at each again, and whether it is pinned yet.
+"""Collection `pins`: results in IPFS, when to check each again, and whether it is pinned yet.
 
 stored ──► trust 1: not pinned  ──its task is completed with it──► pinned ──SLUICE_KEEP_RESULTS_DAYS──► unpinned, gone
        └─► voted: pinned at once  └─it failed, or with another──► unpinned, gone, for the node's own clean-up
@@ -40,12 +40,12 @@ class Pins:
         self._rows.create_indexes(INDEXES)
 
     def put(self, pin: Pin, look_at: float) -> None:
-        """Store that a result is in IPFS, to be looked at again at `look_at`; a known one stays as it is."""
+        """Store that a result is in IPFS, to be checked again at `look_at`; a known one stays as it is."""
         row = {"cid": pin.cid, "task": pin.task_id, "pinned": pin.pinned, "at": pin.stored_at, "look_at": look_at}
         self._rows.update_one({"_id": _id(pin)}, {"$setOnInsert": row}, upsert=True)
 
     def due(self, now: float, limit: int) -> list[Pin]:
-        """Results to look at now, those that have waited longest first."""
+        """Results to check now, those that have waited longest first."""
         rows = self._rows.find({"look_at": {"$lte": now}}).sort("look_at", ASCENDING).limit(limit)
         return [Pin(row["cid"], TaskId(row["task"]), row["pinned"], row["at"]) for row in rows]
 
@@ -62,7 +62,7 @@ class Pins:
             self._rows.update_many({"_id": {"$in": [_id(pin) for pin in pins]}}, [{"$set": kept}])
 
     def look_again(self, pin: Pin, at: float, *, pinned: bool) -> None:
-        """Note whether a result is pinned, and when to look at it next."""
+        """Note whether a result is pinned, and when to check it next."""
         self._rows.update_one({"_id": _id(pin)}, {"$set": {"pinned": pinned, "look_at": at}})
 
     def forget(self, pin: Pin) -> None:

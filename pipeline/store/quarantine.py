@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 #: Seconds until a row is read again: the first time, and at most. A transient cause ends within minutes; one that only
-#: a new release mends costs four reads a day.
+#: a new release cures costs four reads a day.
 FIRST_WAIT, LONGEST_WAIT = 60.0, 6 * 3600.0
 #: Doublings after which the wait is the longest.
 _MOST_DOUBLINGS = 9
@@ -68,7 +68,7 @@ class Quarantined:
     until: float
     #: How often it was quarantined.
     times: int
-    #: Whether an operator has said that nothing can be done about it.
+    #: Whether an operator has accepted it: nothing can be done, and it is not reported any more.
     accepted: bool = False
 
 
@@ -160,7 +160,7 @@ class Quarantine:
         return self._rows.update_many(_wanted(collection, key), {"$set": {"until": 0.0}}).matched_count
 
     def accept(self, collection: str | None, key: str | None, *, accepted: bool) -> int:
-        """Count rows no longer, or again, among what an operator must see to; returns how many rows."""
+        """Mark rows as accepted by the operator, or no longer; accepted ones are not reported. Returns how many."""
         return self._rows.update_many(_wanted(collection, key), {"$set": {"accepted": accepted}}).matched_count
 
     def new_release(self) -> int:
@@ -225,7 +225,7 @@ class Reader(Generic[T]):
     def write(self, writes: Sequence[UpdateOne]) -> tuple[int, int]:
         """Make updates of single rows, by `_id` each; returns how many rows matched and how many changed.
 
-        A row that MongoDB cannot update for what is in it is quarantined, and the others are updated all the same.
+        A row that MongoDB cannot update for what is in it is quarantined, and the others are still updated.
         """
         if not writes:
             return 0, 0

@@ -80,7 +80,7 @@ def shard(db: Database[dict[str, Any]]) -> list[Sharding]:
 
 
 def unsharded(db: Database[dict[str, Any]]) -> list[Sharding]:
-    """What `shard` would shard. Raises as `shard`."""
+    """The collections that `shard` would shard. Raises as `shard`."""
     if db.client.admin.command("hello").get("msg") != "isdbgrid":
         why = "MongoDB is not sharded: SLUICE_MONGODB_URI does not lead to a router (mongos)."
         raise NotPossible(what=why)

@@ -22,7 +22,7 @@ WATCH = "watch"
 
 
 class Sweeps:
-    """What one sweep tells the next one, whichever process runs it, also after a restart."""
+    """What one sweep stores for the next one, whichever process runs it, also after a restart."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._cursors: Collection[dict[str, Any]] = db["cursors"]
@@ -33,7 +33,7 @@ class Sweeps:
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 
     def hearing(self) -> Hearing:
-        """What the sweeps tell of whether machines can be heard. Raises PyMongoError."""
+        """What the last sweeps found about whether machines can be heard. Raises PyMongoError."""
         row = self._cursors.find_one({"_id": SWEEP}, {"swept_at": 1, "unheard_at": 1, "unheard_since": 1}) or {}
         swept_at, unheard_at = row.get("swept_at"), float(row.get("unheard_at", 0.0))
         return Hearing(
@@ -64,7 +64,7 @@ class Sweeps:
         )
 
     def clock_was_set_back(self, now: float, clock: str) -> bool:
-        """Whether this host's last sweep was after `now`: its clock has been set back since. Told once. `clock`: the
+        """Whether this host's last sweep was after `now`, so that its clock was set back; True only once. `clock`: the
         host's name.
 
         Of a host whose sweeps are not known, the last sweep of all counts: it may be this one under another name.

@@ -25,7 +25,7 @@ class ExitCause(BaseModel):
 
 
 class SignedResult(BaseModel):
-    """What post-compute says of a result: computed.json as it ends up."""
+    """Post-compute's report of a result: the final content of computed.json."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=lambda name: name.replace("_", "-"))
 
@@ -48,7 +48,7 @@ def read_exit_causes(body: bytes) -> tuple[ExitCause, ...]:
 
 
 def read_signed_result(body: bytes) -> SignedResult:
-    """Raises BadMessage."""
+    """The report in a request's body. Raises BadMessage."""
     try:
         return SignedResult.model_validate_json(body)
     except ValidationError:

@@ -42,6 +42,7 @@ def zip_in(body: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes of a base64 text that ends with a quote. Raises BadMessage if it is cut."""
     kept = b""
     for piece in pieces:
         text, end, _ = (kept + piece).partition(b'"')
@@ -54,6 +55,7 @@ def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _numbers(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The bytes of a list of numbers that ends with a bracket. Raises BadMessage if it is cut, ValueError."""
     kept = b""
     for piece in pieces:
         text, end, _ = (kept + piece).partition(b"]")

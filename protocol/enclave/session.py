@@ -118,7 +118,7 @@ class Session(BaseModel):
 
 
 def fetching_hash(session_id: str) -> Hash32:
-    """What a worker signs, with EIP-191, to fetch a simulated session: keccak of the id."""
+    """The hash that a worker signs, with EIP-191, to fetch a simulated session: keccak of the id."""
     return Hash32(to_hex(keccak(session_id.encode())))
 
 

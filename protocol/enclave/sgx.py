@@ -1,5 +1,5 @@
-"""SGX enclaves, of SCONE or GRAMINE, as iexec-worker 9.2 starts their containers: each proves itself what it is, to the
-service that the session is at, and gets its environment from there. Pure.
+"""SGX enclaves, of SCONE or GRAMINE, as iexec-worker 9.2 starts their containers: each attests itself to the
+service that holds the session, and gets its environment from there. Pure.
 
     SCONE     SCONE_CAS_ADDR   where the session is        SCONE_LAS_ADDR  what attests on this machine
               SCONE_CONFIG_ID  <session>/<service>         SCONE_HEAP      bytes; the app's as it says on chain
@@ -27,7 +27,7 @@ _Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class AppEnclave(BaseModel):
-    """What the chain says of an app's enclave."""
+    """An app's enclave as its owner has registered it on chain."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 

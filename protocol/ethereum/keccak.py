@@ -1,4 +1,4 @@
-"""Ethereum's hash. Pycryptodome directly: 1.4 times the speed of going through eth_hash, and every id starts here."""
+"""Ethereum's hash, by pycryptodome directly: 1.4 times as fast as through eth_hash, and every id needs it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Loading eth-account, which web3.py stands on as well: without py_ecc, the most expensive part of their import.
+"""Loads eth-account, which web3.py uses too, without py_ecc, the most expensive part of its import.
 
-py_ecc is pairing cryptography: eth_keyfile imports it for the keystores of proof-of-stake validators, which nobody's
-wallet is. It computes tables for 0.3 s at each import, a fifth of what the start of a process costs.
+py_ecc is pairing cryptography: eth_keyfile imports it for the keystores of proof-of-stake validators, which no
+wallet here is. It computes tables for 0.3 s at each import, a fifth of what the start of a process costs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def load_eth_account() -> ModuleType:
 
 @contextmanager
 def stand_ins(modules: Mapping[str, Mapping[str, object]], absent: Collection[str] = ()) -> Iterator[None]:
-    """Let imports find these in place of `modules` (name → what it holds), and none of `absent`, until the block ends.
+    """Within the block, let imports find `modules` (name → attributes) as stand-ins, and none of `absent`.
 
     A module that this process has imported stays what it is.
     """

@@ -15,9 +15,6 @@ from protocol.ethereum.signing import Key, recover_message_wallet
 from protocol.poco.seal import result_hash, result_seal
 from protocol.types import Hash32, Signature, TaskId, Wallet
 
-#: What stands for an enclave's signature when there is no enclave: 32 zero bytes, as iExec Core 9.3 sends.
-NO_ENCLAVE_SIGNATURE = Signature("0x" + "00" * 32)
-
 
 def enclave_message(wallet: Wallet, task: TaskId, digest: Hash32) -> Hash32:
     """The hash that an enclave signs to attest a result digest."""

@@ -93,7 +93,7 @@ class Balances:
         return Balances(stake, locked)
 
     def minus(self, other: Balances) -> Balances:
-        """What this account has more than the other."""
+        """The difference: this account minus the other."""
         return Balances(self.stake - other.stake, self.locked - other.locked)
 
 

@@ -50,11 +50,6 @@ def framework(tag: Hash32) -> Framework | None:
     return _FRAMEWORKS.get(_tag_bits(tag) & _FRAMEWORK_MASK)
 
 
-def needs_sgx(tag: Hash32) -> bool:
-    """Whether the task needs an SGX machine (SCONE or GRAMINE, not TDX)."""
-    return framework(tag) in (Framework.SCONE, Framework.GRAMINE)
-
-
 def needs_enclave_signature(tag: Hash32) -> bool:
     """Whether the contract refuses a contribution without enclave challenge: bit 0, whatever the kind."""
     return bool(_tag_bits(tag) & TEE_BIT)

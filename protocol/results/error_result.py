@@ -20,8 +20,8 @@ MACHINE_FAILED = "MACHINE_FAILED"
 MACHINE_MEMORY = "MACHINE_OUT_OF_MEMORY"
 #: What ended the task may be this machine's doing, and whoever made the deal, its app or its inputs can bring it about
 #: on every machine: an end as of an app that its machine stops (killed, an instruction that the processor lacks), an
-#: input whose server refuses this machine, an image that the engine or this machine will not have, too little room for
-#: what the deal brings along. Neither is to blame.
+#: input whose server refuses this machine, an image that the engine or this machine does not take, too little space for
+#: the deal's files. Neither is to blame.
 UNCLEAR_END = "APP_OR_MACHINE_FAILED"
 #: Cause of an assignment that the workerpool's owner did not sign as it stands.
 NOT_AUTHORIZED = "WORKERPOOL_AUTHORIZATION_NOT_FOUND"
@@ -37,7 +37,7 @@ NOT_PREPARED = "TEE_PREPARATION_FAILED"
 NO_PROPERTIES = "GET_TEE_SERVICES_CONFIGURATION_FAILED"
 #: Cause of a task whose app's enclave has a larger heap than this machine gives.
 APP_HEAP = "PRE_COMPUTE_INVALID_ENCLAVE_HEAP_CONFIGURATION"
-#: Begin of the causes by which the secret service makes no session: iExec SMS's own word follows.
+#: Prefix of causes for which the secret service makes no session; iExec SMS's own name follows.
 NO_SESSION = "TEE_SESSION_GENERATION_"
 #: The secret service does not answer, or not as one.
 SESSION_UNKNOWN = f"{NO_SESSION}UNKNOWN_ISSUE"
@@ -66,7 +66,7 @@ CAUSE_CHARACTERS = 200
 ERROR_FILE = "error.txt"
 
 
-#: Of these, what is no fault of the machine's.
+#: Those of these causes that are not the machine's fault.
 _EXCUSED = frozenset({MACHINE_MEMORY, UNCLEAR_END, NO_ENCLAVE_KEY, NOT_PREPARED, NO_PROPERTIES, APP_HEAP})
 
 

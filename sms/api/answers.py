@@ -38,7 +38,7 @@ _STATUSES: tuple[tuple[type[SluiceError], int], ...] = (
     (TooManyRequests, 429),
     (Unavailable, 503),
 )
-#: What the worker, the task or the signature is at fault for.
+#: Reasons without a session for which the worker, the task or the signature is at fault.
 _NOT_ALLOWED = frozenset(
     {
         SessionError.INVALID_AUTHORIZATION,
@@ -72,7 +72,7 @@ def no_session(error: NoSession) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Have every error of ours and of validation answered in this form."""
+    """Install handlers that answer every error of ours and of validation in this form."""
 
     @app.exception_handler(SluiceError)
     def ours(_: Request, error: SluiceError) -> JSONResponse:

@@ -27,7 +27,7 @@ def _service(request: Request) -> SecretService:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, once it is whole. Raises TooLarge as soon as it is known, BadMessage if it is slow or cut."""
+    """The whole body. Raises TooLarge as soon as it is too large, BadMessage if it is slow or cut."""
     limits: RateLimits = request.app.state.rates
     kind = "tasks" if request.url.path.startswith("/tee/") else "secrets"
     refused = limits.refused(kind, origin_of_scope(request.scope))

@@ -18,7 +18,7 @@ def chosen(settings: Settings, sms: SmsSettings) -> SecretStore:
 
 
 def name_of(sms: SmsSettings) -> str:
-    """What the store is called in words for its operator."""
+    """The name of the store in messages for the operator."""
     return f"database {sms.database}" if sms.sqlite_file is None else f"file {sms.sqlite_file}"
 
 

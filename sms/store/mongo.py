@@ -33,7 +33,7 @@ INDEXES = {
 
 @contextmanager
 def _answering() -> Iterator[None]:
-    """Have the driver's errors raised as Unavailable, without what they quote of the statement."""
+    """Within the block, raise the driver's errors as Unavailable, without the statement that they quote."""
     try:
         yield
     except PyMongoError as error:

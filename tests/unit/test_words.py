@@ -37,6 +37,8 @@ WORDS = (
     (r"\b(Workbench|Keeper|keeper|pulse)\b", "WorkerContext, Upkeep"),
     (r"\b(in doubt|resting|wakers?)\b", "a suspected missed event, cooling down, notifier"),
     (r"behind the \w+' backs?\b|in this instant\b", "what happens, without persons"),
+    (r"\bin vain\b|\bfor want of\b", "without effect, without an answer, for lack of"),
+    (r"\b[Mm]end(s|ed|ing)?\b(?![\"'])", "repair, fix, correct"),
 )
 
 

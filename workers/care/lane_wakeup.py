@@ -1,4 +1,4 @@
-"""Wakes the machine's lane: a named pipe that any process of the machine writes a byte to, and `upkeep` reads.
+"""Wakes the machine's lane: a named pipe to which any process of the machine writes a byte, and which `upkeep` reads.
 
 intent stored in the lane's file ──► byte ──► `upkeep` runs the lane       (a fraction of a millisecond)
 new head with open intents       ──► byte ──► the same
@@ -29,7 +29,7 @@ class LaneWakeup:
         self._path = path
 
     def notify(self) -> None:
-        """Have the lane run soon. Never waits."""
+        """Wake the process that runs the lane. Never waits."""
         try:
             pipe = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -61,7 +61,7 @@ class LaneListener:
         self._pipe = pipe
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for a wake-up, at most `timeout` seconds; whether one came. Takes all that wait."""
+        """Wait for a wake-up, at most `timeout` seconds; returns whether one came. Takes all that are pending."""
         ready, _, _ = select.select([self._pipe], [], [], timeout)
         if ready:
             os.read(self._pipe, _PIPE_BYTES)

@@ -1,5 +1,5 @@
-"""What a killed machine has left of tasks for enclaves, gone before the next start does anything else: Docker keeps a
-container's environment, which has secrets, for as long as the container exists, and shows it to whoever may ask.
+"""Removes containers of tasks for enclaves that a killed machine left, first thing at its next start: Docker keeps a
+container's environment, which has secrets, for as long as the container exists, and shows it to its users.
 
     app that runs          goes on: it is watched again as soon as its task is
     app that has ended     how it ended is kept, its container removed
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 def clear(layout: Layout, wallet: Wallet, docker_host: str | None) -> None:
-    """Remove it, for a machine that does not run yet. What the engine does not let go is left to the first sweep."""
+    """Remove these containers before the machine runs. One that the engine cannot remove is left to the first sweep."""
     tdx.forget_killed(tdx.MEMORY)
     if not layout.journal.exists():
         return

@@ -1,4 +1,4 @@
-"""What a machine keeps and no task needs: files of tasks that are over, containers, datasets in the cache."""
+"""Removes what no task of the machine needs: files of tasks that are over, containers, datasets in the cache."""
 
 from __future__ import annotations
 

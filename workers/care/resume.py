@@ -15,8 +15,8 @@ from workers.task.replicate import Replicate
 
 
 class Resumer:
-    """Does what is left of replicates, as many at a time as the machine has slots: the pool counts such a task as one
-    of those that this machine holds, so that no more containers run than slots.
+    """Continues replicates in threads, as many at a time as the machine has slots. The pool counts such a task among
+    those that this machine holds, so no more containers run than slots.
 
     The threads end with their process, whose next start goes on with the task.
     """
@@ -44,7 +44,7 @@ class Resumer:
 
 
 def _at_once(machine: Machine) -> int:
-    """The machine's slots; one while its engine, by which they go, does not answer: votes need no engine."""
+    """How many replicates to continue at a time: the machine's slots; 1 while its engine does not answer."""
     try:
         return machine.slots.count
     except EngineUnavailable:

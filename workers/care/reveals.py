@@ -1,4 +1,4 @@
-"""Votes that are revealed although nobody asked for it: by the chain alone, beside all that asks the pool.
+"""Reveals votes that the pool did not ask to reveal: judged by the chain alone, apart from all that asks the pool.
 
 A pool or broker that answers slowly or never, meant or not, holds up the thread `upkeep`. It must not hold up a reveal:
 an unrevealed vote loses this machine's stake.
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 #: Seconds after a vote until the chain is asked whether to reveal it; the pool asks for the reveal much sooner.
 REVEAL_CHECK_SECONDS = 30.0
-#: Seconds between two looks into the journal, however fast blocks come.
+#: Seconds between two reads of the journal, however fast blocks come.
 LOOK_SECONDS = 5.0
 
 

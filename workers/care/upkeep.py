@@ -1,5 +1,5 @@
 """Periodic work of a machine: ping the pool, resume tasks whose message was lost, delete what is over, remove stray
-containers. Votes that nobody asked to reveal are `reveals`': that must not wait for anything here.
+containers. Unasked reveals are in `reveals`: they must not wait for anything here.
 
 All of it repeats what messages do anyway: if every message were lost, tasks would continue, only later.
 """
@@ -47,7 +47,7 @@ RESUME_SECONDS = 10.0
 LONGEST_RESUME_SECONDS = 600.0
 #: Tasks named in one ping at most (protocol.wire).
 PING_TASKS = 1024
-#: Seconds between two looks at the datasets and results that are kept.
+#: Seconds between two checks of the datasets and results that are kept.
 TIDY_SECONDS = 600.0
 #: Stages of tasks with a vote that may be on chain.
 _VOTED = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
@@ -58,17 +58,17 @@ _OVER = (TaskStatus.COMPLETED, TaskStatus.FAILED)
 
 @dataclass(frozen=True, slots=True)
 class _Resumed:
-    """When a task was last gone on with, by a clock that is never set, and how it was then."""
+    """When a task was last resumed, by the monotonic clock, and the state of its row then."""
 
     at: float
     updated_at: float
-    #: Seconds until it is gone on with again.
+    #: Seconds until it is resumed again.
     pause: float
 
     @classmethod
     def after(cls, before: _Resumed | None, replicate: Replicate, now: float) -> _Resumed:
-        """Of a task that is gone on with `now`. One whose computing comes to nothing that the journal takes, as on a
-        full disk, is begun ever more rarely: it downloads and runs each time.
+        """The record for a task that is resumed `now`. One whose result the journal cannot store, as on a full disk, is
+        resumed ever more rarely, since it downloads and runs each time.
         """
         stuck = before is not None and before.updated_at == replicate.updated_at and replicate.stage in COMPUTING
         pause = min(2 * before.pause, LONGEST_RESUME_SECONDS) if before is not None and stuck else RESUME_SECONDS
@@ -133,7 +133,7 @@ class Upkeep:
         self._attempts.run("drain", self._drain)
 
     def _tidy(self) -> None:
-        """Remove unused datasets from the cache, and old results from the machine's own IPFS node, once in a while."""
+        """Every TIDY_SECONDS, remove unused datasets from the cache, and old results from the machine's IPFS node."""
         if self._steady() < self._tidied_at + TIDY_SECONDS:
             return
         self._tidied_at = self._steady()
@@ -153,7 +153,7 @@ class Upkeep:
     # -- the pool ------------------------------------------------------------------------------------------------------
 
     def _ping(self, replicates: Sequence[Replicate]) -> None:
-        """Tell the pool which tasks are held here, and do what its answer asks for."""
+        """Send the pool the tasks that are held here, and do what its answer asks for."""
         try:
             pong = self._context.pool.ping(
                 [replicate.task_id for replicate in replicates[:PING_TASKS]], self._context.layout.machine_id()
@@ -194,7 +194,7 @@ class Upkeep:
         return held is not None and self._context.now() > held.assignment.final_deadline
 
     def _forget(self, replicates: Sequence[Replicate]) -> None:
-        """Delete tasks that are over. For a vote that can still be revealed the chain decides, not the pool."""
+        """Delete tasks that are over. While a vote can still be revealed, the chain decides that, not the pool."""
         at_stake = [item.task_id for item in replicates if is_at_stake(item)]
         views = read_views(self._hub, at_stake)
         for replicate in replicates:
@@ -227,7 +227,7 @@ class Upkeep:
             log.warning("The sign-off did not reach the pool.", action="leave_failed", why=str(error))
 
     def _drain(self) -> None:
-        """If asked to: give back what is not computed by the deadline, and note when nothing is left.
+        """If the machine drains: give back tasks not computed by its deadline, and note when nothing is left.
 
         A vote that was sent is never given up: the machine goes on until it is revealed and its task over.
         """
@@ -249,7 +249,7 @@ class Upkeep:
         self.drained = (wish.deadline is not None and self._context.now() >= wish.deadline) or not self._is_expected()
 
     def _unrevealed(self) -> list[Replicate]:
-        """Tasks with a vote that is or may be to be revealed; without the chain's answer all may be."""
+        """Tasks with a vote that may have to be revealed: all with a vote if the chain does not answer."""
         context, replicates = self._context, self._context.journal.all_replicates()
         voted = [item for item in replicates if item.stage in _VOTED and not item.solo]
         views = read_views(self._hub, [item.task_id for item in voted])
@@ -257,7 +257,7 @@ class Upkeep:
         return [item for item in voted if unfinished([item], views, context.machine.wallet, now).votes]
 
     def _is_expected(self) -> bool:
-        """Whether the pool still has this machine down for a task, or does not say."""
+        """Whether the pool still expects this machine to do a task, or does not answer."""
         try:
             return bool(self._context.machine.api.worker(self._context.machine.wallet).busy)
         except NotFound:

@@ -1,7 +1,7 @@
 """Main of the process `upkeep`: runs the lane, and by a timer does the periodic work (`upkeep`).
 
 thread heads   new head ──► does the lane have open work? ──► wakes the lane
-                        ──► is there a vote to reveal that nobody asks for? ──► reveals it
+                        ──► is there a vote to reveal that nobody asked for? ──► reveals it
                         ──► neither, for some heads? ──► follows none until there is
 thread lane    woken by heads, or by a step that has stored a transaction (`lane_wakeup`) ──► one run of the lane,
                with what the last run saw of the chain unless a head came since
@@ -9,7 +9,7 @@ thread upkeep  timer ──► sign in if needed, ping, resume, delete, remove c
                A pool that does not answer may hold it up; no vote waits for it
 SIGTERM  ──► POST /workers/leave: the pool assigns no new task
 
-What fails in one of their parts is logged and tried again; a thread that ends all the same ends the process, and the
+What fails in one of their parts is logged and tried again; if a thread ends nevertheless, the process ends, and the
 supervisor starts it again.
 """
 
@@ -87,7 +87,7 @@ def run(app: Celery | None, machine: Machine) -> None:
 
 
 def _or_end(end: Callable[[], None], work: Callable[[], None]) -> None:
-    """Run a thread's work and have the process end with it."""
+    """Run a thread's work; when it ends or fails, end the process."""
     try:
         work()
     finally:
@@ -131,7 +131,7 @@ def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: 
 
 
 def _wake_if_due(context: WorkerContext, wakeup: LaneWakeup, number: int) -> None:
-    """Wake the lane at the `number`th head: at each while something is to be sent or mined, else rarely."""
+    """Wake the lane at the `number`th head: at each one while something is to be sent or mined, else rarely."""
     store, lane = context.lane_store, context.lane.id
     pending = store.count(lane, (IntentState.QUEUED, IntentState.SENT)) > 0
     if pending or number % IDLE_HEADS == 0 or (number % SETTLE_HEADS == 0 and store.busy(lane)):
@@ -156,7 +156,7 @@ class LaneRunner:
         self.announced = Announced()
 
     def note_head(self) -> None:
-        """Have the next run look at the chain anew."""
+        """Note a new head, so that the next run reads the chain anew."""
         self._head_came.set()
 
     def run(self) -> None:
@@ -178,7 +178,7 @@ class LaneRunner:
         context.close()
 
     def rest_if_idle(self, context: WorkerContext) -> None:
-        """Rest if nothing is open. `context`: the calling thread's."""
+        """Stop following heads if the lane has nothing open. `context`: the calling thread's."""
         # In this order: what is stored after the look wakes the lane after it.
         self._stirred.clear()
         self.rests = False
@@ -189,12 +189,12 @@ class LaneRunner:
             self._head_came.set()
 
     def stirs_within(self, seconds: float) -> bool:
-        """Wait until the lane is woken or a run of it ends, at most so many seconds; whether one did."""
+        """Wait at most `seconds` until the lane is woken or a run of it ends; returns whether one did."""
         # `stop` is set before `stirred`, which may have been cleared since.
         return self._stop.is_set() or self._stirred.wait(seconds)
 
     def stir_if_busy(self, context: WorkerContext) -> None:
-        """End a rest in spite of open work, whose wake-up was lost with the process that was to send it. `context`: the
+        """Follow heads again if the lane has open work whose wake-up was lost with a killed process. `context`: the
         calling thread's.
         """
         if self.rests and context.lane_store.busy(context.lane.id):

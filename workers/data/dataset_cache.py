@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 CACHE_SECONDS = 24 * 3600.0
 #: Seconds without a write after which a file that was being fetched is no longer: no download stalls for so long.
 STALE_SECONDS = 3600.0
-#: After a dataset's name: the file that says when it was checked.
+#: Suffix of the file that says when a dataset was checked.
 _CHECKED = ".checked"
 
 
@@ -76,7 +76,7 @@ def _is_whole(cached: Path, target: Path, meanwhile: Callable[[], object]) -> bo
 
 
 def _is_same(cached: Path, found: os.stat_result) -> bool:
-    """Whether the cached file is the one of which the system has said `found`."""
+    """Whether the cached file is still the one with the status `found`."""
     try:
         return os.path.samestat(cached.stat(), found)
     except FileNotFoundError:

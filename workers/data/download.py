@@ -1,7 +1,7 @@
 """One file from a URL that a stranger chose, streamed to disk and hashed, within a task's budget of time and bytes.
 
 The budget is asked before every read from the network, whichever part of the answer the bytes belong to: a server that
-drips one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
+sends one byte at a time, in its headers or in its body, gets no more time than one that sends nothing.
 
 Errors: Refused and TooLarge would happen on every machine; RefusedHere may happen on this one only; StorageUnavailable
 is transient, and the download is retried, at each address of the host, until the app needs the rest of the task's time.
@@ -68,8 +68,8 @@ def _too_large(size: int, own: int, pool: int | None) -> Refused | TooLarge:
 
 
 class DownloadBudget:
-    """Time and bytes left for the downloads of one task. `room` is called every few MiB; what it raises ends the
-    download.
+    """Time and bytes left for the downloads of one task. `room` is called every few MiB; an error that it raises ends
+    the download.
     """
 
     def __init__(
@@ -147,8 +147,8 @@ def download(url: str, target: Path, policy: DownloadPolicy, budget: DownloadBud
 
 
 def _private_rule(policy: DownloadPolicy, through_gateway: str | None) -> Callable[[str], bool]:
-    """Which hops may lead to private addresses: content of our own gateway if it may be there, and nothing else near
-    it.
+    """The rule which hops may lead to private addresses: only those to content at this machine's own gateway, if it may
+    have one.
     """
     near = policy.private_gateway and through_gateway is not None
     return lambda hop: policy.allow_private or (near and inside_gateway(hop, policy.gateway))
@@ -305,7 +305,7 @@ def _follow(
 
 @contextmanager
 def _elsewhere(redirected: bool) -> Iterator[None]:
-    """Where a server may send each machine to another place, what is wrong there is met by this one only."""
+    """Within the block, raise RefusedHere for Refused: a redirect may lead each machine to another place."""
     try:
         yield
     except Refused as error:

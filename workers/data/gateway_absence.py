@@ -30,7 +30,7 @@ def missing_link(reason: str) -> tuple[str, str] | None:
 
 
 def lacks(block: bytes, name: str) -> bool:
-    """Whether the block is a whole folder without an entry of that name; False for anything that is not clear."""
+    """Whether the block is a whole folder without an entry of that name; False if that cannot be told."""
     try:
         fields = list(_fields(block))
         data = [value for number, value in fields if number == _FIRST]

@@ -34,11 +34,6 @@ class DownloadTarget:
     #: Checked addresses of the host, in the resolver's order; at least one.
     addresses: tuple[str, ...]
 
-    @property
-    def pinned_url(self) -> str:
-        """The URL with the first checked address in place of the name."""
-        return self.pinned(self.addresses[0])
-
     def pinned(self, address: str) -> str:
         """The URL with one of the checked addresses in place of the name."""
         host = f"[{address}]" if ":" in address else address
@@ -86,7 +81,7 @@ def _below_ipfs(path: str) -> bool:
     return not climbs and parts[:2] == ["", "ipfs"] and len(parts) > 2 and _CID.fullmatch(parts[2]) is not None
 
 
-#: A path encoded more often than this is nobody's file name.
+#: A path that is encoded more often than this is no honest file name.
 _DECODINGS = 4
 #: Letters and digits of base58, base32, base36 and base64url, which CIDs are written in.
 _CID = re.compile(r"[A-Za-z0-9_=-]+")

@@ -48,7 +48,7 @@ class ImageName:
 
 
 def read_image_name(text: str) -> ImageName | None:
-    """The name written out in full; None for what no image can be called, or what has neither tag nor digest."""
+    """The image's full name; None if no image can have this name, or it has neither tag nor digest."""
     found = _NAME.fullmatch(text) if len(text) <= _NAME_CHARACTERS else None
     if found is None or not (found["tag"] or found["digest"]):
         return None

@@ -72,7 +72,7 @@ def _budget(assignment: Assignment, layout: Layout, policy: DownloadPolicy, dead
 
 
 def _check_urls(urls: tuple[str, ...]) -> None:
-    """Refuse what no worker could ever fetch, before anything is."""
+    """Refuse URLs that no worker could ever fetch, before anything is fetched."""
     if len(urls) > MAX_INPUT_FILES:
         raise Refused(why=f"the deal names {len(urls)} input files, and {MAX_INPUT_FILES} is the most")
     for url in urls:
@@ -104,7 +104,7 @@ def _download_checked(
     assignment: Assignment, dataset: Dataset, target: Path, policy: DownloadPolicy, budget: DownloadBudget
 ) -> None:
     """Fetch the dataset until its sha256 is right, or wrong in the same way twice: an answer that was cut short or
-    spoilt on its way to this machine alone would not be wrong alike again. Raises TaskFailure, TaskDeclined.
+    damaged on its way to this machine would not have the same wrong sha256 again. Raises TaskFailure, TaskDeclined.
     """
     last, failures = None, 0
     while True:
@@ -124,8 +124,8 @@ def _download_checked(
 
 @contextmanager
 def _as_failure(assignment: Assignment, failure: Failure) -> Iterator[None]:
-    """Raise what goes wrong in the block as the app's failure, or as declined where it may be this machine's: what a
-    server of the deal's answers says nothing against the machine either.
+    """Raise errors of the block as the app's failure, or as TaskDeclined where they may be this machine's: a bad answer
+    of the deal's server is not held against the machine either.
     """
     try:
         yield

@@ -79,7 +79,7 @@ def pack(task_id: TaskId, folder: Path, zip_path: Path, *, callback: bool, resul
 
 
 def require_fit(task_id: TaskId, folder: Path, result_limits: ResultLimits) -> int:
-    """Bytes of all files of `folder`. Raises as `pack` does for names, number and size of what is there."""
+    """Bytes of all files of `folder`. Raises as `pack` does for names, number and size of the files."""
     tree = _walk(task_id, folder, result_limits)
     size = sum((folder / path).lstat().st_size for path in tree.files)
     _require_size(task_id, size, result_limits)

@@ -182,7 +182,7 @@ class RegistryImage:
         return content, _kind(content, kind), f"sha256:{digest}"
 
     def _whole(self, path: str, headers: Mapping[str, str], limit: int) -> tuple[bytes, str]:
-        """A short answer: its bytes and content type. Raises StorageUnavailable, Refused."""
+        """Fetch a short answer: its bytes and content type. Raises StorageUnavailable, Refused."""
         content, kind = bytearray(), ""
 
         def take(response: httpx.Response) -> None:
@@ -194,7 +194,7 @@ class RegistryImage:
         return bytes(content), kind
 
     def _ask(self, path: str, headers: Mapping[str, str], take: Callable[[httpx.Response], None]) -> None:
-        """Hand a good answer to `take`; gets a token first if the registry wants one."""
+        """Send a request and pass a good answer to `take`; gets a token first if the registry wants one."""
         url = self._base + path
         for attempt in range(2):
             sent = dict(headers) | ({"authorization": self._authorization} if self._authorization else {})
@@ -257,7 +257,7 @@ def _require_digest(place: str, wanted: str, found: str) -> None:
 
 def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in: bool) -> Exception:
     """The error for an answer that is not a good one. `logged_in`: this machine has a login of its own there, so a
-    denial may be that login's trouble and says nothing of the image.
+    denial may be due to that login, and says nothing about the image.
     """
     codes: frozenset[str] = frozenset()
     try:
@@ -283,7 +283,7 @@ def _bad_answer(url: str, response: httpx.Response, challenge: str, *, logged_in
 
 
 def _kind(content: bytes, header: str) -> str:
-    """A manifest's media type: its own word, else the header's."""
+    """A manifest's media type: the one in it, else the header's."""
     try:
         return str(from_json(content).get("mediaType") or header)
     except (ValueError, AttributeError):
@@ -305,8 +305,8 @@ def _choose(content: bytes, platform: tuple[str, str]) -> str:
 
 
 def _read_manifest(content: bytes, digest: str) -> Manifest:
-    """Raises KeyError, TypeError, ValueError, AttributeError for what is no manifest of layers, RefusedHere for layers
-    that only another release may know: the registry will not name others when it is asked again.
+    """The manifest in a registry's JSON. Raises KeyError, TypeError, ValueError, AttributeError if it is no manifest of
+    layers; RefusedHere for a kind of layer that only another release may know.
     """
     read = from_json(content)
     layers = tuple(_blob(layer) for layer in read["layers"])

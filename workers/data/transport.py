@@ -13,7 +13,7 @@ from config.connections.limited_network import LimitedNetwork
 
 
 class Budget(Protocol):
-    """What is left for a task's downloads (`workers.data.download.DownloadBudget`)."""
+    """Time and bytes left for a task's downloads (`workers.data.download.DownloadBudget`)."""
 
     def check(self) -> None:
         """Raise TaskDeclined if the task's time is over."""
@@ -24,7 +24,7 @@ class Budget(Protocol):
 
 @cache
 def _tls() -> ssl.SSLContext:
-    """The certificates we trust, read once per process."""
+    """The TLS context with the trusted certificates, made once per process."""
     return httpx.create_ssl_context(trust_env=False)
 
 

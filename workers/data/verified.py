@@ -1,7 +1,7 @@
 """Which files were checked since this machine was last switched on, so that they are not read as a whole each time.
 
-A loss of power, or a crash of the system, can leave a file that was whole before cut short or full of zeros. Until the
-next one nothing does, so a note of when a file was checked spares reading it again.
+A loss of power, or a crash of the system, can leave a file that was whole before cut short or full of zeros. Nothing
+else does, so a file that was checked since the system's last start need not be read again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from config.whole_files import write_whole
 
-#: Linux's name for the time since it was started: another one after each start. Containers see their host's.
+#: Linux's random id of the time since its start: a new one after each start. Containers see their host's.
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 #: Bytes that are read at a time.
 _CHUNK_BYTES = 2**20
@@ -21,7 +21,7 @@ _CHUNK_BYTES = 2**20
 
 @cache
 def this_boot() -> str | None:
-    """Name of the time since this machine's system was started; None where the system tells none."""
+    """The system's boot id: a new one after each start; None where the system has none."""
     try:
         return _BOOT_ID.read_text().strip() or None
     except OSError:

@@ -1,3 +1,3 @@
-"""Tasks for enclaves on this machine: the port behind which kinds of enclave stand, sessions, and the containers of
-pre- and post-compute with the worker's door in their network.
+"""Tasks for enclaves on this machine: the port that kinds of enclave implement, sessions, and the containers of pre-
+and post-compute with the worker's HTTP endpoint (its *door*) in their network.
 """

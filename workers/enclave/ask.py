@@ -21,11 +21,11 @@ from protocol.wire import Assignment
 from workers.task.deadline import TaskDeadline, backoff
 
 log = structlog.get_logger(__name__)
-#: What a machine gets of a session: its content, or what its enclaves need to get that.
+#: What a machine gets of a session: its content, or what its enclaves need to fetch the content.
 _Taken = TypeVar("_Taken")
 _Given_co = TypeVar("_Given_co", covariant=True)
 
-#: Words of the service that may be others in a moment: what it reads of the chain, and the service that attests.
+#: Refusals of the service that may change in a moment: by what it reads of the chain, and the attestation service.
 TRANSIENT: Final = frozenset(
     {
         SessionError.TASK_UNKNOWN,
@@ -43,14 +43,14 @@ class Sessions(Protocol[_Given_co]):
         """A new session, in place of an earlier one. Raises NoSession, Unavailable."""
 
     def take_session(self, place: SessionPlace) -> _Given_co:
-        """What this machine gets of it, once. Raises Unavailable."""
+        """Take the session that `open_session` opened, which is possible once. Raises Unavailable."""
 
     def store_token(self) -> None:
         """Store what the service wants every worker to have. Raises Unavailable."""
 
 
 def take_session(service: Sessions[_Taken], assignment: Assignment, deadline: TaskDeadline) -> _Taken:
-    """The session of this replicate, taken: whoever comes after asks for another. Raises TaskDeclined."""
+    """Open and take a session for this replicate; a later attempt asks for another one. Raises TaskDeclined."""
     task_id, lacks_token, has_token = TaskId(assignment.task_id), False, False
     for failures in count(1):
         try:

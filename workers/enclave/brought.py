@@ -1,4 +1,4 @@
-"""The result that post-compute has brought to the door: checked, so that the contract will take it."""
+"""The result that post-compute has sent to the door: checked, so that the contract will take it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SEAL_BYTES: Final = 2**16
 
 
 def most_zip_bytes(work: Work, limits: ResultLimits) -> int:
-    """Bytes of the zip of what the app has left, at most, for which there is space on the disk; an older one is gone.
+    """Most bytes that post-compute's zip may have; deletes an older zip, and requires space for the new one.
 
     Raises TaskFailure for what is no result, TaskDeclined for one that this machine does not take.
     """
@@ -31,7 +31,7 @@ def most_zip_bytes(work: Work, limits: ResultLimits) -> int:
 
 
 def packed(door: Door, limits: ResultLimits) -> PackedResult:
-    """The result, once post-compute has ended well. Raises TaskDeclined, TaskFailure."""
+    """The result to vote for, once post-compute has ended well. Raises TaskDeclined, TaskFailure."""
     work, folders = door.work, door.work.folders
     if door.result is None:
         raise _without(work, "it has not said what the result is")
@@ -48,4 +48,5 @@ def packed(door: Door, limits: ResultLimits) -> PackedResult:
 
 
 def _without(work: Work, why: str) -> TaskDeclined:
+    """The error for a post-compute that ended well and left no usable result."""
     return TaskDeclined(task=work.task_id, cause=MACHINE_FAILED, why=f"post-compute ended well, but {why}")

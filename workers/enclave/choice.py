@@ -56,7 +56,7 @@ def chosen(
 
 
 def _require_nothing_missing(kind: str, missing: list[str]) -> None:
-    """Raise BadSetting for a machine that lacks something, in words."""
+    """Raise BadSetting if this list of what the machine lacks is not empty."""
     if missing:
         why = f"{kind.upper()} enclaves cannot be run here: {'; '.join(missing)}"
         raise BadSetting(name=SETTING, why=why, fix="Unset it: the machine then does tasks without an enclave.")

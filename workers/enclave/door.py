@@ -1,4 +1,5 @@
-"""The worker as pre- and post-compute see it: where they fetch, report, and leave the result (iexec-worker 9.2).
+"""The *door*: the worker's HTTP API for pre- and post-compute, where they fetch files, report failures, and leave the
+result (as iexec-worker 9.2 has it). Here are its rules, `door_server` serves it.
 
     pre-compute    its files, which this machine has fetched by its own rules    ──► decrypted by the program
     post-compute   zip, as to a result proxy ─► result.zip      digest, signature ─► checked, then voted for
@@ -27,7 +28,7 @@ from protocol.poco.enclave import recover_enclave, session_message
 from protocol.types import ZERO_HASH, Hash32, Signature, Wallet
 from workers.enclave.port import Work
 
-#: Where a program finds it, in a network of its own: iExec's port.
+#: Address of the door in the program's own network: iExec's port.
 HOST: Final = "127.0.0.1:13100"
 URL: Final = f"http://{HOST}"
 #: Below URL: files for pre-compute.
@@ -38,21 +39,21 @@ VARIABLES: Final = {"WORKER_HOST_ENV_VAR": HOST, "WORKER_HOST": HOST}
 
 @dataclass(slots=True)
 class Door:
-    """What one program of one task may ask for, and what it has brought."""
+    """What one program of one task may fetch, and what it has reported and left."""
 
     work: Work
-    #: By name, what pre-compute fetches.
+    #: Files that pre-compute fetches, by name.
     files: dict[str, Path] = field(default_factory=dict)
     #: Bytes of a result's zip at most.
     most_bytes: int = 0
-    #: By which it leaves the result.
+    #: Token that the program shows when it leaves the result.
     token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     #: The first cause of each program, by the session's name for it.
     exit_causes: dict[str, ExitCause] = field(default_factory=dict)
     result: SignedResult | None = None
 
     def forget(self) -> None:
-        """Forget what an attempt has said whose end was not seen: the next one says it again."""
+        """Forget the reports of an attempt whose end was not seen: the next attempt sends them again."""
         self.exit_causes.clear()
         self.result = None
 
@@ -62,25 +63,25 @@ class Door:
             raise Refused(why="there is no such task here")
 
     def file(self, name: str) -> Path:
-        """A file that it was promised. Raises Refused."""
+        """One of `files`, by name. Raises Refused for any other name."""
         if name not in self.files:
             raise Refused(why="there is no such file")
         return self.files[name]
 
     @property
     def size(self) -> int:
-        """Bytes of files that go through it at most."""
+        """Most bytes that are fetched and left through the door."""
         return self.most_bytes + sum(path.stat().st_size for path in self.files.values())
 
     def take_exit_causes(self, program: str, authorization: str, body: bytes) -> bool:
-        """Note why a program fails; False if it has said that before. Raises NotSignedIn, BadMessage."""
+        """Note why a program fails; False if it has reported before. Raises NotSignedIn, BadMessage."""
         self._require_signed(authorization)
         cause = read_exit_causes(body)[0]
         return self.exit_causes.setdefault(program, cause) is cause
 
     def take_result(self, authorization: str, body: bytes) -> None:
-        """Note what the result is. Raises BadMessage for what is none of this task, NotSignedIn for one that cannot be
-        voted for, or that comes after another.
+        """Note the signed digest of the result. Raises BadMessage for a result of another task, NotSignedIn for one
+        that cannot be voted for, or that comes after another.
         """
         self._require_signed(authorization)
         said, assignment = read_signed_result(body), self.work.assignment
@@ -112,9 +113,11 @@ class Door:
 
     @property
     def _challenge(self) -> Wallet:
+        """The task's challenge: the address whose key its session gives to these programs."""
         return Wallet(self.work.assignment.enclave_challenge)
 
     def _attested(self, digest: Hash32, said: SignedResult) -> bool:
+        """Whether the challenge key signed this digest."""
         wallet, signature = Wallet(self.work.assignment.wallet), Signature(said.enclave_signature)
         try:
             return recover_enclave(signature, wallet, self.work.task_id, digest) == self._challenge
@@ -122,6 +125,7 @@ class Door:
             return False
 
     def _require_signed(self, authorization: str) -> None:
+        """Raise NotSignedIn unless the challenge key signed the request."""
         message = session_message(Wallet(self.work.assignment.wallet), self.work.task_id)
         try:
             signed = recover_message_wallet(to_bytes(message), Signature(authorization)) == self._challenge

@@ -63,8 +63,8 @@ def serving(engine: Engine, container: str, door: Door) -> Iterator[None]:
 
 
 class DoorServer(ThreadingHTTPServer):
-    """Answers whoever connects to `listener`: _CONNECTIONS at a time, each further one is closed at once. Once it is
-    closed, none of its threads runs any more.
+    """Serves connections to `listener`: at most _CONNECTIONS at a time, each further one is closed at once. After
+    `server_close` none of its threads runs any more.
     """
 
     daemon_threads = False
@@ -78,14 +78,14 @@ class DoorServer(ThreadingHTTPServer):
         self._told = False
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 # as the library calls it
-        """Whether one more is answered."""
+        """Whether to serve one more connection; the library calls it for each."""
         if not self._free.acquire(blocking=False):
             return False
         self._open.add(request)
         return True
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """The thread of a connection."""
+        """Serve one connection, in its own thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -100,13 +100,14 @@ class DoorServer(ThreadingHTTPServer):
         super().server_close()
 
     def handle_error(self, *_: Any) -> None:
-        """A connection that broke: logged once, since a program may break as many as it likes."""
+        """Log that a connection broke; once, since a program may break as many as it likes."""
         if not self._told:
             self._told = True
             log.warning("Could not answer an enclave.", action="door_broken", why=type(sys.exception()).__name__)
 
 
 def _listen(engine: Engine, container: str) -> socket.socket | None:
+    """A listening socket in the container's network; None if the container has ended. Raises RefusedHere."""
     try:
         process, address = engine.process_of(container)
         found = egress.inside(process, address, open_listener)
@@ -123,7 +124,7 @@ def _listen(engine: Engine, container: str) -> socket.socket | None:
 
 
 def open_listener() -> socket.socket | None:
-    """Listens in this thread's network; None if that is the machine's own, where others would find the door."""
+    """A socket that listens in this thread's network; None if that is the machine's own, where others could connect."""
     # A container without a network has no address by which it could be told from another.
     if Path("/proc/thread-self/ns/net").samefile("/proc/self/ns/net"):
         return None
@@ -132,6 +133,8 @@ def open_listener() -> socket.socket | None:
 
 
 def _handler(door: Door) -> type[BaseHTTPRequestHandler]:
+    """A request handler class for one door, as `ThreadingHTTPServer` takes it."""
+
     class Handler(_Handler):
         pass
 
@@ -140,19 +143,22 @@ def _handler(door: Door) -> type[BaseHTTPRequestHandler]:
 
 
 class _Handler(BaseHTTPRequestHandler):
+    """HTTP requests of a program, passed to its door."""
+
     door: Door
     protocol_version = "HTTP/1.1"
     timeout = _STALL_SECONDS
 
     def do_GET(self) -> None:
-        """A file for pre-compute."""
+        """Send a file to pre-compute."""
         self._answer(self._send_file)
 
     def do_POST(self) -> None:
-        """A report, or the result."""
+        """Take a report, or the result."""
         self._answer(self._take)
 
     def _answer(self, act: Any) -> None:
+        """Call `act`, and answer its errors with a status."""
         # What was refused may not have been read to its end.
         self.close_connection = True
         try:
@@ -167,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(HTTPStatus.NOT_FOUND, str(error))
 
     def _send_file(self) -> None:
+        """Send the file that the path names."""
         if not self.path.startswith(FILES):
             self._say(HTTPStatus.NOT_FOUND, "")
             return
@@ -179,6 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
             shutil.copyfileobj(file, self.wfile)
 
     def _take(self) -> None:
+        """Pass the body to the door: a zip, exit causes, or a signed digest, by the path."""
         signed = self.headers.get("authorization", "")
         if _RESULTS.fullmatch(self.path):
             self.door.take_zip(signed, self._body())
@@ -203,6 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._say(HTTPStatus.OK, path["task"])
 
     def _say(self, status: HTTPStatus, words: str) -> None:
+        """Answer with a status and a text."""
         content = words.encode()
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
@@ -211,6 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _body(self) -> Iterator[bytes]:
+        """The request's body, piece by piece. Raises BadMessage if it was cut."""
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             while size := self._chunk_bytes():
                 yield from self._exactly(size)
@@ -219,12 +229,14 @@ class _Handler(BaseHTTPRequestHandler):
             yield from self._exactly(int(self.headers.get("content-length", "0")))
 
     def _chunk_bytes(self) -> int:
+        """The length of the next chunk; 0 at the end. Raises BadMessage."""
         try:
             return int(self.rfile.readline(_LINE_BYTES).partition(b";")[0], 16)
         except ValueError:
             raise BadMessage(why="the body is not in chunks, or was cut") from None
 
     def _exactly(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes, piece by piece. Raises BadMessage if there are fewer."""
         while size > 0:
             piece = self.rfile.read(min(size, _PIECE_BYTES))
             if not piece:
@@ -233,4 +245,4 @@ class _Handler(BaseHTTPRequestHandler):
             yield piece
 
     def log_message(self, *_: object) -> None:
-        """Nothing: what counts is logged where it ends."""
+        """Log nothing per request: what matters is logged where it is handled."""

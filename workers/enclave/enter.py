@@ -1,4 +1,4 @@
-"""What surrounds a replicate's app on this machine."""
+"""Chooses what is done before and after a replicate's app on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.enclave.port import Enclave, Host, NoEnclave, Work
 
 
 def enter(context: WorkerContext, work: Work) -> Enclave:
-    """The surroundings of a standard task, or those of a task for an enclave, with its session. Raises TaskDeclined."""
+    """The `Enclave` of a replicate: `NoEnclave` for a standard task, else one with a session. Raises TaskDeclined."""
     if not needs_enclave_signature(Hash32(work.assignment.tag)):
         return NoEnclave(work)
     framework = context.machine.framework

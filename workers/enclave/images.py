@@ -15,7 +15,7 @@ from workers.sandbox.images.image import AppImage
 
 #: Our own by the session's name for the program. The tag changes when an older one could not work with this worker.
 OWN: Final = {PRE_COMPUTE: "sluice/pre-compute:1", POST_COMPUTE: "sluice/post-compute:1"}
-#: A fingerprint that may be an image's digest: without it a registry's tag counts.
+#: A session's fingerprint that may be an image's digest; without one the registry's tag counts.
 _DIGEST: Final = re.compile(r"(?:0x|sha256:)?([0-9a-f]{64})")
 _NO_CHECKSUM: Final = "0x" + "0" * 64
 

@@ -1,4 +1,4 @@
-"""What pre-compute of one task is to fetch, by the variables that its session has for it (iExec SMS 9.3)."""
+"""The datasets that pre-compute of one task fetches, by the variables in its session (iExec SMS 9.3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocol.wire import Dataset
 
 
 def datasets_of(task_id: TaskId, variables: Mapping[str, str]) -> dict[str, Dataset]:
-    """The deal's dataset and those of the task's slice of a bulk, by the beginning of their variables' names.
+    """The deal's dataset and those of the task's slice of a bulk, by the prefix of their variables' names.
 
     Raises TaskDeclined, without the session's words, which may be secrets.
     """
@@ -29,6 +29,7 @@ def datasets_of(task_id: TaskId, variables: Mapping[str, str]) -> dict[str, Data
 
 
 def _dataset(prefix: str, variables: Mapping[str, str]) -> Dataset:
+    """The dataset whose variables begin with `prefix`. Raises KeyError, ValueError."""
     # The address is a file's name here. iExec's service writes those of a bulk as their owners do, with capitals.
     address, url, checksum, _ = (variables[f"{prefix}_{part}"] for part in ("FILENAME", "URL", "CHECKSUM", "KEY"))
     return Dataset(address=address.lower(), url=url, checksum=checksum)

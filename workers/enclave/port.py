@@ -1,5 +1,5 @@
-"""What surrounds an app: before it its inputs, in its container its variables, after it its result. One port for tasks
-with and without an enclave, and one for the kinds of enclave that a machine can run.
+"""Two ports: `Enclave`, what is done around the app of one replicate (its inputs, its container's variables, its
+result), with or without an enclave; and `Framework`, a kind of enclave that a machine can run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Work:
     assignment: Assignment
     params: DealParams
     layout: Layout
-    #: With the time that the app needs yet: none where an earlier attempt has run it.
+    #: Keeps the time that the app still needs: none if an earlier attempt has run it.
     deadline: TaskDeadline
 
     @property
@@ -87,12 +87,12 @@ class Framework(Protocol):
         """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
 
     def enter(self, work: Work, host: Host) -> Enclave:
-        """What surrounds this replicate's app: asks for its session. Raises TaskDeclined."""
+        """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoEnclave:
-    """An `Enclave` of standard tasks: none."""
+    """The `Enclave` of standard tasks, which have none."""
 
     work: Work
 

@@ -1,4 +1,4 @@
-"""What surrounds an app in an enclave by its session, whichever kind of enclave it is.
+"""The `Enclave` whose session this machine has read: TDX, or its simulation.
 
     session ──► pre-compute ──► app ──► post-compute
                 container,    sandbox    container,
@@ -103,7 +103,7 @@ class SessionEnclave:
         return packed(opened, limits)
 
     def _require_challenge_key(self, variables: Mapping[str, str]) -> None:
-        """Whatever another key signs is refused by the contract, after gas was paid."""
+        """Raise TaskDeclined unless the session has the challenge key: the contract reverts for any other."""
         try:
             key = Key.from_hex(variables.get("SIGN_TEE_CHALLENGE_PRIVATE_KEY", ""))
         except BadInput:
@@ -114,14 +114,16 @@ class SessionEnclave:
             raise TaskDeclined(task=self.work.task_id, cause=NO_ENCLAVE_KEY, why=why)
 
     def _require_space(self, size: int) -> None:
+        """Raise TaskDeclined if the disk has no space for `size` bytes."""
         disk.require_free_space(self.work.task_id, self.work.folders.root, self.work.layout.least_free + size)
 
     @cached_property
     def _services(self) -> dict[str, Service]:
-        """Containers that the session has something for."""
+        """The session's parts by the name of the container that each is for."""
         return {service.name: service for service in self.session.services}
 
     def _of(self, service: str) -> Service:
+        """The session's part for a container. Raises TaskDeclined if there is none."""
         if service not in self._services:
             why = f"the session has nothing for {service}"
             raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=why)
@@ -129,12 +131,13 @@ class SessionEnclave:
 
 
 def _with(service: Service, variables: dict[str, str]) -> Service:
+    """The service with these environment variables in place of its own."""
     return service.model_copy(update={"environment": variables})
 
 
 @contextmanager
 def _declined(work: Work) -> Iterator[None]:
-    """What cannot be fetched, by the names that pre-compute has for it."""
+    """Within the block, raise TaskFailure of a fetch as TaskDeclined, with pre-compute's name for the cause."""
     try:
         yield
     except TaskDeclined:

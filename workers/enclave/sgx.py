@@ -46,9 +46,9 @@ from workers.sandbox.spec import ContainerSpec
 
 #: Devices of an SGX machine, by the kernel's driver, Intel's and its older one: the first that are all there.
 DRIVERS: Final = (("dev/sgx_enclave", "dev/sgx_provision"), ("dev/sgx/enclave", "dev/sgx/provision"), ("dev/isgx",))
-#: Of Intel's service that quotes, for GRAMINE.
+#: Socket of Intel's quoting service, for GRAMINE.
 _AESMD: Final = "var/run/aesmd/aesm.socket"
-#: By what name an enclave looks for its worker.
+#: Host name by which an enclave reaches its worker.
 _WORKER: Final = "worker"
 
 
@@ -57,7 +57,7 @@ class SgxHost:
     """This machine as one with SGX. `root`: of the file system."""
 
     kind: Framework
-    #: Address and port at which containers reach what attests here (SCONE's LAS).
+    #: Address and port of the local attestation service, as containers reach it (SCONE's LAS).
     las: str | None = None
     root: Path = Path("/")
 
@@ -73,7 +73,7 @@ class SgxHost:
         return (str(self.root / _AESMD),) if self.kind is Framework.GRAMINE else ()
 
     def missing(self, network: NetworkAccess) -> list[str]:
-        """What it lacks to run enclaves of its kind, in words. `network`: what apps reach."""
+        """What this machine lacks to run enclaves of its kind, in words. `network`: what apps reach."""
         found = [] if self.devices else ["no SGX devices (/dev/sgx_enclave and /dev/sgx_provision, or /dev/isgx)"]
         found += [f"no service that quotes (/{_AESMD} is absent)" for path in self.sockets if not Path(path).exists()]
         if self.kind is Framework.SCONE and self.las is None:
@@ -92,7 +92,7 @@ class Sgx:
     service: SmsApi
     host: SgxHost
     network: NetworkAccess
-    #: Bytes of an app's heap at most.
+    #: Most bytes of an app's heap.
     most_heap: int
 
     @property
@@ -114,7 +114,7 @@ class Sgx:
         return _SgxEnclave(work, host, self, *opened)
 
     def _app(self, work: Work, host: Host) -> AppEnclave:
-        """What the chain says of the app's enclave. Raises TaskDeclined, RpcUnavailable."""
+        """The app's enclave, from the app's `mrenclave` on chain. Raises TaskDeclined, RpcUnavailable."""
         content = host.app_enclave()
         if not content.strip():
             raise _declined(work, EnclaveFailure.NO_APP_ENCLAVE, "the chain has nothing of the app's enclave")
@@ -130,26 +130,29 @@ class Sgx:
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """Sessions whose content stays where it is, with the images that go with them."""
+    """`Sessions` whose content only the enclaves fetch: the machine gets the session's id and the images to run."""
 
     service: SmsApi
     kind: Framework
     app: Callable[[], AppEnclave]
 
     def open_session(self, assignment: Assignment) -> SessionPlace:
+        """See `Sessions`."""
         return self.service.open_session(assignment)
 
     def take_session(self, place: SessionPlace) -> tuple[AppEnclave, SessionPlace, FrameworkProperties]:
+        """See `Sessions`."""
         about = self.app()
         return about, place, self.service.properties(self.kind, about.version)
 
     def store_token(self) -> None:
+        """See `Sessions`."""
         self.service.store_token()
 
 
 @dataclass(frozen=True)
 class _SgxEnclave:
-    """An `Enclave` whose programs get their sessions by themselves."""
+    """An `Enclave` whose programs fetch their sessions themselves."""
 
     work: Work
     host: Host
@@ -195,15 +198,17 @@ class _SgxEnclave:
         return packed(door, limits)
 
     def _service(self, name: str, properties: ComputeProperties) -> Service:
+        """Image and variables of pre- or post-compute."""
         # Its fingerprint is an enclave's, and no image's.
         return Service(name=name, image_name=properties.image, fingerprint="", environment=self._variables(name))
 
     def _variables(self, service: str) -> dict[str, str]:
+        """The environment by which a container's enclave fetches its part of the session."""
         heap = heap_of(service, self.about, self.properties)
         return variables(self.sgx.host.kind, service, self.place, heap=heap, las=self.sgx.host.las or "")
 
     def _shape(self, properties: ComputeProperties) -> Callable[[ContainerSpec], ContainerSpec]:
-        """What a program's container has beside a confined one's."""
+        """A function that adds to a container's spec what an SGX program needs: entry point, devices, network."""
         host, entrypoint = self.sgx.host, split_args(properties.entrypoint)
 
         def shaped(spec: ContainerSpec) -> ContainerSpec:
@@ -220,4 +225,5 @@ class _SgxEnclave:
 
 
 def _declined(work: Work, cause: str, why: str) -> TaskDeclined:
+    """The error by which this machine declines the task."""
     return TaskDeclined(task=work.task_id, cause=cause, why=why)

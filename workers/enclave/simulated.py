@@ -1,4 +1,4 @@
-"""Enclaves without the hardware, on development chains: all is done as for TDX, and nothing is attested.
+"""Simulated enclaves for development chains: all is done as for TDX, without the hardware, and nothing is attested.
 
 The worker itself takes the session from the secret service, so that this machine's owner can read all that is in it.
 """

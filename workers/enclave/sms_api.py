@@ -44,8 +44,8 @@ _STORED: Final = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.OK, HTTPStatus.CON
 
 
 class SmsApi:
-    """The service at `url`, for the machine of `key`. Every method raises Unavailable while it gives no answer that
-    says anything, also for one that is none of a secret service.
+    """The service at `url`, for the machine of `key`. Every method raises Unavailable if there is no answer, or one
+    that no secret service would give.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class SmsApi:
             raise Unavailable(what=self._name, why=type(error).__name__) from error
 
     def _odd(self, answer: httpx.Response) -> Unavailable:
-        """The error for an answer that means nothing here."""
+        """The error for an answer that no secret service would give."""
         return Unavailable(what=self._name, why=f"it answers HTTP {answer.status_code}")
 
     def _require_encrypted(self, url: str) -> None:

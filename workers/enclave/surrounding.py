@@ -4,8 +4,8 @@
     iExec's images   container that holds a network ──► door opened in it ──► program in the same network
                      (for SGX enclaves a network by which they reach the service that attests)
 
-A container's environment holds secrets: nobody can look at it afterwards, and a later attempt makes another with the
-variables of its own session.
+A container's environment holds secrets, so no container stays to be inspected; a later attempt makes another one with
+the variables of its own session.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from workers.sandbox.spec import LABEL_POOL, LABEL_TASK, LABEL_WALLET, Container
 from workers.task.deadline import backoff
 
 _Found = TypeVar("_Found")
-#: What a program's container has beside or in place of a confined one's.
+#: A function that changes the spec of a confined container into that of a program's.
 Shape = Callable[[ContainerSpec], ContainerSpec]
 log = structlog.get_logger(__name__)
 
 #: Without a network but its door. The images are those of the pool's secret service, and it is the app that is not
 #: trusted: the engine's own runtime serves.
 SANDBOX: Final = Sandbox(Profile.COMPAT, NetworkAccess.NONE, CAPABILITIES, read_only=False, runtime=None)
-#: Seconds between two looks at whether the task is still wanted.
-_LOOK_SECONDS: Final = 5.0
+#: Seconds between two checks whether the task is still wanted.
+_CHECK_SECONDS: Final = 5.0
 #: Times that something is tried because the engine, an image or a container went away.
 _TRIES: Final = 5
 _GONE: Final = (EngineUnavailable, NoSuchContainer, NoSuchImage)
@@ -73,7 +73,7 @@ _CHECKED_HERE: Final = frozenset(
 
 
 def confined(spec: ContainerSpec) -> ContainerSpec:
-    """The shape of a container that has nothing but its door."""
+    """The shape of a container that reaches nothing but its door: the spec as it is."""
     return spec
 
 
@@ -91,13 +91,13 @@ def require_reach(engine: Engine) -> None:
 
 
 def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = confined) -> None:
-    """Run the program to its good end, in a container of this shape. Raises TaskFailure, TaskDeclined."""
+    """Run the program in a container of this shape until it ends well. Raises TaskFailure, TaskDeclined."""
 
     def attempt() -> ContainerExit:
         door.forget()
         return _run(service, work, host, door, shape)
 
-    ended = _patiently(work, attempt)
+    ended = _retried(work, attempt)
     if ended.exit_code != 0:
         raise _failure(service, work, door, ended)
 
@@ -107,11 +107,11 @@ def clear(service: Service, work: Work, host: Host) -> None:
 
     Raises TaskDeclined.
     """
-    _patiently(work, lambda: _clear(service, work, host))
+    _retried(work, lambda: _clear(service, work, host))
 
 
-def _patiently(work: Work, act: Callable[[], _Found]) -> _Found:
-    """What `act` returns, tried again where the engine, an image or a container has gone. Raises TaskDeclined."""
+def _retried(work: Work, act: Callable[[], _Found]) -> _Found:
+    """Call `act`, again if the engine, an image or a container has gone; returns its result. Raises TaskDeclined."""
     for failures in range(1, _TRIES):
         try:
             return act()
@@ -124,11 +124,13 @@ def _patiently(work: Work, act: Callable[[], _Found]) -> _Found:
 
 
 def _clear(service: Service, work: Work, host: Host) -> None:
+    """Remove the program's container and the one that holds its network. Raises EngineUnavailable."""
     for name in (_name(service, work, host), _name(service, work, host) + _HOLDER):
         host.engine.remove(name)
 
 
 def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> ContainerExit:
+    """Run the program once, with its door open; returns how it ended."""
     engine, image = host.engine, images.provide(service, work, host)
     room = room_for_copies(engine, work.layout, work.task_id, work.deadline.wait, engine.require_fit(image).copied)
     _clear(service, work, host)
@@ -138,7 +140,7 @@ def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> 
         with _running(engine, spec, room) as container, door_server.serving(engine, container, door):
             return _ended(spec, work, host, door, container)
     engine.make_image(*pause_program.IMAGE, pause_program.archive(engine.platform[1]))
-    # iExec's would fail: for them the network is there first.
+    # iExec's would fail: for them the network and the door are there first.
     with (
         _running(engine, _holder(spec)) as holder,
         door_server.serving(engine, holder, door),
@@ -160,7 +162,7 @@ def _running(engine: Engine, spec: ContainerSpec, room: AbstractContextManager[N
 
 
 def _holder(spec: ContainerSpec) -> ContainerSpec:
-    """A container that has a network and does nothing."""
+    """The spec of a container that only holds the network of the program's container."""
     return replace(
         spec,
         name=spec.name + _HOLDER,
@@ -175,6 +177,7 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
 
 
 def _ended(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> ContainerExit:
+    """Wait for the program's end, or kill it at its time limit; returns how it ended. Raises TaskDeclined."""
     with _watch(spec, work, host, door, container) as watch:
         in_time = _await(work, host, container)
         if not in_time:
@@ -190,9 +193,9 @@ def _ended(spec: ContainerSpec, work: Work, host: Host, door: Door, container: s
 
 
 def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: str) -> DiskWatch:
-    """Ends a program that fills this machine's disk: whoever made its image is no more trusted with that than an app.
+    """A watch that kills a program which fills this machine's disk: its image is trusted no more than an app's.
 
-    What it writes too much is declined: it says nothing of the app.
+    The task is declined then, since that says nothing about the app.
     """
     engine, seen = host.engine, SeenScratch(host.engine, container)
     folders = Path(spec.inputs), Path(spec.outputs)
@@ -217,17 +220,18 @@ def _watch(spec: ContainerSpec, work: Work, host: Host, door: Door, container: s
 
 
 def _await(work: Work, host: Host, container: str) -> bool:
-    """Whether it ends in the time that the deal's category gives each of a task's containers."""
+    """Whether the container ends in the time that the deal's category gives each container of a task."""
     left = float(work.assignment.category_seconds)
     while left > 0:
-        if host.engine.wait(container, min(left, _LOOK_SECONDS)):
+        if host.engine.wait(container, min(left, _CHECK_SECONDS)):
             return True
-        left -= _LOOK_SECONDS
+        left -= _CHECK_SECONDS
         work.deadline.check()
     return False
 
 
 def _spec(service: Service, work: Work, host: Host, image: str) -> ContainerSpec:
+    """The spec of the program's container, before `Shape` changes it."""
     assignment, folders = work.assignment, work.folders
     return ContainerSpec(
         name=_name(service, work, host),
@@ -245,11 +249,12 @@ def _spec(service: Service, work: Work, host: Host, image: str) -> ContainerSpec
 
 
 def _name(service: Service, work: Work, host: Host) -> str:
+    """The name of the program's container."""
     return f"{container_name(host.worker_name, Wallet(work.assignment.wallet), work.task_id)}-{service.name}"
 
 
 def _failure(service: Service, work: Work, door: Door, ended: ContainerExit) -> TaskFailure:
-    """What a program that did not end well says of its task, by the names of iexec-worker 9.2."""
+    """The error for a program that did not end well, with a cause by the names of iexec-worker 9.2."""
     stage = service.name.upper().replace("-", "_")
     words, cause, why = "", f"{stage}_FAILED_UNKNOWN_ISSUE", f"{service.name} ended with exit code {ended.exit_code}"
     if ended.timed_out:

@@ -3,7 +3,7 @@
     secret service ──► session at the service that attests
     agent ── quote of this guest ──► there ──► session file ──► pre-compute, app, post-compute
 
-The agent is iExec's program. What it gets lies in memory for a moment, and never on a disk.
+The agent is iExec's program. What it gets is in memory for a moment, and never on a disk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from workers.sandbox.engine.container import Engine
 
 #: What a guest of a TDX host has: the device that asks the processor for reports, and where the kernel makes quotes.
 _DEVICE, _QUOTES = "dev/tdx_guest", "sys/kernel/config/tsm/report"
-#: Proves to the service what it runs in, and gets the session.
+#: iExec's agent, which proves to the service what it runs in, and gets the session.
 _AGENT = "usr/local/bin/secret_provider_agent"
 #: A file system in memory.
 _MEMORY = "dev/shm"
@@ -43,7 +43,7 @@ _MEMORY = "dev/shm"
 MEMORY: Final = Path("/") / _MEMORY
 #: Begin of the name of a folder there that has one session.
 _FOLDER: Final = "sluice-session-"
-#: In words, by path.
+#: What a guest needs: sentences for what is missing, by path.
 _PARTS: Final = {
     _DEVICE: "no TDX guest (/dev/tdx_guest is absent)",
     _QUOTES: "no quotes by the kernel (/sys/kernel/config/tsm/report is absent: Linux 6.7 or later, with configfs)",
@@ -63,15 +63,15 @@ class Guest(Protocol):
     """This machine as a guest of a TDX host."""
 
     def missing(self) -> list[str]:
-        """What it lacks to run enclaves, in words."""
+        """What this machine lacks to run enclaves, in words."""
 
     def session(self, place: SessionPlace) -> Session:
-        """The session there, for a guest that the service trusts. Raises Unavailable."""
+        """Fetch the session from the attestation service, which has to trust this guest. Raises Unavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentGuest:
-    """A `Guest` by iExec's agent. `root`: of the file system."""
+    """A `Guest` that runs iExec's agent. `root`: of the file system."""
 
     root: Path = Path("/")
 
@@ -117,8 +117,8 @@ def forget_killed(memory: Path) -> None:
 
 @contextmanager
 def _in_memory(memory: Path) -> Iterator[Path]:
-    """A folder for one session, whose lock the kernel releases if this process is killed: what a killed one has left
-    there goes first.
+    """A folder in memory for one session, removed after the block. The folders of killed processes, whose locks the
+    kernel has released, are removed first.
     """
     forget_killed(memory)
     with TemporaryDirectory(prefix=_FOLDER, dir=memory) as made:
@@ -145,6 +145,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def _read(file: Path) -> Session:
+    """The session in the agent's file. Raises Unavailable."""
     try:
         with file.open("rb") as source:
             return Session.model_validate_json(source.read(_FILE_BYTES))
@@ -156,6 +157,7 @@ def _read(file: Path) -> Session:
 
 
 def _no_session(why: str) -> Unavailable:
+    """The error for an agent that got no session."""
     return Unavailable(what="the agent for sessions", why=f"it {why}")
 
 
@@ -183,16 +185,19 @@ class Tdx:
 
 @dataclass(frozen=True, slots=True)
 class _Attested:
-    """Sessions that this guest gets by what it is."""
+    """`Sessions` that the attestation service gives to this guest."""
 
     service: SmsApi
     guest: Guest
 
     def open_session(self, assignment: Assignment) -> SessionPlace:
+        """See `Sessions`."""
         return self.service.open_session(assignment)
 
     def take_session(self, place: SessionPlace) -> Session:
+        """See `Sessions`."""
         return self.guest.session(place)
 
     def store_token(self) -> None:
+        """See `Sessions`."""
         self.service.store_token()

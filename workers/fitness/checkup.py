@@ -45,7 +45,7 @@ class Checkup:
         self._examine = examine or _examine
         self._throttle = LogThrottle()
         self._looks = 0
-        #: What bars new tasks, in words, by part.
+        #: Why no new task is begun, in words, by part.
         self._bars: dict[str, str] = {}
         #: Whether all was right at the last check.
         self._fit = True
@@ -68,14 +68,14 @@ class Checkup:
                 self._bar_tasks(finding)
 
     def _bar_apps(self, finding: CheckResult) -> None:
-        """Have no app begun while nothing keeps apps off this machine's network."""
+        """Start no app while the packet filter does not confine apps."""
         if finding.ok:
             self._machine.layout.unconfined.unlink(missing_ok=True)
         else:
             write_whole(self._machine.layout.unconfined, finding.says)
 
     def _bar_tasks(self, finding: CheckResult) -> None:
-        """Have no task begun while no vote could be sent for it, or none would come in time."""
+        """Take no task while no vote could be sent for it, or none would come in time."""
         if finding.says.startswith(doctor.NOT_ASKED):
             return
         if finding.ok or (finding.part == "clock" and not rules.certainly_off(finding)):
@@ -88,7 +88,7 @@ class Checkup:
             self._machine.layout.unfit.unlink(missing_ok=True)
 
     def _note(self, finding: CheckResult, now: float) -> None:
-        """Log a finding: once that a part is not fit, and once that it is again. `now`: of the steady clock."""
+        """Log a finding: once when a part becomes unfit, and once when it is fit again. `now`: of the steady clock."""
         if finding.says.startswith(doctor.NOT_ASKED):
             # Why is logged with the part that did not answer; of this one, nothing new is known.
             return

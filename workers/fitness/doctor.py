@@ -57,9 +57,9 @@ from workers.sandbox.spec import ContainerSpec, container_name
 _NO_IMAGE = "sluice.invalid/doctor:none"
 #: The part that says what apps reach.
 NETWORK = "network"
-#: The part that says what registries and apps' images had against this machine.
+#: The part that says which images this machine could not get or run.
 IMAGES = "images"
-#: How the words about a part begin that could not be checked, since another one is not right.
+#: Beginning of the sentence about a part that could not be checked because of another one.
 NOT_ASKED = "not asked: "
 #: Parts that need the pool's `/config`, which names chain and contracts.
 ON_CHAIN = ("chain", "clock", "gas", "stake", "money")
@@ -159,7 +159,7 @@ def limits(machine: Machine) -> CheckResult:
             except NoSuchImage:
                 pass
             except EngineRefused as error:
-                fix = "Mend SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
+                fix = "Correct SLUICE_SLOTS, SLUICE_MEMORY_PER_SLOT, SLUICE_HOME or the engine."
                 return CheckResult("limits", False, f"{error}. Every task would be declined. {fix}", numbers)
         slots = machine.slots
         wanted = slots.count * allowed.memory_bytes
@@ -189,7 +189,7 @@ def sandbox(settings: Settings) -> CheckResult:
     if own_kernel(runtime, info):
         says += (
             f". {runtime} gives apps a kernel of their own{_program(info, runtime)}: that answers their calls, with its"
-            " own limits in place of the seccomp filter; the packet filter is this machine's and holds all the same"
+            " own limits in place of the seccomp filter; the packet filter is this machine's and still holds"
         )
     if asked.stricter is not None:
         says += (
@@ -208,7 +208,7 @@ def sandbox(settings: Settings) -> CheckResult:
 
 
 def _program(info: Mapping[str, object], runtime: str) -> str:
-    """The runtime's program, by the engine's word, as " (/usr/bin/runsc)"; empty if it does not say."""
+    """The runtime's program according to the engine, as " (/usr/bin/runsc)"; empty if it does not say."""
     runtimes = info.get("Runtimes")
     found = runtimes.get(runtime) if isinstance(runtimes, Mapping) else None
     path = found.get("path") or found.get("runtimeType") if isinstance(found, Mapping) else None
@@ -246,7 +246,7 @@ def _find_public_api(settings: Settings) -> Target | None:
 
 
 def packet_filter(machine: Machine) -> CheckResult:
-    """Set the packet filter of apps again: another program may have emptied it, e.g. a firewall that was reloaded."""
+    """Set the packet filter of apps again, since another program may have emptied it, e.g. a reloaded firewall."""
 
     def ask() -> CheckResult:
         with closing(Engine(machine.settings.docker_host)) as engine:

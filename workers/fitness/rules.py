@@ -23,9 +23,9 @@ CLOCK_SECONDS = 30.0
 #: Seconds for which a registry's rate limit counts that does not say how long it lasts: while tasks want images from
 #: there, it is met again.
 RATE_LIMIT_SECONDS = 3600.0
-#: What images of iExec apps are made for, if for one platform only.
+#: The platform of most images of iExec apps that are made for one only.
 USUAL_PLATFORM = "linux/amd64"
-#: Registries that are named at a time.
+#: Most registries that one sentence names.
 _NAMED = 3
 #: Blocks by which a node's head may be old before the node counts as behind.
 OLD_BLOCKS = 10.0
@@ -35,7 +35,7 @@ Numbers = Mapping[str, int | float | str | bool | None]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is mended."""
+    """What was found of one part. Not `ok`: the machine gets no work, or soon none, until it is fixed."""
 
     part: str
     ok: bool
@@ -192,7 +192,7 @@ def clock(now: float, head_time: float, pool_time: float | None, block_time: flo
 
 
 def certainly_off(finding: CheckResult) -> bool:
-    """Whether a finding of `clock` says that the clock is off, and not that the node is behind or may be."""
+    """Whether a finding of `clock` says that the clock is wrong, and not that the node is or may be behind."""
     return "off_seconds" in finding.numbers
 
 
@@ -207,7 +207,7 @@ def clock_error(now: float, head_time: float, pool_time: float | None, block_tim
 
 
 def head_limit(block_time: float) -> float:
-    """Seconds by which the newest block may be old."""
+    """Age in seconds up to which the newest block counts as current."""
     return CLOCK_SECONDS + OLD_BLOCKS * block_time
 
 

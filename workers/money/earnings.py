@@ -21,11 +21,11 @@ from protocol.types import BlockNumber, Contract, TaskId, Wallet, Wei
 from workers.task.journal import EndedTask, Journal
 from workers.task.votes import CONTRIBUTE, REVEAL, SOLO
 
-#: Blocks that one question for logs spans at most: what nodes with limits take.
+#: Most blocks that one eth_getLogs spans: what nodes with limits take.
 SPAN = 2000
-#: Tasks that share one question, and receipts that are read at once.
+#: Tasks that share one eth_getLogs, and receipts that are read at once.
 TOGETHER = 50
-#: Blocks that are looked at: so many times those that the block time lets expect, since blocks may come faster than the
+#: Blocks that are searched: so many times as many as the block time suggests, since blocks may come faster than the
 #: pool says, and some more.
 FACTOR, MARGIN = 2, 100
 

@@ -160,5 +160,5 @@ def open_ledger(
 
 
 def _gas_of(queued: Intent) -> int:
-    """Gas limit of an intent that has no nonce yet; of its calldata only the shares are left out."""
+    """Gas limit of an intent that has no nonce yet, as the lane computes it."""
     return int(str(queued.args["gas"])) if queued.method == "call" else GAS_LIMITS[queued.method].base

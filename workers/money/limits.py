@@ -58,7 +58,7 @@ _BY_CHAIN = {
     31337: Caps(Wei(100 * GWEI), Wei(50 * ETHER)),
     1337: Caps(Wei(100 * GWEI), Wei(50 * ETHER)),
 }
-#: Any other chain: prices differ a thousandfold between tokens, so these only stop what is out of all reason.
+#: Any other chain: prices differ a thousandfold between tokens, so these stop only absurd amounts.
 _ELSEWHERE = Caps(Wei(100 * GWEI), Wei(ETHER))
 
 
@@ -74,7 +74,7 @@ def caps_of(settings: Settings) -> Caps:
 
 
 def lane_policy(settings: Settings, *, node_of_pool: bool) -> LanePolicy:
-    """How this machine's lane pays. `node_of_pool`: its node is the one that the pool named, whose word on tips is
+    """How this machine's lane pays. `node_of_pool`: its node is the one that the pool named, whose tips are
     bounded by the newest block's base fee.
     """
     policy, caps = LanePolicy.of(settings), caps_of(settings)

@@ -1,4 +1,4 @@
-"""The gas market as this machine saw it last, in a file that its processes and commands share.
+"""The gas market as this machine read it last, in a file that its processes and commands share.
 
 It is noted by what asks the node anyway, at every check of the machine (`workers.fitness.checkup`), so that taking a
 task asks nothing more.

@@ -7,7 +7,7 @@ wish on disk ──► intent in the lane ──► wish marked ──► block 
      └── a run that finds one goes on with it, and begins nothing of its own that is equal
 
 A wish is given to the lane once, within WISH_SECONDS: one that is older, or that the lane has had and does not know any
-more, is dropped, and whoever asked is told. The lane sends it within the same time or not at all.
+more, is dropped, and the command reports that. The lane sends it within the same time or not at all.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from protocol.types import Contract, NRlc, Wei
 from workers.data.layout import Layout
 
 _LOCK = "transfer"
-#: Seconds after which what was asked for is not sent any more: who waits for it has asked again by then, or has gone.
+#: Seconds after which a transfer is not sent any more: a command that waits for it has repeated it by then, or ended.
 WISH_SECONDS = 3600.0
 
 

@@ -1,4 +1,4 @@
-"""The whole answer of a server that may be a stranger's: within a number of bytes; its client bounds the time."""
+"""Reads the whole answer of a server that is not trusted, within a number of bytes; its client bounds the time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ANSWER_SECONDS, ANSWER_BYTES = 30.0, 2**20
 
 
 def seconds() -> float:
-    """ANSWER_SECONDS, as `http_client` asks for them."""
+    """ANSWER_SECONDS, as a function, which `http_client` takes."""
     return ANSWER_SECONDS
 
 

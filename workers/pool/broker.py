@@ -53,7 +53,7 @@ def sign_in_if_refused(app: Celery, machine: Machine) -> None:
     except (OSError, AMQPError, KombuError) as error:
         trouble = tls_trouble(error, machine.session.current().broker.host)
         if trouble is not None:
-            # The machine stays up: votes that it has sent must be revealed, and the cause may be mended at the pool.
+            # The machine stays up: votes that it has sent must be revealed, and the cause may be fixed at the pool.
             log.error(f"The broker is not trusted: {trouble}.", action="broker_not_trusted", why=str(error))  # noqa: TRY400
             return
         log.warning("The broker does not answer.", action="broker_away", why=str(error))

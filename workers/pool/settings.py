@@ -58,8 +58,8 @@ def gateway_of(own: Settings, pool: PoolConfig) -> tuple[str, bool]:
     """A machine's IPFS gateway, by its completed settings, and whether that may be at a private address.
 
     What a gateway sends may become a result, which others read: a pool must not name a server of the machine's own
-    network as one. It may if the operator named the pool's API at such an address himself, by an address and not by a
-    name: where a name leads is for its owner to say, and that is the pool.
+    network as one. It may if the operator set the pool's API to such an address, by number: a name could be pointed
+    elsewhere by its owner, the pool.
     """
     if "ipfs_gateway" in own.model_fields_set:
         return own.ipfs_gateway, True
@@ -75,7 +75,7 @@ def _is_private(host: str) -> bool:
 
 
 def node_of_pool(own: Settings) -> bool:
-    """Whether a machine's node, by its completed settings, is one that its operator did not name."""
+    """Whether a machine uses the pool's node, because its operator named none (by its completed settings)."""
     return "rpc_url" not in own.model_fields_set
 
 
@@ -87,7 +87,7 @@ def _require_encrypted_node(settings: Settings) -> None:
 
 def check_scheduler(hub: Hub, pool: PoolConfig) -> None:
     """Raise WrongChain unless the chain says that the pool's scheduler owns its workerpool: whose signature counts is
-    not for the pool to say. Raises RpcUnavailable while the node cannot say.
+    not for the pool to decide. Raises RpcUnavailable while the node cannot say.
     """
     owner = hub.workerpool(Contract(pool.workerpool)).owner
     if owner.lower() != pool.scheduler.lower():

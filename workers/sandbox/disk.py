@@ -3,8 +3,8 @@
 every few seconds   /iexec_out or all else it writes is over its quota
                                           kill it: over the pool's quota the task fails, alike everywhere;
                                           over a smaller one of this machine it is declined;
-                                          over it only by room that the file system keeps behind the
-                                          files' ends it is declined too, and held against nobody
+                                          over it only by space that the file system keeps behind the
+                                          files' ends it is declined too, and blames nobody
                     a disk is almost full, of bytes or of inodes
                                           kill it: declined, another machine may have the space
 before any work     the same              declined
@@ -33,7 +33,7 @@ from protocol.types import TaskId
 
 log = structlog.get_logger(__name__)
 
-#: Seconds between two looks at how full the disks are, while they fill slowly; and at least, while they fill fast.
+#: Seconds between two checks of how full the disks are, while they fill slowly; and at least, while they fill fast.
 CHECK_SECONDS = 3.0
 LEAST_CHECK_SECONDS = 0.25
 #: Times as long as counting took until it is done again: it takes at most a tenth of a processor.
@@ -65,7 +65,7 @@ class Place:
     entries: int
     #: What it is for the task to be over `pool_bytes` or `entries`.
     failure: Failure
-    #: Bytes by the engine's word where `paths` shows none; holes count, so nobody is voted to have failed by it.
+    #: Bytes as the engine counts them where `paths` shows none; holes count, so no vote blames the app for them.
     engine_bytes: Callable[[], int] | None = None
 
 
@@ -86,7 +86,7 @@ def require_free_space(
     cause: str = MACHINE_FAILED,
 ) -> None:
     """Raise TaskDeclined if the disk of `folder` has less than `floor` bytes or `inodes` inodes free. `cause`: of the
-    decline; UNCLEAR_END where there was room before what the deal brings along.
+    decline; UNCLEAR_END if the disk had space before the deal's own files came.
     """
     if free_share(folder, floor, inodes) < 1:
         raise TaskDeclined(task=task_id, cause=cause, why=_almost_full(folder))
@@ -213,8 +213,8 @@ class DiskWatch:
         self._thread.join()
 
     def raise_if_over(self) -> None:
-        """Raise TaskFailure if the app was killed for what it wrote, TaskDeclined if for want of room on this machine,
-        or if there is none now.
+        """Raise TaskFailure if the app was killed for what it wrote; TaskDeclined if this machine had no space for it,
+        or has none now.
         """
         verdict = self._verdict
         if verdict is None:
@@ -228,12 +228,12 @@ class DiskWatch:
             raise verdict
 
     def _watch(self) -> None:
-        """The thread: look at the disk, the more often the faster it fills, until the app has ended."""
+        """The thread: check the disk, the more often the faster it fills, until the app has ended."""
         pause, last_share = self._every, 0.0
         while not self._over.wait(pause):
             try:
                 share, disk = self._fullest()
-                verdict = self._look(disk if share < 1 else None)
+                verdict = self._check(disk if share < 1 else None)
             except (OSError, SluiceError) as error:
                 log.warning("Cannot see the disk.", action="disk_look", task=self._task_id, why=str(error))
                 continue
@@ -259,10 +259,10 @@ class DiskWatch:
         """The share that is free of the fullest disk, and the disk."""
         return min((free_share(disk, self._floor), disk) for disk in self._disks())
 
-    def _look(self, full: Path | None) -> TaskFailure | None:
-        """What is wrong, if anything is. `full`: a folder on a disk that is almost full.
+    def _check(self, full: Path | None) -> TaskFailure | None:
+        """The verdict on what the app wrote; None if all is well. `full`: a folder on a disk that is almost full.
 
-        The app's own fault first: whoever fills a disk beyond his quota has failed, also where little was free.
+        The app's own fault counts first: an app over its quota has failed, even if little was free.
         """
         found = None
         if full is not None or time.monotonic() >= self._count_again:

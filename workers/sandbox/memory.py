@@ -1,4 +1,4 @@
-"""Whose memory ran out when an app was killed for it: the app's own limit, or this machine's memory.
+"""Whether an app that was killed for memory had reached its own limit, or this machine's memory had run out.
 
     cgroup v1   the engine's word says: it listens where only a limit of the app's own is told
     cgroup v2   the engine's word comes from `oom_kill`, which counts kills by any OOM killer, also by that of a machine
@@ -32,7 +32,7 @@ _PLACES: Final = (
     "user.slice/user-{user}.slice/user@{user}.service/user.slice/docker-{container}.scope",
     "docker/{container}",
 )
-#: Milliseconds between two looks at what the kernel should have told of at once.
+#: Milliseconds between two reads of what the kernel should have notified at once.
 _LOOK_MS: Final = 1000
 #: A file of counters is some hundred bytes.
 _FILE_BYTES: Final = 4096
@@ -69,7 +69,7 @@ def is_own_limit(own: Counters | None, beside: int | None) -> bool:
 
 
 class MemoryWatch:
-    """Watches one container for whose limit its memory reaches, from a thread of its own, inside a `with` block.
+    """Watches which memory limit one container reaches, from a thread of its own, inside a `with` block.
 
     Made before the container starts, and entered when it runs. `cgroups`: version of the engine's machine. `inspect`:
     the engine's, asked only where the container is not in the usual place.
@@ -105,7 +105,7 @@ class MemoryWatch:
             os.close(self._stop)
 
     def is_own_limit(self) -> bool:
-        """Whether the container's own limit is why it was killed, which the engine says was for its memory."""
+        """Whether a kill for memory, which the engine reports, was due to the container's own limit."""
         if self._cgroups <= 1:
             return True
         before = None if self._folder is None else self._before.get(self._folder.parent)
@@ -114,7 +114,7 @@ class MemoryWatch:
 
     @property
     def _places(self) -> list[Path]:
-        """Where the container's cgroup is mostly."""
+        """The usual paths of the container's cgroup."""
         return [self._root / place.format(container=self._container, user=os.getuid()) for place in _PLACES]
 
     def _found(self) -> Path | None:

@@ -10,7 +10,7 @@ SLUICE_APP_DOMAINS makes `public` a list of hosts (`allow_list`).
 All of them: no new privileges, Docker's seccomp filter, no devices but a GPU that the deal asks for, limits of `spec`.
 
 The pool promises apps no less than `compat` with the internet. Under anything less, or another runtime, an app may fail
-for what this machine keeps from it: such a machine votes results and no failures of apps (`Sandbox.stricter`).
+for what this machine keeps from it: such a machine votes for results, never for failures of apps (`Sandbox.stricter`).
 """
 
 from __future__ import annotations

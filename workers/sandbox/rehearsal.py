@@ -81,7 +81,7 @@ def rehearse(machine: Machine, *, outside: Target | None = None) -> Rehearsal:
 
 
 def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehearsal:
-    """Run a container as an app's would be run and look what it reaches."""
+    """Run a container as an app's would be run, and check what it reaches."""
     limits, sandbox = machine.limits, machine.sandbox
     folders = machine.layout.task(task)
     spec = ContainerSpec(
@@ -121,7 +121,7 @@ def _rehearse(machine: Machine, task: TaskId, outside: Target | None) -> Rehears
         raise BadSetting(
             name="SLUICE_DOCKER_HOST",
             why=str(error),
-            fix="Mend the engine, or change SLUICE_MEMORY_PER_SLOT, SLUICE_SLOTS or SLUICE_HOME to what it takes.",
+            fix="Repair the engine, or change SLUICE_MEMORY_PER_SLOT, SLUICE_SLOTS or SLUICE_HOME to what it takes.",
         ) from error
     except EngineTrouble as error:
         if not machine.gpus or not any(word in str(error) for word in _OF_GPUS):

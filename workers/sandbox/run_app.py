@@ -42,9 +42,9 @@ RESTARTS: Final = 12
 #: Seconds before another try: the first, and the longest; each is twice the one before.
 FIRST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 3.0
-#: Seconds between looks at a container that was killed and not yet for what: the engine gets the kernel's word that
-#: memory ran out apart from the container's end, and on a busy machine seconds after it. Without that word the task is
-#: declined, so that only a machine in trouble waits for all of them.
+#: Seconds between checks of a container that was killed for a reason not known yet: the engine learns that memory ran
+#: out apart from the container's end, and on a busy machine seconds after it. Without that, the task is declined,
+#: so that only a machine in trouble waits for all of them.
 LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5, 4.0, 10.0)
 #: Exit code of a container whose end the engine did not see.
 ENGINE_LOST: Final = 255
@@ -83,7 +83,7 @@ class AppRun:
 
 @dataclass(slots=True)
 class _Tries:
-    """What went wrong so far."""
+    """Counts failed tries of one run, and says how long to wait."""
 
     #: Whether the engine was away: it may have taken containers down with itself.
     lost_engine: bool = False
@@ -93,7 +93,7 @@ class _Tries:
     since: float = 0.0
 
     def note(self, trouble: Exception) -> bool:
-        """Count a failure; whether it is the last."""
+        """Count a failure; returns whether no further try follows."""
         if self.in_a_row == 0:
             self.since = time.monotonic()
         self.in_a_row += 1

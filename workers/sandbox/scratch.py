@@ -1,4 +1,4 @@
-"""Where an app writes on the engine's disk: all that it can write to but its output folder.
+"""Where an app writes on the engine's disk, apart from its output folder.
 
     its container's own layer, and the volumes that its image declares
     /etc/hosts, /etc/hostname, /etc/resolv.conf   files of the engine's that Docker binds into every container
@@ -22,7 +22,7 @@ from workers.sandbox.engine.container import Engine
 
 _ENGINE_FILES = ("HostsPath", "HostnamePath", "ResolvConfPath")
 _PROCESSES = Path("/proc")
-#: Open files of a container that are looked at in search of those without a name: more take too long.
+#: Most open files of a container that are searched for those without a name: more take too long.
 _MOST_OPEN = 100_000
 
 

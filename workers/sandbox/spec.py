@@ -98,7 +98,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """All there is to say to Docker about one container."""
+    """Everything that Docker is told about one container."""
 
     name: str
     image: str

@@ -27,7 +27,7 @@ def require(context: WorkerContext, replicate: Replicate) -> None:
 
 
 def _why_not(context: WorkerContext, replicate: Replicate) -> tuple[str, str] | None:
-    """Cause and words; None if the task is done."""
+    """Cause and reason for not doing the task; None if the machine does it."""
     assignment, machine, wallet = replicate.assignment, context.machine, context.machine.wallet
     if assignment.wallet != wallet:
         return NOT_AUTHORIZED, f"it is for wallet {assignment.wallet}"

@@ -94,6 +94,7 @@ def run(app: AppRun, folders: TaskFolders, *, sealed: bool, resumed: bool) -> Co
 
 
 def _remove(app: AppRun, tries: int) -> None:
+    """Remove the app's container; one that stays after so many tries is left to the machine's next sweep."""
     for failures in range(1, tries + 1):
         try:
             app.engine.remove(app.spec.name)

@@ -71,7 +71,7 @@ class _Attempt:
     container: str | None = None
 
     def uses(self, container: str) -> None:
-        """Note the container that this attempt goes on with, so that this one and no later one is removed."""
+        """Note the container that this attempt continues, so that this one and no later one is removed."""
         self.container = container
 
     @property
@@ -334,7 +334,7 @@ def _gpus(context: WorkerContext, assignment: Assignment) -> AbstractContextMana
 
 
 def _created(context: WorkerContext, task_id: TaskId, attempt: _Attempt, container: str) -> None:
-    """The last moment at which an abort costs nothing: the container exists but has not started."""
+    """Called when the container exists but has not started: the last moment at which an abort costs nothing."""
     attempt.uses(container)
     if not context.journal.mark_running(task_id, container, context.now()):
         raise _declined(task_id, ABORTED, "it was aborted")
@@ -348,7 +348,7 @@ def _fail(context: WorkerContext, task_id: TaskId, declined: TaskDeclined, attem
     try:
         ended = context.journal.mark_failed(task_id, cause, context.now(), exit_code=attempt.exit_code)
     except sqlite3.Error:
-        # The pool is told all the same; the process upkeep tries again, ever more rarely, until the journal is mended.
+        # The pool is still told; the process upkeep tries again, ever more rarely, until the journal can be written.
         log.exception("The journal does not take the task's end.", action="journal_broken", task=task_id)
         ended = True
     if ended:

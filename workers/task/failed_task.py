@@ -26,7 +26,7 @@ from workers.task.verdict import Verdict
 STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
 #: Beside an error result: what went wrong, in words that are not part of its digest.
 WHY_FILE = "why.txt"
-#: Bytes of each log that go with an error result: its end is what tells.
+#: Bytes of each log that go with an error result: its end, which says what went wrong.
 ERROR_LOG_BYTES = 2**18
 
 

@@ -1,4 +1,4 @@
-"""Where a result is that the pool does not take in time: a trust-1 task can end without the pool.
+"""Stores a result that the pool does not take in time, at the machine's own IPFS node: a trust-1 task needs no pool.
 
     the pool takes the result                        its link
     it is away, or cannot store it: time is left     asked again
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 #: Seconds before the contribution deadline: enough for an upload that fails in the middle, and for a transaction that
 #: is mined late.
 LAST_SECONDS = 300.0
-#: Before task and Unix seconds in the name of a copy's pin.
+#: Prefix of the name of a copy's pin, followed by task and Unix seconds.
 _PIN = "sluice-result-"
 #: Seconds.
 _DAY = 86400
@@ -60,7 +60,7 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
         try:
             node.pin(cid, f"{_PIN}{replicate.task_id}-{int(context.now())}")
         except StorageUnavailable as error:
-            # The node has it all the same, and the task may still be paid for it.
+            # The node still has it, and the task may still be paid for it.
             words = "The copy's pin got no name, so nothing unpins it."
             log.warning(words, action="own_copy_unnamed", task=replicate.task_id, cid=cid, why=str(error))
     log.warning(
@@ -73,7 +73,7 @@ def keep(context: WorkerContext, replicate: Replicate) -> ResultLink | None:
 
 
 def unpin_old(api: str, days: float, now: float) -> int:
-    """Let the node drop copies that are older than `days`; how many. `now`: Unix seconds. Raises StorageUnavailable."""
+    """Unpin copies that are older than `days`; returns how many. `now`: Unix seconds. Raises StorageUnavailable."""
     with closing(Ipfs(api)) as node:
         old = [cid for cid, name in node.pins(_PIN).items() if (at := _pinned_at(name)) and now > at + days * _DAY]
         for cid in old:

@@ -1,4 +1,4 @@
-"""What the way an app's container ended says of the app: killed for its memory, or from outside."""
+"""Whether an app ended by itself, or was killed: for its memory, or from outside."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from workers.task.verdict import KILLED
 
 
 def memory_watch(context: WorkerContext, container: str) -> MemoryWatch:
-    """What says whose limit of memory an app has reached."""
+    """The watch that finds which memory limit an app has reached."""
     return MemoryWatch(container, context.machine.engine_resources.cgroups, context.engine.inspect)
 
 
 def require_own_end(machine: Machine, task_id: TaskId, ended: ContainerExit) -> None:
-    """An app that was killed has left nothing that counts. Raises TaskFailure if it reached its own limit of memory and
-    that is what the pool promises, TaskDeclined if it had less, or if it was killed from outside.
+    """Raise if the app was killed, since its output then does not count: TaskFailure if it reached its own memory limit
+    and had what the pool promises, TaskDeclined if it had less, or was killed from outside.
     """
     if ended.out_of_memory:
         if not ended.own_limit:
-            why = "the app was killed for want of memory, and nothing shows that it had reached its own limit"
+            why = "the app was killed for lack of memory, and nothing shows that it had reached its own limit"
             raise TaskDeclined(task=task_id, cause=MACHINE_MEMORY, why=why)
         needed = f"the app needed more than the {machine.memory_per_slot} bytes of memory"
         if machine.keeps_memory_promise:

@@ -88,7 +88,7 @@ class Replicate:
 
     @property
     def attestation(self) -> Attestation | None:
-        """What the task's enclave says of the result."""
+        """The enclave's signed statement about the result; None without an enclave."""
         if self.digest is None or self.enclave_signature is None:
             return None
         return Attestation(self.digest, self.enclave_signature)
@@ -100,8 +100,8 @@ class Replicate:
 
 
 def begins_anew(known: Replicate, assignment: Assignment) -> bool:
-    """Whether an assignment gives this machine a task for another time: it was aborted here, or failed with a challenge
-    that is not the task's any more, as the pool's secret service had lost it.
+    """Whether an assignment starts the task again on this machine: it was aborted here, or failed with a challenge that
+    the pool's secret service has lost and replaced since.
     """
     other = assignment.enclave_challenge != known.assignment.enclave_challenge
     return known.stage is ReplicateStage.ABORTED or (known.stage is ReplicateStage.FAILED and other)

@@ -1,4 +1,4 @@
-"""Whether what a message asks for is what the pool's scheduler has signed: image, parameters, dataset, deadlines."""
+"""Checks that the pool's scheduler has signed what a message asks for: image, parameters, dataset, deadlines."""
 
 from __future__ import annotations
 

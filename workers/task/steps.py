@@ -46,7 +46,7 @@ UPLOAD_TRIES = 4
 RUNS_IN_A_ROW = 5
 #: Reveals of one vote that may be given up: each may have cost gas, and the stake is lost without one.
 MOST_REVEALS = 5
-#: What the system says of a file that is gone or spoilt; all else may pass.
+#: Errors of a file that is gone or damaged; any other may be temporary.
 _LOST = frozenset({errno.ENOENT, errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 #: Length of a cause in a report.
 CAUSE_CHARACTERS = 200
@@ -170,7 +170,7 @@ def upload(context: WorkerContext, task_id: TaskId) -> bool:
     """Store the result at the pool, over its restarts, or else where `own_copy` says; whether it is stored. Raises
     PoolUnavailable in the end.
 
-    One that can never be stored ends a task without a vote. A vote is revealed all the same: that needs only its
+    One that can never be stored ends a task without a vote. A vote is still revealed: that needs only its
     digest, and saves the stake; the pool asks another machine that voted alike for the result.
     """
     replicate = _with_result(context, task_id)
@@ -260,7 +260,7 @@ def abort(context: WorkerContext, task_id: TaskId) -> None:
 
 
 def hand_back(context: WorkerContext, task_id: TaskId, why: str) -> None:
-    """Stop working on a task that has not been voted for, and report that: the pool gives it to another machine."""
+    """Stop working on a task that has not been voted for, and report that, so that the pool assigns another machine."""
     abort(context, task_id)
     replicate = context.journal.find(task_id)
     if replicate is not None and replicate.stage is ReplicateStage.ABORTED:

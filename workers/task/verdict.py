@@ -87,7 +87,7 @@ def of_start(status: int, words: str) -> Verdict:
 
 
 def _refused(status: int) -> Verdict:
-    """4xx: the engine will not have these settings, or the container changed meanwhile. All else may pass."""
+    """The verdict on a refusal: MACHINE for a 4xx (the engine does not take the settings), RETRY if it may pass."""
     passing = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
     client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     return Verdict.MACHINE if client_error and status not in passing else Verdict.RETRY
@@ -98,7 +98,7 @@ def _refused(status: int) -> Verdict:
 #: A registry's codes for an image that nobody can have: absent, or closed to whoever has no login there.
 _ABSENT_CODES = frozenset({"MANIFEST_UNKNOWN", "NAME_UNKNOWN"})
 _CLOSED_CODE = "DENIED"
-#: The registry says no to this machine: to everybody, or to its address. It will not say yes later.
+#: Statuses by which a registry refuses this machine, or everybody, and will refuse it later too.
 _NOT_ALLOWED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS})
 
 
@@ -135,10 +135,10 @@ def of_platform(image: tuple[str, str], engine: tuple[str, str]) -> Verdict | No
 
 #: Exit code of an app that got SIGKILL, which no app sends to itself: sent from outside, or by a machine out of memory.
 KILLED = 137
-#: Exit codes of signals that may tell of the machine: an instruction its processor lacks (SIGILL), a disk or memory
+#: Exit codes of signals that may be due to the machine: an instruction its processor lacks (SIGILL), a disk or memory
 #: that failed (SIGBUS), an operator's `docker stop` (SIGTERM).
 _FROM_OUTSIDE = frozenset({132, 135, 143})
-#: All that an app has said if the system refused to execute its program; its exit code then.
+#: The only output of an app whose program the system refused to execute, and its exit code then.
 _NOT_EXECUTED = re.compile(
     rb"(?:standard_init_linux\.go:\d+: exec user process caused(?:: | \")|exec [^\n]*: )(?P<reason>[^\n]*?)\"?\s*"
 )
@@ -199,5 +199,5 @@ def of_http(status: int) -> Verdict:
 
 
 def _line(words: str) -> str:
-    """Words as one line. What is cut off has no known end, so it tells nothing."""
+    """The first WORDS_READ characters of an error's text, as one line."""
     return " ".join(words[:WORDS_READ].split())

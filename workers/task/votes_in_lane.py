@@ -20,7 +20,7 @@ _UNSURE = (ReplicateStage.COMPUTED, ReplicateStage.ABORTED, ReplicateStage.FAILE
 
 
 def note_votes(journal: Journal, store: LaneStore, chain_id: int, replicates: Sequence[Replicate]) -> list[TaskId]:
-    """Make the journal know of these replicates' votes that the lane has sent or will send; those that it did not know.
+    """Record in the journal the votes on these replicates that the lane has sent or will send; returns the new ones.
 
     They are noted as of the vote's moment. `store`: of the lane of the machine's wallet on `chain_id`.
     """

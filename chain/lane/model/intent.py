@@ -18,7 +18,7 @@ from protocol.types import BlockNumber, Wallet
 
 
 class IntentState(StrEnum):
-    """Where an intent stands; see the picture above."""
+    """How far an intent is; see the module's diagram."""
 
     #: Waits for a nonce.
     QUEUED = "queued"

@@ -51,7 +51,7 @@ class Purpose(StrEnum):
     CANCEL = "cancel"
 
 
-#: Note of a YIELD that makes room for a later nonce, whose stake does not pay for this call too: its intents were not
+#: Note of a YIELD in favour of a later nonce, whose stake does not pay for this call too: its intents were not
 #: refused.
 MAKES_ROOM = "what waits behind it saves a stake"
 

@@ -30,11 +30,11 @@ class LanePolicy:
     rebroadcast_after: int = 1
     #: Blocks it may miss until its price is raised.
     bump_after: int = 4
-    #: Blocks it may miss for no reason that can be seen until it is replaced all the same.
+    #: Blocks that it may miss for no visible reason until it is replaced.
     stuck_after: int = 6
-    #: Blocks after which what stands in the way is said as an error, if it is nothing that the lane can mend.
+    #: Blocks after which an obstacle that the lane cannot repair is logged as an error.
     alarm_after: int = 10
-    #: Seconds without the answers that a run needs, after which that is said as an error. No blocks are seen meanwhile.
+    #: Seconds without the answers that a run needs, after which that is logged as an error; no blocks are seen then.
     silent_after: float = 60.0
     #: Most gas that one transaction may ask for: what EIP-7825 allows, 2 to the 24th.
     max_gas: int = 2**24

@@ -51,7 +51,7 @@ from protocol.types import BlockNumber, Nonce, TxHash
 
 log = structlog.get_logger(__name__)
 
-#: FINAL records looked at in one go after a reorg: one RPC batch, and deeper than any reorg seen on a live chain.
+#: FINAL records checked at a time after a reorg: one RPC batch, and deeper than any reorg seen on a live chain.
 _LOOK_BACK = 64
 
 
@@ -327,7 +327,7 @@ def _halt_if_foreign(run: LeasedRun, snapshot: ChainSnapshot, result: Confirmed,
 def _read_receipts(
     context: RunContext, snapshot: ChainSnapshot, *, reorged: bool
 ) -> tuple[list[NonceRecord], dict[Nonce, Known[Mined] | Unknown]]:
-    """The records to look at, all that a reorg may concern if `reorged`, and what receipts say of them by nonce."""
+    """The records to check (with `reorged`, all that a reorg may concern), and by nonce what their receipts say."""
     records = context.store.records(context.lane, UNSETTLED if reorged else (NonceState.OPEN,))
     if reorged:
         log.warning(
@@ -342,8 +342,8 @@ def _read_receipts(
 def _replaced_since(
     context: RunContext, snapshot: ChainSnapshot, newest: NonceRecord, found: Mapping[Nonce, Known[Mined] | Unknown]
 ) -> bool:
-    """Whether the block of `newest` is gone on the branch of the receipts `found`. Asked if that may be another branch
-    than the snapshot's: what they confirm will be the newest record, and nobody looks below it again.
+    """Whether the block of `newest` is gone on the branch of the receipts `found`. Called if that may be another branch
+    than the snapshot's: what they confirm becomes the newest record, and records below it are not checked again.
     """
     blocks = {answer.value.block_hash for answer in found.values() if isinstance(answer, Known)}
     return not blocks <= snapshot.branch and bool(_filter_replaced(context, [newest]))

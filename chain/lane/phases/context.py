@@ -87,7 +87,7 @@ class LaneMemory:
     gaps: dict[Nonce, BlockNumber] = field(default_factory=dict)
     #: Refusals after which the node certainly does not hold the transaction.
     refused: dict[Nonce, Refusal] = field(default_factory=dict)
-    #: Refusals in unknown words or by a busy node: it may have accepted the transaction all the same.
+    #: Refusals in unknown words or by a busy node: it may still have accepted the transaction.
     maybe_sent: dict[Nonce, Refusal] = field(default_factory=dict)
     surcharge: Surcharge = field(default_factory=Surcharge)
     #: What became of early steps.
@@ -96,7 +96,7 @@ class LaneMemory:
     unanswered: Missing | None = None
     #: Why no new nonce is claimed, if money is short.
     short: str | None = None
-    #: Since when (`monotonic`) runs break off because no node answers, and what the first of them was told.
+    #: Since when (`monotonic`) runs break off because no node answers, and the error of the first of them.
     silent: tuple[float, str] | None = None
     #: What was last logged as the reason why the lane waits.
     alarmed: str | None = None

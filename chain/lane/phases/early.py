@@ -1,7 +1,7 @@
 """Steps that go out behind a transaction that is not in a block yet (SLUICE_STATE=pending): which, and how they ended.
 
 waits at the head ─► the node's pending state: would it succeed behind what waits there? ─► sent in the same block
-reverted all the same ─► it came too early: counted, judged again, and from then on it waits like any other
+reverted nevertheless ─► it came too early: counted, judged again, and from then on it waits like any other
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
 their call reverted                ─► judged by the state of that block, or of the head if the node cannot tell it
    done, or can never be done      ─► DONE, FAILED
-   allowed, and reverted all the same ─► QUEUED, and counted: FAILED after `max_generations` times
+   allowed, and reverted nevertheless ─► QUEUED, and counted: FAILED after `max_generations` times
    the node tells neither state    ─► QUEUED, not counted
 an empty transaction took its place
    no node took the call           ─► QUEUED, and counted
-   to make room for a reveal       ─► QUEUED, not counted
+   in favour of a reveal           ─► QUEUED, not counted
    an operator ordered it          ─► FAILED
 a reorg has the call succeed after all ─► MINED with it, unless another nonce carries them by now (`reclaimable`)
 """
@@ -83,7 +83,7 @@ def after_release(
 
     `most`: times that it may leave a nonce before it is FAILED. `why`: what spent the nonce. `explained`: whether
     another call of the same transaction is known to have failed it, e.g. an `initialize` that a stranger sent first.
-    Then the rest go together again: fifty transactions in place of one would be that stranger's to have. `early`:
+    Then the rest go together again: else a stranger could turn one transaction of ours into fifty. `early`:
     whether it went out before what it relies on was in a block, which is counted in any case: it happens once at most.
     """
     if verdict.judgement is Judgement.DONE:

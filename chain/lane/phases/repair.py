@@ -5,7 +5,7 @@
     not mined for 4 blocks, price below market ─► fee bump of the lowest nonce
     … and what waits behind it saves a stake   ─► fee bump above the ceiling, or 0-value transfer to self
     refused for good, or left by its intents   ─► 0-value transfer to self at the same nonce
-    not taken by a busy node, or for want of
+    not taken by a busy node, or for too little
     money in the wallet                        ─► the same bytes at the next head, at the same price
     refused for its gas limit                  ─► the same call with more gas
     nonce below the highest without a record   ─► at the next head, 0-value transfer to self
@@ -287,8 +287,8 @@ def _raise_for_line(
 ) -> Unsigned | None:
     """A replacement of the lowest nonce above the ceiling, as far as what waits behind it is worth it; else None.
 
-    Where that does not pay for the calls themselves, those that a cap may hold back make room for less gas, by no-ops:
-    once mined, they are judged again.
+    Where that does not pay for the calls themselves, those that a cap may hold back are replaced by no-ops, which
+    use less gas: once mined, they are judged again.
     """
     uncapped = context.policy.uncapped
     records = [record for _, record in sorted(repairs.open.items())]

@@ -17,7 +17,7 @@ from chain.lane.model.nonce import Mined, NonceRecord
 from chain.lane.rules.fees import FeeMarket
 from chain.lane.rules.readiness import Moment
 from chain.rpc.announced import AnnouncedHead
-from chain.rpc.answers import Known, Reply, Unknown, decode_reply, value_of
+from chain.rpc.answers import Known, Reply, Unknown, decode_reply, parse_quantity, value_of
 from chain.rpc.client import JsonRpc, Request
 from protocol.errors import RpcError, RpcUnavailable
 from protocol.types import BlockHash, BlockNumber, Nonce, Timestamp, Wallet, Wei
@@ -70,7 +70,7 @@ class _Money:
         """Balance and gas price, in wei. Raises RpcUnavailable."""
         balance, price = self._rpc.batch([("eth_getBalance", (self._wallet, "latest")), ("eth_gasPrice", ())])
         return (
-            Wei(value_of(decode_reply(balance, _parse_quantity), self._rpc.name)),
+            Wei(value_of(decode_reply(balance, parse_quantity), self._rpc.name)),
             _decode_price(price, self._rpc.name),
         )
 
@@ -162,7 +162,7 @@ def take_snapshot(
         timestamp=head.timestamp,
         base_fee=head.base_fee,
         block_gas=head.gas_limit,
-        count=Nonce(value_of(decode_reply(count, _parse_quantity), rpc.name)),
+        count=Nonce(value_of(decode_reply(count, parse_quantity), rpc.name)),
         mined_hash=mined_hash,
         standing=standing,
         branch=frozenset((head.hash, head.parent, *below)),
@@ -211,13 +211,13 @@ def _parse_header(header: dict[str, Any]) -> _Header:
     """The header in a block's JSON."""
     base_fee, gas_limit = header.get("baseFeePerGas"), header.get("gasLimit")
     return _Header(
-        BlockNumber(_parse_quantity(header["number"])),
-        Timestamp(_parse_quantity(header["timestamp"])),
-        None if base_fee is None else Wei(_parse_quantity(base_fee)),
+        BlockNumber(parse_quantity(header["number"])),
+        Timestamp(parse_quantity(header["timestamp"])),
+        None if base_fee is None else Wei(parse_quantity(base_fee)),
         BlockHash(header["hash"]),
         BlockHash(header["parentHash"]),
         # Some chains without such a limit write 0.
-        (None if gas_limit is None else _parse_quantity(gas_limit)) or None,
+        (None if gas_limit is None else parse_quantity(gas_limit)) or None,
     )
 
 
@@ -234,7 +234,7 @@ def _decode_price(answer: Reply, node: str) -> Wei:
     """
     if isinstance(answer, RpcError) and _lacks_method(answer):
         return Wei(0)
-    return Wei(value_of(decode_reply(answer, _parse_quantity), node))
+    return Wei(value_of(decode_reply(answer, parse_quantity), node))
 
 
 def _lacks_method(error: RpcError) -> bool:
@@ -242,8 +242,3 @@ def _lacks_method(error: RpcError) -> bool:
     words = error.message.lower()
     named = any(name in words for name in _METHOD_NAMES)
     return error.code == _NO_SUCH_METHOD or (named and any(phrase in words for phrase in _LACKS))
-
-
-def _parse_quantity(text: Any) -> int:
-    """The number of a JSON-RPC quantity such as "0x1a"."""
-    return int(text, 16)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from protocol.types import BlockNumber
 
-#: Early steps that are looked back on.
+#: Early steps whose outcome is remembered.
 WINDOW = 50
 #: The part of them that may revert, and how many may whatever the part: one reorg or a block that was cut off between
 #: two steps says nothing yet.
@@ -42,7 +42,7 @@ class EarlyGuard:
         return head >= self.opens_at
 
     def unanswered(self, head: BlockNumber) -> EarlyGuard:
-        """The guard after a question about the pending state that failed at `head`: closed for a while."""
+        """The guard after a question about the pending state that failed at `head`: closed for some blocks."""
         return replace(self, opens_at=BlockNumber(max(self.opens_at, head + UNKNOWN_PAUSE)))
 
     def after(self, succeeded: int, reverted: int, head: BlockNumber) -> EarlyGuard:

@@ -32,7 +32,7 @@ CEILING, _BUMP_LEAST = Wei(500 * GWEI), Wei(GWEI // 10)
 TIP_FLOOR = Wei(GWEI // 10)
 #: The part of the ceiling that may go to a tip, or to a legacy gas price, on the word of a node that is not believed.
 _BOUNDED_SHARE = 4
-#: The part of that share that a first offer may take: a replacement raises the tip as well, and needs room for it (six
+#: The part of that share that a first offer may take: a replacement raises the tip as well, within the rest of it (six
 #: replacements at 12 % each).
 _FIRST_OFFER = 2
 
@@ -48,7 +48,7 @@ class FeePolicy:
     fixed: Wei = NO_WEI
     #: Nodes refuse a replacement that does not raise both fields by this many percent (geth: 10).
     bump_percent: int = 12
-    #: … and by at least this much, so that a bump of a tiny price says something.
+    #: … and by at least this much, so that a bump of a tiny price has an effect.
     bump_least: Wei = _BUMP_LEAST
     #: Bounds tips by the newest block's base fee, but not below this many wei; None: the node's suggestion is believed.
     tip_floor: Wei | None = None
@@ -104,7 +104,7 @@ def quote(policy: FeePolicy, market: FeeMarket) -> Fees:
 def bump(policy: FeePolicy, market: FeeMarket, paid: Fees) -> Fees | None:
     """Fees of a replacement that nodes accept in place of `paid`; None above the ceiling, or where gas is free.
 
-    What was offered for nothing is raised once the chain asks a price: a node may have told none for a while.
+    An offer of 0 is raised once the chain asks a price: the node may have reported none before.
     """
     wanted, most_tip = quote(policy, market), _most_tip(policy, market)
     if paid.max_fee == 0 and wanted.max_fee == 0 and not market.base_fee:

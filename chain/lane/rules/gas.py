@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import structlog
 
@@ -26,7 +25,7 @@ from chain.lane.model.intent import Intent
 from chain.lane.model.nonce import TRANSFER_GAS, NonceRecord, Purpose
 from chain.lane.phases.context import LaneMemory, RunContext
 from chain.lane.rules.encoding import Call
-from chain.rpc.answers import Known, Unknown, decode_replies
+from chain.rpc.answers import Known, Unknown, decode_replies, parse_quantity
 from chain.rpc.client import JsonRpc, Request
 from protocol.types import Contract, Nonce, Wallet
 
@@ -78,7 +77,7 @@ def allow(
 
 
 def raise_gas_limits(context: RunContext, memory: LaneMemory, records: Sequence[NonceRecord]) -> dict[Nonce, int]:
-    """By nonce, a higher gas limit for the next attempt of transactions that nodes refused for want of gas.
+    """By nonce, a higher gas limit for the next attempt of transactions that nodes refused for too little gas.
 
     Nonces whose limit is the highest allowed already are left out. Raises RpcUnavailable.
     """
@@ -112,7 +111,7 @@ def _is_call(record: NonceRecord) -> bool:
 def estimate(rpc: JsonRpc, wallet: Wallet, calls: Sequence[Call]) -> list[Known[int] | Unknown]:
     """eth_estimateGas of each call in the state at the head. Raises RpcUnavailable."""
     requests: list[Request] = [("eth_estimateGas", (call_object(wallet, call),)) for call in calls]
-    return decode_replies(rpc.batch(requests), _parse_quantity) if requests else []
+    return decode_replies(rpc.batch(requests), parse_quantity) if requests else []
 
 
 def surcharges(rpc: JsonRpc, wallet: Wallet, data: Sequence[str]) -> list[Known[int] | Unknown]:
@@ -157,7 +156,7 @@ def _needed_gas(context: RunContext, memory: LaneMemory, groups: Sequence[Group]
         on_top = [answer.value if isinstance(answer, Known) else known for answer in asked]
     else:
         on_top = [0] * len(groups)
-    # What failed before may have failed for want of gas: votes that the contract walks through, a callback.
+    # What failed before may have failed for too little gas: votes that the contract walks through, a callback.
     again = [number for number, (intents, _) in enumerate(groups) if intents[0].generation]
     used = dict(
         zip(again, estimate(context.rpc, context.lane.wallet, [groups[number][1] for number in again]), strict=True)
@@ -180,11 +179,6 @@ def _protocol_gas(data: str) -> int:
     body = bytes.fromhex(data[2:])
     zeros = body.count(0)
     return TRANSFER_GAS + _ZERO_BYTE * zeros + _BYTE * (len(body) - zeros)
-
-
-def _parse_quantity(text: Any) -> int:
-    """The number of a JSON-RPC quantity such as "0x1a"."""
-    return int(text, 16)
 
 
 def _percent(amount: int, percent: int) -> int:

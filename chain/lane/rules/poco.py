@@ -1,6 +1,6 @@
 """Would a PoCo call succeed? The rules of IexecPoco2Facet, read back from viewTask and viewContribution.
 
-PoCo reverts without a word, so the same rules, asked at the block of a revert, are what explains it.
+PoCo reverts without a reason, so the same rules, applied at the block of a revert, explain it.
 
     method                  READY while                                           DONE if              else
     initialize              UNSET                                                 task exists          –
@@ -162,7 +162,7 @@ _RULES: dict[str, Callable[[Intent, TaskFacts, Timestamp], ReadinessVerdict]] = 
 }
 #: Seconds between two warnings that a node lacks old state.
 _WARN_SECONDS = 300.0
-#: Methods whose rule looks at the wallet's own vote.
+#: Methods whose rule depends on the wallet's own vote.
 _VOTING = frozenset({"contribute", "contributeAndFinalize", "reveal"})
 
 

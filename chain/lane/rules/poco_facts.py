@@ -1,4 +1,4 @@
-"""What the rules of PoCo look at, and how it is read from the hub's views: viewTask, viewContribution, viewDeal."""
+"""The facts that PoCo's rules depend on, read from the hub's views: viewTask, viewContribution, viewDeal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocol.types import Hash32, Timestamp, Wallet
 
 @dataclass(frozen=True, slots=True)
 class TaskFacts:
-    """What the rules look at: one task, and the asking wallet's vote on it. Deadlines are Unix seconds."""
+    """What the rules depend on: one task, and the asking wallet's vote on it. Deadlines are Unix seconds."""
 
     status: TaskStatus
     contribution_deadline: Timestamp = Timestamp(0)  # noqa: RUF009 - a NewType call has no state

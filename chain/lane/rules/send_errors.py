@@ -97,7 +97,7 @@ RANKS = (
     # It may have been taken.
     Kind.UNKNOWN,
     Kind.BUSY,
-    # One node's own limit: another may take it all the same.
+    # One node's own limit: another may still take it.
     Kind.FEE_TOO_HIGH,
 )
 #: JSON-RPC codes that mean "asked too often" and nothing else: Alchemy's and HTTP's own, and that of several gateways.
@@ -321,7 +321,7 @@ PHRASES: Phrases = (
     ("size limit exceeded", Kind.FATAL),
     ("limit exceeded", Kind.BUSY),  # EIP-1474
 )
-#: Of the fatal ones those that a higher gas limit mends: the node counts more gas than the function uses, as it does
+#: The fatal ones that a higher gas limit cures: the node counts more gas than the function uses, as it does
 #: where posting data to another chain is paid in gas.
 GAS_PHRASES = (
     "intrinsic gas too low",

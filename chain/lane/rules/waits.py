@@ -47,7 +47,7 @@ def report_waiting(run: LeasedRun, snapshot: ChainSnapshot, memory: LaneMemory) 
 
 
 def report_silence(run: LeasedRun, memory: LaneMemory, told: str) -> None:
-    """The same for a run that breaks off because no node answers: reported once that has lasted a while.
+    """As `report_waiting`, for a run that breaks off because no node answers: reported if that lasts.
 
     `told`: why this one breaks off. Raises LeaseLost.
     """
@@ -57,11 +57,11 @@ def report_silence(run: LeasedRun, memory: LaneMemory, told: str) -> None:
     # The words of the first: they stay the same while the reason does, so that it is logged once.
     since, first = memory.silent
     if now - since >= policy.silent_after:
-        _report(run, memory, f"no run can end for want of an answer: {first}", None)
+        _report(run, memory, f"no run can end without an answer: {first}", None)
 
 
 def report_contradiction(run: LeasedRun, memory: LaneMemory) -> None:
-    """The same for a run whose write conflicts with the lane's own records. Raises LeaseLost."""
+    """As `report_waiting`, for a run whose write conflicts with the lane's own records. Raises LeaseLost."""
     _report(run, memory, CONTRADICTION, None)
 
 
@@ -73,7 +73,7 @@ def _report(run: LeasedRun, memory: LaneMemory, why: str | None, head: BlockNumb
         context.store.set_waiting(run.lease, why)
     if why is not None and why != memory.alarmed:
         log.error(
-            "The lane waits for something that it cannot mend.",
+            "The lane waits for something that it cannot repair.",
             action="lane_waits",
             wallet=context.lane.wallet,
             head=head,

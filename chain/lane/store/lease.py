@@ -25,9 +25,9 @@ class LaneLease:
     lane: LaneId
     holder: str
     fence: int
-    #: Why the lane stands still, if an operator has to decide something.
+    #: Why the lane is halted, if an operator has to decide something.
     halted: str | None = None
-    #: What the lane waits for and cannot mend, as far as the last run knew.
+    #: What the lane waits for and cannot repair, as far as the last run knew.
     waiting: str | None = None
 
 

@@ -54,7 +54,7 @@ from chain.lane.store.spent import DaySum, Fee
 from protocol.errors import LeaseLost
 from protocol.types import BlockNumber, Nonce, Wei
 
-#: Before the lane in the `_id` of its lease.
+#: Prefix of the `_id` of a lane's lease.
 LEASES = "lane:"
 _INTENTS = "intents"
 _DUPLICATE_KEY = 11000
@@ -162,8 +162,8 @@ class MongoStore:
         return self._cursors.find_one_and_update(free, [{"$set": change}], return_document=True)
 
     def _left_lease(self, lane: LaneId, expired: Document) -> Document | None:
-        """What a lease that is not to be had as `expired` must be to be taken all the same: one that nobody ever had,
-        or one whose holder is dead. None: a living process holds it.
+        """The query by which a lease that has not expired can still be taken: one that nobody ever had, or one whose
+        holder is dead. None: a living process holds it.
         """
         key = _lease_key(lane)
         held = self._cursors.find_one({"_id": key})

@@ -41,7 +41,7 @@ _BUSY_SECONDS = 10.0
 #: Seconds after which what has ended may be deleted: ten times the longest task there is (category XL, 100 hours in
 #: all), so that no action can still be asked for again.
 _KEEP_SECONDS = 1000 * 3600.0
-#: Newest nonces that stay whatever their age, for reorgs and for people who look.
+#: Newest nonces that are kept whatever their age, for reorgs and for operators' commands.
 _KEEP_NONCES = 4096
 #: Rows deleted in one go, and seconds between two goes of one process: a few milliseconds each.
 _DELETED_AT_ONCE, _DELETE_SECONDS = 500, 600.0

@@ -16,7 +16,7 @@ from ops.admin.screen import Json
 from pipeline.domain.audit.findings import Difference, Unasked, lasting
 from protocol.counts import count
 
-#: Seconds between the two readings: what is on its way has moved by then.
+#: Seconds between the two readings: work in progress has changed by then.
 WAIT_SECONDS = 10.0
 
 

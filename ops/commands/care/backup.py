@@ -41,12 +41,12 @@ def _backup(
     counts, SHA-256) and the settings without secrets are in it; the keystore's password never is. Needs only MongoDB.
     `sluice restore` puts it back. Exit code 1 if MongoDB does not answer, 2 if the file cannot be written.
     """
-    from ops.backup.take import look, take  # noqa: PLC0415
+    from ops.backup.take import preview, take  # noqa: PLC0415
 
     console = Console(stderr=True, highlight=False)
     with console.status("Reading …") as line:
         if dry_run:
-            made = look(settings(), path, keys=keys)
+            made = preview(settings(), path, keys=keys)
         else:
             made = take(settings(), path, keys=keys, secrets=secrets, progress=line.update)
     block = "before the first block" if made.block is None else f"up to block {made.block}"

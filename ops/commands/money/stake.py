@@ -18,7 +18,7 @@ from protocol.amounts import amount_of, ether, rlc
 from protocol.counts import count
 from protocol.errors import BadInput, NotReady, TransferDropped
 
-#: Seconds for which a transaction is waited for, and between two looks.
+#: Seconds for which a transaction is waited for, and between two checks.
 WAIT_SECONDS, LOOK_SECONDS = 300.0, 1.0
 #: The API's words for a transfer that is over.
 _MADE, _DROPPED = "made", "dropped"

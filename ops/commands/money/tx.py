@@ -82,7 +82,7 @@ def _ls(as_json: Json = False, worker: Worker = False) -> None:
     if status.halted is not None:
         console.print("[bold red]The lane stands still[/]: decide by `sluice tx disown` or `sluice tx resume`.")
     if status.waiting is not None:
-        console.print("[bold yellow]The lane waits[/] for something that it cannot mend; it goes on by itself.")
+        console.print("[bold yellow]The lane waits[/] for something that it cannot repair; it goes on by itself.")
     console.print(f"head of the line: {status.why}", markup=False)
     open_nonces = [
         (

@@ -41,7 +41,7 @@ To = Annotated[int | None, typer.Option("--to", help="Last block; default: the l
 def register(app: typer.Typer) -> None:
     """Add `sluice chain …`."""
     group = typer.Typer(
-        no_args_is_help=True, help="What the watcher read of the chain: see how far it is, check, mend."
+        no_args_is_help=True, help="What the watcher read from the chain: its progress, checks, repairs."
     )
     group.command("status", epilog="Examples: `sluice chain status`, `sluice chain status --json`")(_status)
     group.command("audit", epilog="Examples: `sluice chain audit`, `sluice chain audit --from 1000 --to 2000 --json`")(
@@ -190,7 +190,7 @@ def _unclean(found: Iterator[Audit], span: tuple[BlockNumber, BlockNumber]) -> l
 
 
 def _replay_command(found: Sequence[Audit]) -> str | None:
-    """The `sluice chain replay` command that mends these differences; None if there are none."""
+    """The `sluice chain replay` command that repairs these differences; None if there are none."""
     if not found:
         return None
     return f"sluice chain replay --from {found[0].first} --to {found[-1].last.number}"
@@ -229,9 +229,9 @@ def _print_differences(
     ]
     console.print(screen.table(("what", "kind", "of", "block", "log"), lines, empty=""))
     if more.get("mend"):
-        console.print(f"To mend it: {more['mend']}", markup=False)
+        console.print(f"To repair it: {more['mend']}", markup=False)
     elif more["done"]:
-        console.print("Mended. The next sweep looks at the deals and tasks concerned.")
+        console.print("Repaired. The next sweep reads the deals and tasks concerned.")
     else:
         console.print("Nothing was changed.")
 

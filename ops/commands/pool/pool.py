@@ -15,9 +15,9 @@ from ops.admin.client import OperatorApi
 from ops.admin.screen import DryRun, Json
 from protocol.counts import count
 
-#: Looks in a row that must find nothing at work: a process that looked just before the pause may still give a task out.
+#: Checks in a row that must find no task at work: a process that was at work before the pause may still assign one.
 QUIET_LOOKS = 2
-#: Seconds after the pause in which no look counts, for the same reason.
+#: Seconds after the pause in which no check counts, for the same reason.
 QUIET_SECONDS = 2.0
 
 
@@ -102,7 +102,7 @@ def _drain(
         for found in api.follow("/live"):
             work = found["work"]
             quiet = quiet + 1 if work is not None and not work["begun_tasks"] else 0
-            # A look at the stream may be some seconds old: of before the pause, if others follow it too.
+            # An event of the stream may be some seconds old: of before the pause, if others follow it too.
             if quiet >= QUIET_LOOKS and time.monotonic() - began >= QUIET_SECONDS:
                 work = api.get("/status")["work"]
                 if work is None or work["begun_tasks"]:

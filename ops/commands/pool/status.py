@@ -43,7 +43,7 @@ def _status(
     with suppress(KeyboardInterrupt, BrokenPipeError):
         if as_json:
             for seen in _at_most(api.follow("/live"), every):
-                # One line for each look.
+                # One line for each answer.
                 print(json.dumps(seen), flush=True)
         if not (out := screen.console()).is_terminal:
             for seen in _at_most(api.follow("/live"), every):
@@ -55,7 +55,7 @@ def _status(
 
 
 def _at_most(told: Iterable[Any], every: float) -> Iterator[Any]:
-    """What is told, but not more often than every so many seconds."""
+    """The items of an iterator, but no more than one per `every` seconds: those that come sooner are dropped."""
     last = 0.0
     for found in told:
         if time.monotonic() - last >= every:

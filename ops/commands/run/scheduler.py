@@ -134,12 +134,12 @@ def _adopt(
     Finds the open deals on chain, says what there is, and has the scheduler begin at the oldest of them; `sluice
     scheduler run` then finishes their tasks. Exit code 2 if it refuses.
     """
-    from ops.adopt import adopt, look  # noqa: PLC0415 # help is printed at once
+    from ops.adopt import adopt, preview  # noqa: PLC0415 # help is printed at once
 
     require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
     now = settings()
     with Console(stderr=True, highlight=False).status("Looking at the wallet, then for open deals …") as status:
-        found = look(
+        found = preview(
             now,
             lowest=now.start_block if lowest is None else lowest,
             wait=0.0 if dry_run else wait,

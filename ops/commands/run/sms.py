@@ -55,7 +55,7 @@ def _rotate(
     """Encrypt all that is stored with a new key. Running services take it at once; nothing is restarted.
 
     Needs SLUICE_SMS_KEY_FILE, which it changes: copy it elsewhere afterwards. The former key is dropped by a run that
-    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 if the file lacks.
+    comes a minute later or more (`--finish`). Exit code 1 if there are rows that no key opens, 2 without the file.
     """
     from ops.admin.keys import require_there  # noqa: PLC0415
     from sms.rotate import plan, rotate  # noqa: PLC0415

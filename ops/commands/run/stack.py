@@ -168,7 +168,7 @@ def _server_json(server: stack.Server) -> dict[str, object]:
 
 #: Columns of a table that goes to a file or another program.
 _PIPE_WIDTH = 160
-#: Phases at which a part's story ends, and how they look.
+#: Phases at which a part's progress ends, and their style.
 _COLOURS = {"ready": "green", "stopped": "green", "failed": "red", "absent": "dim"}
 
 

@@ -107,7 +107,7 @@ def _status(
         while True:
             found = status(now, key)
             if as_json:
-                # One line for each look of --watch.
+                # One line for each reading of --watch.
                 print(json.dumps(asdict(found), indent=None if watch else 1), flush=True)
             else:
                 _show(found, clear=watch)
@@ -117,7 +117,7 @@ def _status(
 
 
 def _show(found: Status, *, clear: bool) -> None:
-    """The machine in lines and its tasks in a table; `clear`: in place of what a terminal shows."""
+    """Print the machine in lines and its tasks in a table; `clear`: clear the terminal first."""
     from workers.fitness.status import lines  # noqa: PLC0415
 
     if clear:

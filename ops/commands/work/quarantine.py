@@ -96,7 +96,7 @@ def _accept(
 
 
 def _require(count: int, *words: str | None) -> None:
-    """Raise NotFound if no row was meant by the words of the command, and there were any."""
+    """Raise NotFound if the command names a row and none fits."""
     given = [word for word in words if word]
     if given and not count:
         raise NotFound(what=f"row in quarantine: {' '.join(given)}")

@@ -80,7 +80,7 @@ def restart(part: StackPart, number: int, settings: Settings, ports: StackSettin
 
 
 def forget(folder: Path) -> None:
-    """Have `runs` say no: remove the pid files of members that were killed. `folder`: of the part."""
+    """Remove the pid files of killed members, so that the cluster counts as stopped. `folder`: of the part."""
     for name in members.FOLDERS:
         (folder / name / "pid").unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ _ROUTED = {
     name: f"cluster{name[0].upper()}{name[1:]}"
     for name in ("find", "aggregate", "getMore", "insert", "update", "delete")
 }
-#: Databases of the servers' own.
+#: Databases that belong to the servers themselves.
 _OWN = frozenset(("admin", "config", "local"))
 _MAJORITY: Document = {"writeConcern": {"w": "majority"}}
 #: MongoDB's codes: the query does not say where the row is; there is no such command; a server did not answer.
@@ -163,7 +163,7 @@ class Router:
         return self._changed(database, wanted | {"databaseVersion": self._version(database)})
 
     def _of_first_shard(self, command: str, of: object, message: Message) -> Document:
-        """Have the first shard carry out what it has a command of its own for."""
+        """The first shard's answer to a command that it has a routing command for."""
         database = message.database
         answer = self._changed(database, {command: of, "databaseVersion": self._version(database)})
         if message.name == "dropDatabase":
@@ -172,7 +172,7 @@ class Router:
         return answer
 
     def _changed(self, database: str, command: Document) -> Document:
-        """Have the first shard change which collections there are."""
+        """The first shard's answer to a command that makes or drops collections."""
         try:
             return self._ask(self.first, database, {**command, **_MAJORITY})
         finally:
@@ -180,7 +180,7 @@ class Router:
                 self._tables.clear()
 
     def _of_each_shard(self, message: Message) -> Document:
-        """Have each shard that has rows of the collection carry out the same; the first one's answer."""
+        """Send the same command to each shard with rows of the collection; the first one's answer."""
         body = {name: value for name, value in message.body.items() if name not in _OF_CONNECTION}
         # What a client sends in a section of its own.
         body |= wire.documents(message.rest)
@@ -205,7 +205,7 @@ class Router:
         return {"ok": 1.0, **{name: sum(each[name] for each in found) for name in ("objects", "dataSize")}}
 
     def _found(self, database: str) -> None:
-        """Have a database exist, of which the first shard has what is not sharded."""
+        """Make sure that a database exists, with the first shard as its primary shard."""
         with self._lock:
             if database not in self._databases:
                 name = next(iter(self.shards))
@@ -244,7 +244,7 @@ class Router:
         return dict(self._clients[address][database].command(command))
 
 
-#: What a message says of its connection and session, which is not ours.
+#: Fields of a message about the client's connection and session, which the router's own replace.
 _OF_CONNECTION = frozenset(("$db", "lsid", "$clusterTime", "txnNumber", "$readPreference"))
 #: Rows of an answer: all.
 _ALL = 1_000_000
@@ -270,8 +270,8 @@ def _routed(message: Message) -> Message:
 
 
 def _explainable(command: Document) -> Document:
-    """What asks the same shards as a command, and can be explained: a shard asked to explain a write that it routes
-    would ask itself for ever.
+    """A command that reaches the same shards and can be explained: a shard that explains a write which it routes would
+    ask itself without end.
     """
     name, collection = next(iter(command.items()))
     match name:

@@ -10,7 +10,7 @@ import socket
 
 #: Bytes of a connection's buffers in the kernel, and connections that may wait to be taken.
 BUFFER_BYTES, BACKLOG = 32_768, 1024
-#: A machine that is cut off without a word: seconds without anything from it after which its kernel is asked, seconds
+#: A machine that is cut off without a FIN: seconds without anything from it after which its kernel is asked, seconds
 #: between two questions, how many go unanswered, and milliseconds after which the connection is closed in any case.
 IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS = 3, 1, 5, 6000
 #: Consumers on one channel: a process has one for each queue that it serves, five at most.

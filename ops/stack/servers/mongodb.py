@@ -35,10 +35,10 @@ START_SECONDS = 120.0
 CACHE_GB = "0.25"
 #: MB of oplog: enough for a demo's change streams, and allocated at the first start.
 OPLOG_MB = "64"
-#: Milliseconds without a word of the primary after which the others of a set of three elect another one. MongoDB's own
-#: 10,000 are for members far from each other.
+#: Milliseconds without a heartbeat of the primary after which the others of a set of three elect another one. MongoDB's
+#: own 10,000 are for members far from each other.
 ELECTION_MS = 3000
-#: Seconds between two looks at a set that has no primary yet.
+#: Seconds between two checks of a set that has no primary yet.
 _LOOK_SECONDS = 0.1
 #: One thread that keeps the cache in its bounds instead of four, which wake all the time: an idle server that has had
 #: many databases took 8 % of a core with four, 4 % with one.
@@ -133,7 +133,7 @@ def start_member(member: Member, port: int, *, seconds: float = START_SECONDS) -
 
 
 def found_set(three: Sequence[Member], port: int, *, seconds: float = START_SECONDS) -> None:
-    """Have members that run be a replica set, and wait until it has a primary and no member is missing.
+    """Make a replica set of running members, and wait until it has a primary and no member is missing.
 
     Raises NotReady.
     """
@@ -159,7 +159,7 @@ def is_primary(member: Member, port: int) -> bool:
 
 
 def step_up(member: Member, port: int) -> None:
-    """Have this member elected primary, if it can be; for tests and `bench`."""
+    """Make this member primary by an election, if it can win; for tests and `bench`."""
     with direct(member, port) as client, contextlib.suppress(PyMongoError):
         client.admin.command("replSetStepUp")
 
@@ -180,7 +180,7 @@ def direct(member: Member, port: int) -> MongoClient[dict[str, Any]]:
 
 
 def _hello(client: MongoClient[dict[str, Any]]) -> dict[str, Any] | None:
-    """What the server says of itself; None if it does not answer."""
+    """The server's answer to `hello`; None if there is none."""
     try:
         return dict(client.admin.command("hello"))
     except PyMongoError:
@@ -193,7 +193,7 @@ def _set_name(member: Member) -> str:
 
 
 def _whole(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> bool:
-    """Whether each member is the primary or follows it; founds the set at the first start."""
+    """Whether each member is primary or secondary; initiates the set at the first start."""
     hello = _hello(client)
     if hello is None:
         return False
@@ -202,7 +202,7 @@ def _whole(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int)
             _join(client, of, port)
         status = client.admin.command("replSetGetStatus")
     except (ConnectionFailure, OperationFailure):
-        # Founding, or between two states: the next look decides.
+        # Initiating, or between two states: the next check decides.
         return False
     states = sorted(member["stateStr"] for member in status["members"])
     return states == ["PRIMARY", *["SECONDARY"] * (len(of) - 1)]
@@ -218,7 +218,7 @@ def ready(uri: str, *, seconds: float = 2.0) -> bool:
 
 
 def _writable(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> bool:
-    """Whether the server is primary; founds its replica set at the first start, or has it know its new port."""
+    """Whether the server is primary; initiates its replica set at the first start, or reconfigures it for its port."""
     try:
         hello = client.admin.command("hello")
         if hello.get("isWritablePrimary"):
@@ -227,13 +227,13 @@ def _writable(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: i
         if not hello.get("setName"):
             _join(client, of, port)
     except (ConnectionFailure, OperationFailure):
-        # Not listening yet, or already founding: the next look decides.
+        # Not listening yet, or already initiating: the next check decides.
         return False
     return False
 
 
 def _join(client: MongoClient[dict[str, Any]], of: Sequence[Member], port: int) -> None:
-    """Make the replica set of these members, or have it go on with them."""
+    """Initiate the replica set with these members, or reconfigure it to them."""
     hosts = [f"{member.host}:{port}" for member in of]
     wanted: dict[str, Any] = {
         "members": [{"_id": number, "host": host} for number, host in enumerate(hosts)],

@@ -224,7 +224,7 @@ def _healthy(client: httpx.Client) -> bool:
 
 
 def _hosts(nodes: Sequence[Member]) -> tuple[str, ...]:
-    """What this machine is called by those who may use its certificate."""
+    """The host names and addresses of this machine, for the certificate."""
     name = platform.node()
     own = [node.host for node in nodes if node.number]
     named = [name] if name.isascii() and name not in {"", "localhost"} else []
@@ -328,7 +328,7 @@ def _configuration(nodes: Nodes, node: Member) -> str:
 
 
 def _clustered(nodes: Sequence[Member]) -> dict[str, object]:
-    """What `rabbitmq.conf` says of a cluster."""
+    """The lines of `rabbitmq.conf` for a cluster."""
     return {
         "cluster_formation.peer_discovery_backend": "classic_config",
         **{f"cluster_formation.classic_config.nodes.{node.number}": _node_name(node) for node in nodes},

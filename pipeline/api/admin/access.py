@@ -67,7 +67,7 @@ class CurrentToken:
         return self._token
 
     def _mark(self) -> tuple[int, int, int] | None:
-        """What changes when the file does; None if there is none."""
+        """A value that differs once the file was rewritten; None without a file."""
         try:
             found = None if self._path is None else self._path.stat()
         except OSError:

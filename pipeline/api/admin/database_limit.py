@@ -1,5 +1,5 @@
-"""A time limit for the database in requests of the operator's API that ask nothing else, so that a database which does
-not answer is told within seconds.
+"""A time limit for the database in those requests of the operator's API that query nothing else, so that a database
+which does not answer is reported within seconds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 #: for a server, and more than any of these queries takes.
 ANSWER_SECONDS = 5.0
 #: Routes that wait for other servers too: what the database still has to do must not fail because those were slow. They
-#: limit the database themselves, each call or each look.
+#: limit the database themselves, each call or each check.
 UNLIMITED = ("/admin/status", "/admin/live", "/admin/ledger", "/admin/stake")
 
 

@@ -27,7 +27,7 @@ Ids = Annotated[list[str] | None, Query(alias="id", max_length=100, description=
 def list_dead(
     services: Reader, limit: Annotated[int, Query(ge=1, le=MOST, description="Messages at most.")] = 100
 ) -> list[DeadLine]:
-    """What each was to do, for which queue, and when it was given up. All stay in the queue."""
+    """List dead letters: the task each would have run, its queue, and when it was given up. All stay in the queue."""
     return [_line(letter) for letter in _letters(services).oldest(limit)]
 
 

@@ -59,7 +59,7 @@ def _task(services: Services, task_id: TaskId) -> Explanation:
 
 
 def _said(line: TaskLine) -> str:
-    """What an open task waits for."""
+    """The answer about an open task: what it waits for."""
     if line.why:
         return line.why
     return f"It is {line.stage} and waits for nothing."

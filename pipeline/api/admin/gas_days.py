@@ -1,4 +1,4 @@
-"""For how many days the scheduler's gas lasts: asked by every look at the pool, and so counted once a minute."""
+"""For how many days the scheduler's gas lasts: part of every status answer, and so computed once a minute at most."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from protocol.types import Wei
 
 log = structlog.get_logger(__name__)
 
-#: Seconds of the past that the average is of, and the least: a pool's first hours say nothing of its days.
+#: Seconds over which spending is averaged, and the least: a pool's first hours do not show what a day costs.
 AVERAGE_SECONDS, LEAST_SECONDS = 7 * 86_400.0, 86_400.0
-#: Fewer days are told to a tenth.
+#: Fewer days than this are given to a tenth.
 FEW_DAYS, _HOUR = 100, 3600.0
 #: Seconds that the database may take to add up.
 COUNT_SECONDS = 3.0

@@ -78,7 +78,7 @@ def show_ledger(
 
 @router.post("/ledger/accept", summary="A difference is explained")
 def accept(services: Operator, wanted: AcceptedBlock, dry_run: DryRun = False) -> Changed:
-    """The native token that differs around that block is the operator's own doing: it counts as a difference no more,
+    """Accept the difference in native token around that block as the operator's own transfer: it is no longer reported,
     so that the next one is seen.
     """
     movements = _ledger(services).movements
@@ -195,7 +195,7 @@ def reconciled(view: LedgerView, movements: Movements, start: float, end: float)
 
 
 def _says(view: LedgerView, differs_wei: int | None, since: int | None, *, even: bool) -> str:
-    """The sentence about the comparison with the chain. `since`: last block until which all was equal."""
+    """The sentence about the comparison with the chain. `since`: the last block at which books and chain were equal."""
     if view.passage is None:
         return f"{view.final - view.books.block} final blocks are still to be read; ask again."
     at, differs = f"At block {view.passage.last.number} it", view.difference

@@ -80,7 +80,7 @@ def list_orders(
 
 @router.get("/orders/plan", summary="What would be done about the orders now")
 def plan(services: Reader) -> OrdersPlan:
-    """From the same function that decides; nothing is changed."""
+    """What the pool would do about its orders now, by the function that decides it. Changes nothing."""
     view = _view(services)
     return OrdersPlan(
         market=None if view.policy is None else view.policy.market,
@@ -109,7 +109,7 @@ def publish(services: Operator, dry_run: DryRun = False) -> Changed:
 
 
 def _published(view: OrderView) -> str:
-    """What becomes of the offers once the pool looks at them."""
+    """The sentence about what the pool will do with its offers once they are published again."""
     if view.trouble:
         return f"The policy cannot be read, and nothing is signed. {view.trouble}"
     if view.policy is None or view.policy.market is None:
@@ -156,7 +156,7 @@ def cancel(services: Operator, wanted: CancelledOrders, dry_run: DryRun = False)
 
 
 def _for(closes: int, cost: Wei | None) -> str:
-    """What closing so many orders on chain costs, in words; empty if there is nothing to close."""
+    """What closing so many orders on chain costs, as the end of a sentence; empty if there is nothing to close."""
     if not closes:
         return ""
     price = "whose price the node does not tell now" if cost is None else f"at most {ether(cost)} of the native token"
@@ -175,7 +175,7 @@ def _closes_on_chain(view: OrderView) -> bool:
 
 
 def _planned(services: Services, view: OrderView, actions: Sequence[OrderAction]) -> list[PlannedAction]:
-    """The actions as lines; that an order has ended is no action of anybody's."""
+    """The actions as lines. An order that ended by itself is left out: nobody acts on it."""
     known = {order.order_hash: order for order in view.book.orders}
     found = []
     for action in actions:

@@ -69,7 +69,7 @@ class Reason(BaseModel):
 
 @router.get("/status", summary="The pool on one screen")
 async def status(request: Request, services: Reader) -> Status:
-    """Alerts with the way out, tasks by stage, machines by state, gas, head and lane."""
+    """Alerts with what to do, tasks by stage, machines by state, gas, head and lane."""
     return await run_in_threadpool(_status, services, await latest(request.app.state.services.monitor))
 
 
@@ -180,7 +180,7 @@ def _status(services: Services, report: HealthReport | None) -> Status:
 
 
 def _lane(facts: LaneFacts) -> LaneLine:
-    """How the lane stands, as the last report has it."""
+    """The state of the scheduler's lane in the last health report."""
     return LaneLine(halted=facts.halted, waits=facts.stuck, oldest_seconds=facts.waiting, why=facts.why)
 
 
@@ -200,7 +200,7 @@ def _queue_counts(facts: BrokerFacts | NoAnswer | None, scheduler: Wallet) -> li
 
 
 def _here(host: str) -> str:
-    """Where what listens at this address is reached on its own host."""
+    """The URL at which a service that listens at this address is reached from its own host."""
     return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
 
 
@@ -215,12 +215,12 @@ def _paused(services: Services) -> PauseModel | None:
 
 
 def _hold(report: HealthReport | None) -> PauseModel | None:
-    """Since when nothing new is begun for want of something, and why; None also where no report could be made."""
+    """Since when the pool holds back new work, and why; None if it does not, or no report could be made."""
     return None if report is None or report.hold is None else PauseModel(since=report.hold.since, why=report.hold.why)
 
 
 def _work(services: Services, head: BlockNumber | None) -> Work | None:
-    """What the database tells; None while it does not tell all of it in time."""
+    """The pool's work, from the database; None if not all of it was read in time."""
     now, store, settings = services.clock(), services.store, services.settings
     hour_ago = None if head is None else BlockNumber(max(0, head - int(HOUR / settings.block_time)))
     lane = LaneId(settings.chain_id, services.pool.scheduler)
@@ -276,7 +276,7 @@ def _alerts(report: HealthReport | None, work: Work | None, now: float) -> list[
 
 
 def _needs(services: Services, facts: Facts | None, work: Work | None) -> list[Alert]:
-    """What the operator should see to though all parts are well; nothing of what the database does not tell in time."""
+    """Alerts about what needs the operator although all parts are well, as far as the database answers in time."""
     store, now = services.store, services.clock()
     try:
         with pymongo.timeout(DATABASE_SECONDS):

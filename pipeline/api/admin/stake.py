@@ -35,7 +35,7 @@ router = APIRouter()
 
 @router.get("/stake", summary="The scheduler's stake, gas and spend cap")
 def show_stake(services: Reader) -> StakeShow:
-    """What is free and locked, what locks it, and for how many more tasks it is enough."""
+    """The scheduler's stake: what is free and locked, what locks it, and for how many more tasks the rest is enough."""
     hub, wallet = _hub(services), services.pool.scheduler
     try:
         head = hub.head()
@@ -70,26 +70,26 @@ def show_stake(services: Reader) -> StakeShow:
 
 @router.post("/stake/deposit", summary="Deposit RLC of the scheduler's wallet as stake")
 def deposit(services: Operator, wanted: StakeAmount, dry_run: DryRun = False) -> StakePlan | TransferModel:
-    """The lane sends it once, whatever crashes: the same request again goes on with the one that is under way."""
+    """Deposit stake. The lane sends it once, whatever crashes: a repeated request continues the first one."""
     return _move(services, "deposit", NRlc(wanted.amount_nrlc), dry_run=dry_run)
 
 
 @router.post("/stake/withdraw", summary="Withdraw free stake to the scheduler's wallet")
 def withdraw(services: Operator, wanted: StakeAmount, dry_run: DryRun = False) -> StakePlan | TransferModel:
-    """As `deposit`. What deals lock cannot be withdrawn, and without free stake no further deal can be matched."""
+    """Withdraw stake that no deal locks, as `deposit`. Without free stake no further deal can be matched."""
     return _move(services, "withdraw", NRlc(wanted.amount_nrlc), dry_run=dry_run)
 
 
 @router.get("/stake/transfer", summary="The deposit or withdrawal that is under way")
 def show_transfer(services: Reader) -> TransferShow:
-    """Also one that is over and whose end nobody was told."""
+    """The transfer that is under way, or that ended and was not reported to anybody yet."""
     found = _transfers(services).progress()
     return TransferShow(transfer=None if found is None else _model(found, resumed=True))
 
 
 @router.post("/stake/transfer/told", summary="Forget a transfer that is over")
 def end_transfer(services: Operator) -> Changed:
-    """Once the operator knows how it ended; then the next one may begin."""
+    """Forget a transfer that has ended, once the operator was told how; then the next one may begin."""
     done = _transfers(services).finish()
     return Changed(changed=done, dry_run=False, says="The transfer is over." if done else "No transfer is under way.")
 

@@ -123,7 +123,7 @@ def task_lines(services: Services, tasks: Sequence[TaskRecord]) -> list[TaskLine
 
 
 def _reasons(services: Services, tasks: Sequence[TaskRecord]) -> dict[TaskId, str | None]:
-    """What each of these tasks that is not over waits for, also of the lane, which is nobody's but the operator's."""
+    """What each of these tasks that is not over waits for, the lane included, which only the operator may see."""
     lane = lane_trouble(services.settings, services.pool.scheduler)
     return reasons(services.store, services.settings, tasks, services.clock(), lane)
 

@@ -26,7 +26,7 @@ _HEADERS = {
 
 @router.get("/")
 async def root() -> RedirectResponse:
-    """Leads to the page."""
+    """Redirect to the page."""
     return RedirectResponse("/page/")
 
 

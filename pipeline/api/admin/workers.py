@@ -71,7 +71,7 @@ def drain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Ch
 
 @router.post("/workers/{wallet}/undrain", summary="Give a machine work again, without a limit of slots")
 def undrain(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Changed:
-    """Takes `drain` and `slots` back."""
+    """Undo `drain` and `slots`."""
     return _limit_slots(services, wallet, None, "may use all the slots that it has earned", dry_run=dry_run)
 
 
@@ -82,7 +82,7 @@ def slots(
     most: Annotated[int, Query(ge=0, le=SLOTS_LIMIT, description="Most slots that it may use; 0 drains it.")],
     dry_run: DryRun = False,
 ) -> Changed:
-    """What it has stays with it; it gets no more until fewer are in use."""
+    """Limit how many slots of a machine are used. It keeps its tasks, and gets no more until fewer are in use."""
     return _limit_slots(services, wallet, most, f"may use {most} slots at most", dry_run=dry_run)
 
 

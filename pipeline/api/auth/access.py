@@ -14,8 +14,8 @@ from protocol.types import Wallet
 
 
 async def _services(request: Request) -> Services:
-    """What is behind the routes of this application, as a dependency of routes. Asynchronous, so that no request goes
-    to another thread for it.
+    """The application's `Services`, as a dependency of routes. Asynchronous, so that FastAPI needs no other thread
+    for it.
     """
     services = request.app.state.services
     assert isinstance(services, Services)

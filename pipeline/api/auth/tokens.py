@@ -16,7 +16,7 @@ ALGORITHM = "HS256"
 AUDIENCE = "sluice-worker"
 #: Characters of an `Authorization` header at most: a token of ours has 300.
 LONGEST_HEADER = 2000
-#: What the library raises on tokens that are not whole; the last for brackets in brackets.
+#: What the library raises on malformed tokens; the last for deeply nested JSON.
 _UNREADABLE = (jwt.InvalidTokenError, RecursionError)
 
 

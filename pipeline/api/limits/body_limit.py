@@ -12,7 +12,7 @@ from pipeline.api.errors import answer
 from protocol.errors import TooLarge
 from protocol.wire import LOG_TAIL_CHARACTERS
 
-#: Bytes: a login is 1 KB, a ping with its 1024 tasks 72 KB.
+#: Most bytes of a body: a login is 1 KB, a ping with its 1024 tasks 72 KB.
 SMALL_BYTES = 128 * 1024
 #: Bytes of a report: two log tails, each character at worst a 6-byte JSON escape (12 outside the basic plane).
 REPORT_BYTES = SMALL_BYTES + 2 * 12 * LOG_TAIL_CHARACTERS

@@ -1,4 +1,4 @@
-"""A cache for costly answers that anyone may request: each is made at most once in a while."""
+"""A cache for costly answers that anyone may request: each is made at most once every few seconds."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from protocol.errors import Unavailable
 
 #: Seconds an answer is given again: monitors ask every 5 s or more.
 ANSWER_SECONDS = 2.0
-#: Seconds beyond that for which it is still given while a new one is being made: what is asked may be frozen, and each
-#: request that waits holds one of the API's threads (about 40).
+#: Seconds beyond that for which it is still given while a new one is being made: the server that is asked may be
+#: frozen, and each request that waits holds one of the API's threads (about 40).
 STALE_SECONDS = 8.0
 #: Requests that wait for a first answer at a time, and for how many seconds; the others get 503.
 MOST_WAITING, WAIT_SECONDS = 4, 5.0

@@ -1,7 +1,7 @@
 """Notes that the result of a machine that works alone (trust 1) is on its way: its vote carries the result's link, so
 that it can only come once the pool has received and stored the result.
 
-    the request is served for NOTE_SECONDS, and again after each    noted: the least rate of uploads says that it moves
+    the request is served for NOTE_SECONDS, and again after each    noted: the least rate of uploads shows that it moves
     the wallet sends as many other results as it may                noted: the pool itself lets this one wait
 
 A quick upload is not noted at all.

@@ -1,4 +1,4 @@
-"""Tasks of machines that work alone, as their last report left them: the upload that follows on it reads none anew.
+"""Tasks of machines that work alone, as their last report left them: the upload that follows need not read them.
 
 Each is used once, and soon. Whatever else becomes of a task meanwhile, an upload that takes long does not see either.
 """

@@ -3,7 +3,7 @@
     <task>.<wallet>.<sha256 of the whole zip>.part      locked (flock) while a request writes it
 
 The file is removed once its zip is stored or refused, an hour after its last byte, when its wallet or the pool has too
-many, and when the disk needs the room. The API processes of one machine share them; another machine has none.
+many, and when the disk is nearly full. The API processes of one machine share them; another machine has none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 KEPT_SECONDS = 3600.0
 #: Parts in all: 64 of the largest results are 17 GB.
 MOST_PARTS = 64
-#: Seconds between two looks for parts that are too old.
+#: Seconds between two searches for parts that are too old.
 TIDY_SECONDS = 300.0
 _SUFFIX = ".part"
 
@@ -128,12 +128,12 @@ def _check_offset(rest: Rest, held: int) -> None:
 
 
 def _stays(error: BaseException) -> bool:
-    """Whether what came may be gone on with after this: the line was cut, or the pool could not store it."""
+    """Whether the upload can be resumed after this error: the connection was cut, or the pool could not store it."""
     if isinstance(error, TooSlow):
         return True
     if isinstance(error, WrongOffset):
         return bool(error.fields["held"])
-    # An OSError is this disk's: it needs the room.
+    # An OSError is this disk's: it needs the space.
     return not isinstance(error, BadInput | OSError)
 
 

@@ -1,4 +1,4 @@
-"""Remembers the last result that could not be stored, for the pool's health: a full disk answers any other question."""
+"""Remembers the last result that could not be stored, for the pool's health: a full disk shows in no other check."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ PRINTED_BYTES = 2**20
 DATE = (1980, 1, 1, 0, 0, 0)
 #: zlib's own default: what an honest worker packs with.
 LEVEL = 6
-#: Content that came packed to more than this share of its size is stored as it is: packing it again only takes time.
+#: Content that was compressed to more than this share of its size is stored uncompressed: compressing only takes time.
 WORTH_PACKING = 0.95
 #: From here on a file needs the format's 64-bit extension, also if deflate makes it a little larger.
 _ZIP64_BYTES = 2**30

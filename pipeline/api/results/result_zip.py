@@ -31,7 +31,7 @@ from protocol.types import Hash32
 
 MAX_ENTRIES = zip_rules.ENTRIES
 MAX_DIRECTORY_BYTES = zip_rules.DIRECTORY_BYTES
-#: Bytes all entries may unpack to: what a requester's disk and our time can bear (deflate packs 1000 to 1 at best).
+#: Bytes that all entries may unpack to, which bounds a requester's disk and our time (deflate packs 1000 to 1 at best).
 MAX_UNPACKED_BYTES = 2 * 2**30
 CHUNK_BYTES = 2**18
 _END = struct.Struct("<4s4H2LH")
@@ -40,7 +40,7 @@ _LOCATOR_BYTES = 20
 _ENCRYPTED = 0x1
 #: What a result that only its beneficiary can read consists of.
 ENCRYPTED_FILES = frozenset({KEY_FILE, CONTENT_FILE})
-#: What this machine's disk or limits answer with, whatever a zip holds.
+#: Errors of this machine's disk or limits, which say nothing about the zip.
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
 
@@ -125,8 +125,8 @@ def _covered(files: Mapping[str, zipfile.ZipInfo], computed: Computed) -> list[s
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever Python's zip reader finds wrong is raised as BadMessage, what the pool's disk lacks as
-    StorageUnavailable.
+    """The open archive, for the block. What Python's zip reader finds wrong is raised as BadMessage, an error of the
+    pool's disk as StorageUnavailable.
     """
     _check_end(path)
     try:
@@ -157,7 +157,7 @@ def _check_end(path: Path) -> None:
 
 
 def _entries(archive: zipfile.ZipFile, max_unpacked: int) -> tuple[dict[str, zipfile.ZipInfo], frozenset[str]]:
-    """(regular files by path, paths of all folders, the root `""` included)."""
+    """(regular files by path, paths of all folders, the root `""` included). Raises BadMessage for a harmful entry."""
     infos = archive.infolist()
     if len(infos) > MAX_ENTRIES:
         raise BadMessage(why=f"the zip has more than {MAX_ENTRIES} entries")

@@ -191,7 +191,7 @@ def check_digest(replicate: Replicate, view: ChainView, task_id: TaskId, digest:
 
 
 def same_result(task: TaskRecord, replicate: Replicate, view: ChainView) -> Replicate | None:
-    """A replicate of the task whose stored result is the one that this one voted for: it need not be sent again."""
+    """Another replicate of the task with the same vote whose result is stored: this one's need not be sent again."""
     vote = view.contribution(replicate.wallet)
     if replicate.mode is not Mode.VOTE or vote is None:
         return None
@@ -200,7 +200,7 @@ def same_result(task: TaskRecord, replicate: Replicate, view: ChainView) -> Repl
 
 
 def _share(services: Access, task: TaskRecord, replicate: Replicate, twin: Replicate, begun: float) -> Stored:
-    """Note the stored result of another worker as this one's too."""
+    """Record the stored result of another worker as this worker's too."""
     assert twin.link is not None
     assert twin.digest is not None
     return _note(services, task, replicate, Stored(link=twin.link, digest=twin.digest), twin.callback_data, begun)
@@ -223,7 +223,7 @@ def _note(
 
 
 def _file(services: Access, task: TaskRecord, wallet: Wallet, rest: Rest | None) -> AbstractContextManager[Path]:
-    """Where a body is written: a file of this request's own, or what came before of the same zip."""
+    """The file to write a body to: a new one, or the one with the earlier part of the same zip."""
     if rest is None:
         return _temporary(services.uploads)
     return parts.part_of(services.uploads, task.task_id, wallet, rest)
@@ -264,7 +264,7 @@ def _store(
 
 
 def _check(services: Access, task: TaskRecord, path: Path, attested: Attestation | None) -> CheckedResult:
-    """Look through a result's zip, by the rules for those signed in an enclave if it is. Raises BadMessage,
+    """Check a result's zip, by the rules for those signed in an enclave if it is one. Raises BadMessage,
     Unavailable.
     """
     unpacked = _most_unpacked(services)
@@ -277,7 +277,7 @@ def _check(services: Access, task: TaskRecord, path: Path, attested: Attestation
 
 
 def _most_unpacked(services: Access) -> int:
-    """Bytes that a zip may unpack to: a worker may send as many as a result may have, also where that is much."""
+    """Bytes that a zip may unpack to: MAX_UNPACKED_BYTES, or SLUICE_MAX_RESULT_BYTES if that is more."""
     return max(MAX_UNPACKED_BYTES, services.settings.max_result_bytes)
 
 

@@ -20,9 +20,9 @@ from protocol.types import TaskId, Wallet
 PER_WALLET = 2
 #: Bytes per second an upload must bring on average: a line of 1 Mbit/s, so 256 MiB may take half an hour.
 LEAST_RATE = 2**17
-#: Seconds before the rate is asked for: slow starts, and the pauses of a busy machine.
+#: Seconds before the least rate is enforced: connections start slowly, and a busy machine pauses.
 GRACE_SECONDS = 15.0
-#: Seconds without any byte after which an upload is given up: its line is cut, and the worker may go on with another.
+#: Seconds without any byte after which an upload is ended: its connection is taken for dead, and the worker may resume.
 STALL_SECONDS = 60.0
 #: Uploads verified and stored at a time: each unpacks on one processor.
 VERIFIED_AT_ONCE = 8
@@ -80,8 +80,8 @@ class UploadTurns:
         by its own count (SLUICE_API_PROCESSES).
 
         Raises StorageUnavailable if the disk is almost full even after `free_up` has removed what can be spared, and
-        RoomTaken if it would get too full, counting what other uploads have reserved: both sizes are machines' words,
-        which tell nothing of the disk. Machines that are not `proven` (never right on chain) together
+        RoomTaken if it would get too full, counting what other uploads have reserved: those sizes are machines'
+        claims, which say nothing about the disk. Machines that are not `proven` (never right on chain) together
         reserve at most half of what is free: new wallets cost nothing, and their bodies may take half an hour.
         """
         sharing = 0 if proven else processes
@@ -101,8 +101,8 @@ class UploadTurns:
             self._unproven -= unproven
 
     def _fits(self, folder: Path, size: int, sharing: int) -> bool:
-        """Whether the disk has room for a result beside those that are coming. `sharing`: for a newcomer's, how many
-        processes share the half of it that newcomers get; 0: it is a proven machine's.
+        """Whether the disk has space for a result beside those that are being received. `sharing`: for a newcomer's,
+        how many processes share the half of it that newcomers get; 0: it is a proven machine's.
         """
         free = shutil.disk_usage(folder).free
         return free >= self._promised + 2 * size and free >= 2 * sharing * (self._unproven + size)

@@ -5,8 +5,8 @@
               ├─ RabbitMQ   machines' users and queues
               └─ IPFS       results that are kept
 
-A view that could not be read is None, and nothing is said of it: unknown is not no. All of a page is of one block, the
-last one that the watcher has followed, so that a task that goes on meanwhile is no difference.
+A view that could not be read is None, and nothing is reported about it: unknown is not no. A whole page is read at one
+block, the last one that the watcher has followed, so that a task that goes on meanwhile is no difference.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _SWEEP = "The next sweep looks at it; `sluice audit --fix` has it look at once"
 
 
 def _tasks(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
-    """Where a task's stored events are others than the contract's state."""
+    """Where a task's stored events differ from the contract's state."""
     for stored in database.tasks:
         task, view = stored.record, chain.tasks.get(stored.record.task_id)
         if view is None or task.orphaned or _facts(view) == _facts(stored.view):
@@ -90,7 +90,7 @@ def _tasks(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
 
 
 def _facts(view: ChainView) -> object:
-    """What events and contract both tell of a task. Of one that is over, votes do not matter any more."""
+    """The facts that both events and contract give of a task: votes only while it is open."""
     if view.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
         return view.status, view.results
     votes = {(vote.worker, vote.result_hash, vote.status) for vote in view.contributions}
@@ -152,7 +152,7 @@ def _record_and_events(stored: StoredTask) -> Iterator[Difference]:
 
 
 def _begun(view: ChainView) -> bool:
-    """Whether the task was ever initialized: one that never was ends as FAILED without a word on chain."""
+    """Whether the task was ever initialized: one that never was ends as FAILED without an event on chain."""
     return view.status is not TaskStatus.UNSET
 
 
@@ -181,7 +181,7 @@ def _unreserved(task: TaskRecord, database: DatabaseView) -> Iterator[Difference
             yield Difference(
                 "replicate_without_slot",
                 task.task_id,
-                f"{item.wallet} is at it without a slot, so that it may get one task more than it offers",
+                f"{item.wallet} works on it without a slot, so that it may get one task more than it offers",
                 "Nothing need be done: it ends with the task.",
             )
 
@@ -262,7 +262,7 @@ def counts_as_open(task: TaskRecord, view: ChainView | None, block: BlockNumber)
     """Whether the stake of a task is to be explained at `block`: it is open in the database, or has ended since.
 
     `view`: the task by the contract, at that block. One that was given up without ever being initialized is closed in
-    the database, and what the hub locks for it is explained by nothing.
+    the database, so the stake that the hub still locks for it is a difference.
     """
     if task.matched_block > block or task.orphaned:
         return False
@@ -270,7 +270,7 @@ def counts_as_open(task: TaskRecord, view: ChainView | None, block: BlockNumber)
 
 
 def _stake(database: DatabaseView, chain: PoolOnChain) -> Iterator[Difference]:
-    """Whether the open tasks explain what the hub locks. What they do not is a task that nobody ends, however old."""
+    """Whether the open tasks account for the stake that the hub locks; if not, some old task was never ended."""
     if database.stake is None or chain.locked is None or chain.locked == database.stake[1]:
         return
     wallet, explained = database.stake

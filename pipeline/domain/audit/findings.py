@@ -65,7 +65,7 @@ Repair = ReadEvents | LookAgain | ReadDeal | FreeSlot | SignInAgain | RemoveUser
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that two parts say differently. Two are equal if they say the same of the same thing."""
+    """One contradiction between two parts of the pool. Two are equal if they report the same about the same thing."""
 
     #: Stable name, such as `task_events` or `machine_without_queues`.
     kind: str
@@ -87,6 +87,6 @@ class Unasked:
 
 
 def lasting(first: Collection[Difference], second: Collection[Difference]) -> list[Difference]:
-    """The second reading's differences that the first one found too, word for word: what is on its way has moved."""
+    """The second reading's differences that the first one found too: those of work in progress have changed."""
     before = set(first)
     return [difference for difference in second if difference in before]

@@ -74,8 +74,8 @@ class DatabaseView:
 
 @dataclass(frozen=True, slots=True)
 class PoolOnChain:
-    """Tasks and deals as the contracts have them, at one block. A deal that is None is not there; one left out was not
-    told.
+    """Tasks and deals as the contracts have them, at one block. A deal that is None does not exist; one that is missing
+    could not be read.
     """
 
     tasks: Mapping[TaskId, ChainView] = field(default_factory=dict)

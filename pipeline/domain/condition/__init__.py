@@ -1,1 +1,1 @@
-"""How the pool as a whole is: the facts that were found, what it can do with them, and whether it holds. Pure."""
+"""The condition of the pool as a whole: the facts found, which parts are well, and whether the pool holds. Pure."""

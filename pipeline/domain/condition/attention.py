@@ -20,13 +20,13 @@ from protocol.types import TaskId
 
 #: Share of the scheduler's stake that must be free: as the alert SluiceStakeLow has it.
 LEAST_FREE = 0.1
-#: What no waiting of the machines that there are will change.
+#: Obstacles that do not pass by themselves with the machines that there are.
 _LASTING = frozenset({Obstacle.ENCLAVE, Obstacle.TAG, Obstacle.STAKE})
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that the operator should see to, and the way out."""
+    """Something that the operator should see to, and what to do about it."""
 
     part: str
     says: str
@@ -43,7 +43,7 @@ class Unservable:
 
 
 def unservable(waiting: Sequence[TaskRecord], candidates: Mapping[Kind, Candidates], now: float) -> list[Unservable]:
-    """Which of these tasks no machine offers what they demand, has the stake or is given them, by their kind."""
+    """The kinds of these tasks that no machine can take, for lack of a tag, of stake, or of standing."""
     found = []
     for kind, of_kind in candidates.items():
         tasks = [task for task in waiting if Kind.of(task) == kind]

@@ -1,4 +1,4 @@
-"""What the pool's servers, its wallet and its machines are known to be at a moment: the facts of which
+"""What is known of the pool's servers, its wallet and its machines at a moment: the facts from which
 `pipeline.domain.condition.health` decides, and which the metrics show. Pure values; `pipeline.probes` asks for them.
 """
 
@@ -12,13 +12,13 @@ from protocol.types import BlockNumber, Contract, NRlc, Timestamp, Wallet, Wei
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A server that could not be asked, or that refused to answer, and the way out."""
+    """A server that could not be asked, or that refused to answer, and what to do about it."""
 
     why: str
     fix: str
-    #: Whether it may answer by itself a little later: it is away or slow, and has refused nothing.
+    #: Whether it may answer again without the operator: it is away or slow, and has not refused.
     may_recover: bool = False
-    #: Whether it does its work all the same: only the port by which it is looked at does not answer.
+    #: Whether it may still do its work: only the port that it is monitored by does not answer.
     serves: bool = False
 
 
@@ -115,13 +115,13 @@ class NodeFacts:
 class LaneFacts:
     """The scheduler's wallet's transactions."""
 
-    #: Why it stands still until an operator decides; None if it does not.
+    #: Why it is halted until an operator decides; None if it is not.
     halted: str | None = None
     #: Age of the oldest transaction that is not mined, in seconds; None if there is none.
     waiting: float | None = None
     #: What it waits for.
     why: str = ""
-    #: What its last run found that no run can mend, whatever the age of anything; None if nothing.
+    #: What its last run found that no later run can repair by itself; None if nothing.
     stuck: str | None = None
     #: The process that ran it last, for people; None: not known.
     run_by: str | None = None

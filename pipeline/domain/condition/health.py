@@ -1,7 +1,7 @@
 """What the pool can do, decided from facts. Pure: `pipeline.probes` gathers the facts, `/health` and the commands show
 them.
 
-    facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and the way out
+    facts of each server ─► parts: can it do its share of a task? ─► no: what is wrong, with numbers, and what to do
 
 A part that cannot be known, because the server that knows it does not answer, is left out: that server is red.
 """
@@ -36,7 +36,7 @@ STALE_BLOCKS, STALE_SECONDS = 10, 30.0
 #: The watcher is behind when it is both: so many blocks, and so many seconds by the chain's own time. Later by so many
 #: seconds, what it has stored is too old to begin work by.
 BEHIND_BLOCKS, BEHIND_SECONDS, FAR_BEHIND_SECONDS = 10, 30.0, 300.0
-#: Seconds after which a result that could not be stored tells nothing of now: machines bring it again sooner.
+#: Seconds after which a result that could not be stored says nothing about now: machines upload it again sooner.
 REFUSED_SECONDS = 60.0
 #: Two clocks of one network differ by less (NTP: milliseconds); nodes refuse blocks that are 15 s ahead.
 CLOCK_SECONDS = 15.0
@@ -47,7 +47,7 @@ WAIT_BLOCKS, WAIT_SECONDS = 20, 60.0
 SWEEP_SECONDS, SWEEPS_MISSED = 60.0, 6
 #: Seconds after the start in which processes may still be on their way.
 START_SECONDS = 30.0
-#: What the scheduler's wallet sends for a task; what is not used of a limit is not paid, but must be there.
+#: What the scheduler's wallet sends for a task. Gas below its limit is not paid, but the wallet must hold it.
 TASK_GAS = GAS_LIMITS["initialize"].base + GAS_LIMITS["finalize"].base
 #: Chain seconds that pass in one of ours while a node follows the head; many more while it reads old blocks.
 LIVE_PACE = (0.3, 3.0)
@@ -64,7 +64,7 @@ class HealthPart:
     ok: bool
     detail: str
     fix: str = ""
-    #: Whether work that is begun now might end badly for want of it (`pipeline.domain.condition.holding`).
+    #: Whether work that is begun now might fail without it (`pipeline.domain.condition.holding`).
     needed_to_begin: bool = False
 
 
@@ -98,7 +98,7 @@ def parts(facts: Facts, pool: ExpectedPool) -> dict[str, HealthPart]:
 
 
 def _answered(facts: F | NoAnswer | None, judge: Callable[[F], HealthPart]) -> HealthPart | None:
-    """The verdict on what a server told; not well if it did not answer; None if it was not asked."""
+    """The verdict on a server's answer: not well if there was none; None if it was not asked."""
     if facts is None:
         return None
     if isinstance(facts, NoAnswer):
@@ -139,7 +139,7 @@ def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
             fix="Start the missing process: `sluice scheduler run`, or `--only pipeline --only lane`.",
         )
     if not facts.tells_of_cuts:
-        slow = "no alarm; that a machine is cut off is noticed by its pings only, for want of rabbitmq_event_exchange"
+        slow = "no alarm; without rabbitmq_event_exchange, only missing pings show that a machine is cut off"
         return HealthPart(ok=True, detail=slow, fix="Run: rabbitmq-plugins enable rabbitmq_event_exchange")
     return HealthPart(ok=True, detail="no alarm")
 
@@ -150,7 +150,7 @@ def _age(node: NodeFacts, facts: Facts) -> float:
 
 
 def stale_after(block_time: float) -> float:
-    """Seconds from which on a head is not what a chain with blocks so many seconds apart has now."""
+    """Age in seconds from which on a head is too old to be the current one, at this block time."""
     return max(STALE_SECONDS, STALE_BLOCKS * block_time)
 
 
@@ -165,7 +165,7 @@ def _clocks(facts: Facts) -> dict[str, float]:
 
 
 def _clock_is_off(node: NodeFacts, facts: Facts, pool: ExpectedPool) -> bool:
-    """Whether an old or future head tells of this machine's clock rather than of the chain.
+    """Whether an old or future head shows that this machine's clock is wrong, rather than that the chain stands still.
 
     A head from the future does: nodes refuse such blocks. An old one does if it is older than it has stood still and
     moves at the pace of time, or if another server's clock agrees with it rather than with ours.
@@ -273,7 +273,7 @@ def _pipeline(since: float, swept_by: str | None, watched: float, pool: Expected
 
 
 def _last(by: str | None) -> str:
-    """Who did it last, beside for how long it was not done."""
+    """The end of a sentence about work that is late: which process did it last."""
     return "" if by is None else f" (the last was {by})"
 
 
@@ -320,7 +320,7 @@ def _lane(facts: LaneFacts, pool: ExpectedPool) -> HealthPart:
     if facts.stuck is not None:
         return HealthPart(
             ok=False,
-            detail=f"it waits for something that it cannot mend: {facts.stuck.rstrip('.')}",
+            detail=f"it waits for something that it cannot repair: {facts.stuck.rstrip('.')}",
             fix="It goes on by itself once that is well; `sluice tx ls` tells more.",
         )
     limit = max(WAIT_SECONDS, (WAIT_BLOCKS + pool.spend_depth) * pool.block_time)

@@ -1,4 +1,4 @@
-"""Whether machines could lately not be heard, so that their silence says nothing of what the pool can serve. Pure.
+"""Whether machines lately could not reach the pool, so that their silence does not mean that they are gone. Pure.
 
     API, database or scheduler away ─► no machine is heard ─► back ─► their pings come, one after another
                                        └───────────── nothing follows from silence ───────────┘
@@ -30,8 +30,8 @@ class Hearing:
 
 
 def unheard_lately(found: Hearing, now: float, silence: float, sweep_seconds: float) -> bool:
-    """Whether the silence of machines tells nothing now (Unix seconds). `silence`: seconds after which one counts as
-    lost (SLUICE_WORKER_LOST_SECONDS).
+    """Whether the silence of machines means nothing at `now` (Unix seconds). `silence`: seconds after which one
+    counts as lost (SLUICE_WORKER_LOST_SECONDS).
     """
     if found.swept_at is not None and now > found.swept_at + max(silence, 2 * sweep_seconds):
         # Nobody has looked: the next sweep will find that.

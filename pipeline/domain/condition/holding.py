@@ -16,7 +16,7 @@ from pipeline.domain.condition.health import HealthPart
 #: Seconds for which a part must have been away: a restart or a failover takes less, and retries bridge it.
 HOLD_SECONDS = 20.0
 #: Seconds of a hold after which orders are withdrawn. Each costs a transaction, and a deal that is bought in a shorter
-#: hold has its time left; one that is bought in a longer one may never be computed, and costs the pool its stake.
+#: hold has enough time left; one that is bought in a longer one may never be computed, and costs the pool its stake.
 WITHDRAW_SECONDS = 300.0
 
 

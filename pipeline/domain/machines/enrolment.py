@@ -165,7 +165,7 @@ def _on_chain(policy: Policy, applicant: Applicant) -> Decision | None:
 
 
 def _in_number(policy: Policy, applicant: Applicant) -> Decision | None:
-    """The refusal of an applicant beyond the number of machines; None if there is room."""
+    """The refusal of an applicant beyond the number of machines; None if the pool takes more."""
     if applicant.listing is Listing.ALLOWED:
         return None
     if policy.most_machines is not None and applicant.machines >= policy.most_machines:

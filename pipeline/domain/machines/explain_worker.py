@@ -11,7 +11,7 @@ from pipeline.domain.records import NEWCOMER_SLOTS, TaskRecord, WorkerRecord
 from protocol.counts import count
 from protocol.types import Wei
 
-#: What keeps a machine from every task, in the order in which it is told.
+#: What keeps a machine from every task, in the order of the sentences.
 _OF_THE_MACHINE = frozenset({Obstacle.BANNED, Obstacle.DRAINED, Obstacle.LOST, Obstacle.GAS, Obstacle.UNCHECKED})
 
 
@@ -84,7 +84,7 @@ def _slots(worker: WorkerRecord) -> str:
 
 
 def _to_task(found: Obstacle | None, capacity: Capacity) -> str:
-    """Whether a machine may be given the waiting tasks, as half a sentence."""
+    """Whether a machine may be given the waiting tasks, as part of a sentence."""
     return {
         None: "it may be given them now",
         Obstacle.ENCLAVE: "they are for enclaves and the pool does not serve them",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from protocol.types import BlockNumber, Nonce, Wei
 
-#: What is said for a nonce that was spent by a 0-value transfer to the wallet itself.
+#: The kind of a nonce that was spent by a 0-value transfer to the wallet itself.
 NO_OP = "no-op replacement"
 #: The lane's name for a ready-made call: of a scheduler, those are deposits and withdrawals.
 _READY_MADE = "call"
@@ -29,7 +29,7 @@ class NonceCost:
     fee: Wei
     value: Wei
     success: bool
-    #: Whether it made the call of its intents, rather than replace it.
+    #: Whether it carried the call of its intents, rather than a no-op replacement.
     called: bool
     #: Keys of the intents that it carries, and of those that left it.
     intents: tuple[str, ...]

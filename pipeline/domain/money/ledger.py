@@ -44,7 +44,7 @@ class Outside:
     #: Hashes of the transactions that did it, as far as they are known; `explained`: they account for every wei.
     transactions: tuple[str, ...] = ()
     explained: bool = False
-    #: The operator knows where it went.
+    #: The operator has accepted it as known.
     accepted: bool = False
 
     @property
@@ -54,7 +54,7 @@ class Outside:
 
     @property
     def differs(self) -> bool:
-        """Whether nothing tells where it went."""
+        """Whether nothing accounts for it: no known transaction, and not the operator."""
         return bool(self.wei) and not self.received and not self.explained and not self.accepted
 
 
@@ -64,7 +64,7 @@ class Books:
 
     #: First block that is accounted for; the opening is the account after the block before it.
     first: BlockNumber
-    #: None: that state is not kept any more; what the first proof leaves is taken for it.
+    #: None: the node no longer has that state; the opening is then computed backwards from the first comparison.
     opening: Balances | None
     #: Last block whose movements are stored, and opening plus movements (only movements, while there is no opening).
     block: BlockNumber

@@ -22,7 +22,7 @@ _TASK_CHARACTERS = 66
 
 
 class By(StrEnum):
-    """What the lines are about."""
+    """What a line of the statement sums up."""
 
     TASK = "task"
     DAY = "day"
@@ -109,8 +109,8 @@ def page(by: By, lines: list[Line], limit: int, after: str | None) -> Page:
     """The newest lines of a statement, `limit` at most; or, with `after`, the first ones that come after that place
     (`next` of the page before, empty for the first page).
 
-    A line that something is added to moves on, never back: whoever takes all pages sees each line, and of one that was
-    there twice the second is the right one. Raises ValueError if that is no place.
+    A line that grows moves towards the end, never back: a reader of all pages sees each line, and of a line seen
+    twice the second is the right one. Raises ValueError if `after` is no such place.
     """
     if after is None:
         return Page(lines[-limit:], max(0, len(lines) - limit))

@@ -37,7 +37,7 @@ from protocol.types import ZERO_ADDRESS, ZERO_HASH, BlockNumber, Hash32, NRlc
 
 #: Orders on the market at a time, of the 50 that it takes of a wallet: the rest is for orders signed by hand.
 MOST_LIVE = 40
-#: What does not wait for the market comes first, and what takes an offer back before what makes one.
+#: Order of actions: those that need no market first, and withdrawals before new offers.
 _URGENCY: tuple[type[OrderAction], ...] = (Withdraw, Close, End, Unpublish, Sign, Publish, Recheck)
 #: Parts into which the capacity is divided to be shared out among the offers.
 PARTS = 50
@@ -51,7 +51,7 @@ class Supply:
     machines: tuple[WorkerRecord, ...]
     #: Tasks that are sold and wait for a machine.
     waiting: tuple[TaskRecord, ...] = ()
-    #: None while the node does not tell.
+    #: None while the node does not answer.
     terms: PoolTerms | None = None
     #: Whether every deal of the blocks that were followed before is among the tasks. Only then is anything new signed.
     settled: bool = True
@@ -90,7 +90,7 @@ class Book:
 
 def decide(policy: OrderPolicy | None, supply: Supply, book: Book, now: float) -> list[OrderAction]:
     """What to do now, the most urgent first; withdrawals alone, if there are any. `policy`: None while its file cannot
-    be read: nothing is signed then, and nothing withdrawn but for want of machines. `now`: Unix seconds.
+    be read: nothing is signed then, and orders are withdrawn only for lack of machines. `now`: Unix seconds.
     """
     withdrawn = _withdrawals(policy, supply, book, now)
     if withdrawn:
@@ -126,7 +126,7 @@ def _withdrawals(policy: OrderPolicy | None, supply: Supply, book: Book, now: fl
 def _why_not(
     policy: OrderPolicy | None, order: OrderRecord, supply: Supply, book: Book, now: float
 ) -> Withdrawal | None:
-    """Why the order is withdrawn however many machines there are; None if nothing speaks against it."""
+    """Why the order is withdrawn however many machines there are; None if it may stay."""
     if supply.paused:
         return Withdrawal.PAUSED
     if supply.outage:
@@ -146,7 +146,7 @@ def _sells(offer: Offer, order: OrderRecord) -> bool:
 
 
 def _next_step(policy: OrderPolicy | None, order: OrderRecord, book: Book, now: float) -> list[OrderAction]:
-    """What is due about one order that stays as it is: on the market, on chain, or nothing any more."""
+    """The next action about an order that is neither signed nor withdrawn now: at the market, on chain, or its end."""
     final = order.spent_block is not None and book.block >= order.spent_block + book.finality
     if order.live:
         if final:
@@ -194,7 +194,7 @@ def _signatures(policy: OrderPolicy, supply: Supply, book: Book, now: float) -> 
 
 
 def _steady(policy: OrderPolicy, offer: Offer, there: int, book: Book, now: float) -> bool:
-    """Whether enough time has passed since the offer was changed last; what is sold out or renewed need not wait.
+    """Whether enough time has passed since the offer was changed last; one that is sold out or renewed need not wait.
     `there`: tasks that are on the market.
     """
     shrunk = [
@@ -228,7 +228,7 @@ def _share_out(
 
 
 def _sample(offer: Offer) -> WorkerpoolOrder:
-    """An order of the offer, for what it demands only."""
+    """An unsigned order of the offer, only to read from it what its tasks demand."""
     return WorkerpoolOrder(
         workerpool=ZERO_ADDRESS,
         workerpoolprice=offer.price,

@@ -14,8 +14,8 @@ A row is stored before its order is sent anywhere, so what a crash may leave is 
     it was unpublished                WITHDRAWN, still listed        the market no longer has it: no longer listed
     its close was handed to the lane  WITHDRAWN, closes 0            handed again under the same key: sent once
 
-The market may put a published order away by itself, as when the pool's stake no longer covers it. So it is looked at
-every LOOK_SECONDS: one that the market lacks is SIGNED, shown again, and goes on as such.
+The market may drop a published order by itself, as when the pool's stake no longer covers it. So it is checked every
+LOOK_SECONDS: one that the market lacks is SIGNED, shown again, and goes on as such.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from protocol.types import BlockNumber, Hash32, NRlc
 
 
 class OrderStage(StrEnum):
-    """How far an order is; see the picture above."""
+    """How far an order is; see the module's diagram."""
 
     SIGNED = "signed"  #: stored here; the market may have it or not
     PUBLISHED = "published"

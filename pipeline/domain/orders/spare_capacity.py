@@ -52,10 +52,12 @@ class Demand:
 
 @dataclass(slots=True)
 class _Machine:
+    """A live machine with what is left of its slots and stake."""
+
     tag: Hash32
     free: int
     stake: NRlc
-    #: Bits that it offers: what few machines can do is left to those who demand it.
+    #: Number of tag bits that it offers: versatile machines are used last.
     bits: int
     #: Whether it was right on chain before.
     proven: bool
@@ -120,15 +122,15 @@ class SpareCapacity:
         return sum(machine.free for machine in self._machines)
 
     def fits(self, demand: Demand, tasks: int) -> bool:
-        """Put so many tasks if all of them fit; whether they do."""
+        """Put `count` tasks if all of them fit; returns whether they do."""
         if self._most(demand, tasks) < tasks:
             return False
         self.put(demand, tasks)
         return True
 
     def put(self, demand: Demand, tasks: int) -> int:
-        """Put as many of these tasks as fit; returns how many. What needs proven machines takes those first; else they
-        are left to those who do.
+        """Put as many of these tasks as fit; returns how many. Tasks that need proven machines take those first; others
+        take them last.
         """
         count = self._most(demand, tasks)
         able, proven = self._able(demand), count * self._proven(demand)
@@ -160,7 +162,7 @@ class SpareCapacity:
         return least
 
     def _able(self, demand: Demand) -> list[_Machine]:
-        """Machines that can take one, in the order in which they are used."""
+        """Machines that can take one of these tasks, in the order in which they are used."""
         able = [each for each in self._machines if fits(demand.tag, each.tag) and each.capacity(demand.stake) > 0]
         return sorted(able, key=lambda each: (each.bits, each.proven, -each.free))
 

@@ -1,4 +1,4 @@
-"""Carries out what an audit can repair: each repair is one that the scheduler makes anyway, here at once."""
+"""Carries out what an audit can repair; each repair is a step that the scheduler knows anyway, done at once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FAILURES = 3
 
 
 def repair(scheduler: Scheduler, found: Sequence[Difference]) -> list[Difference]:
-    """Repair what can be; returns the differences that remain. What a server cannot do now remains, and is logged.
+    """Repair what can be repaired; returns the differences that remain. A repair that a server refuses is logged.
 
     Tasks and deals are repaired by the scheduler's next steps, so it must run, or be started.
     """
@@ -64,7 +64,7 @@ def _read_events(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
     cursor, first = store.cursor(), min(each.first for each in repairs if isinstance(each, ReadEvents))
     if cursor is not None:
         for _ in replay(watcher_of(scheduler), store, first, cursor.number):
-            # Each step is mended when it is yielded.
+            # Each step is repaired when it is yielded.
             continue
 
 
@@ -81,14 +81,14 @@ def _free_slots(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
 
 
 def _look_again(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
-    """Have tasks decided upon as if nothing had been submitted for them."""
+    """Have the sweep decide about tasks as if nothing had been submitted for them."""
     tasks = [each.task for each in repairs if isinstance(each, LookAgain)]
     scheduler.store.tasks.forget_sent(tasks)
     scheduler.notifier.send_advance(tasks)
 
 
 def _remove_users(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
-    """Remove users that no machine has, but not one that a machine has got meanwhile by signing in."""
+    """Remove RabbitMQ users without a machine, but not one whose machine has signed in meanwhile."""
     wanted = set(scheduler.store.workers.with_queues())
     with BrokerAdmin.from_settings(scheduler.settings) as broker:
         for each in repairs:
@@ -104,7 +104,7 @@ def _sign_in_again(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
 
 
 def _keep_results(scheduler: Scheduler, repairs: Sequence[Repair]) -> None:
-    """Pin results, each although another cannot be. Raises the first StorageUnavailable in the end."""
+    """Pin results, each even if another fails. Raises the first StorageUnavailable in the end."""
     failed: list[Unavailable] = []
     with closing(Ipfs(scheduler.settings.ipfs_api)) as ipfs:
         for each in repairs:

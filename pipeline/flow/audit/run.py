@@ -5,7 +5,7 @@ and repairs what is safe to repair.
                                                                             is logged, stored, and shown by /health
 
 Its cost grows with what is open, never with the past: open tasks in pages, of those that ended, of deals, results and
-nonces the newest, of blocks the last ones. What is older is bound by one figure: the hub locks the pool's stake for
+nonces the newest, of blocks the last ones. What is older is covered by one figure: the hub locks the pool's stake for
 every task that is not over, however old, and the open tasks must explain all of it.
 """
 
@@ -51,13 +51,13 @@ log = structlog.get_logger(__name__)
 PAGE = 500
 #: Newest tasks that are over, deals, results, nonces and blocks that are compared.
 ENDED, DEALS, RESULTS, NONCES, BLOCKS = 1000, 200, 200, 500, 500
-#: Deals that wait to be ingested, and machines with slots, that are looked at.
+#: Deals that wait to be ingested, and machines with slots, that are checked.
 WAITING, HOLDING = 100, 1000
 #: Blocks that the watcher may be behind the head: nodes without archive tell no state of older ones.
 MOST_BEHIND = 64
 #: Differences that one audit logs; all are counted, and `sluice audit` shows them.
 LOGGED = 20
-#: Seconds between two audits, and after one that found a difference, which may be mended by now, or that could not ask
+#: Seconds between two audits, and after one that found a difference, which may be gone by now, or that could not ask
 #: for something: a node or server that was away.
 DAY, HOUR = 24 * 3600.0, 3600.0
 #: Seconds for which the clock's readings go through tasks, some 100,000: all of a reading must end within its task's
@@ -65,7 +65,7 @@ DAY, HOUR = 24 * 3600.0, 3600.0
 TASKS_SECONDS = 120.0
 #: Seconds after which a reading counts as cut off: its task is ended before that.
 READING_SECONDS = 400.0
-#: What a node that cannot tell raises.
+#: Errors of a node that cannot answer.
 _CHAIN_ERRORS = (RpcUnavailable, RpcError, ChainMoved, WrongChain)
 
 
@@ -185,7 +185,7 @@ class Reading:
         return [DealRow(deal, counts[deal.deal_id]) for deal in ready]
 
     def _read_tasks(self, database: DatabaseView) -> PoolOnChain | None:
-        """What the contracts say of tasks and deals; None if the node does not tell, and then it is asked no more."""
+        """What the contracts say of tasks and deals; None if the node does not answer, and then it is asked no more."""
         if self._block is None:
             return None
         hub, tasks = self.scheduler.hub, [stored.record.task_id for stored in database.tasks]

@@ -17,11 +17,11 @@ from protocol.errors import StorageUnavailable
 log = structlog.get_logger(__name__)
 
 DAY = 24 * 3600.0
-#: Results looked at in one run, more than a busy pool completes meanwhile; the rest is for the next one.
+#: Results checked in one run, more than a busy pool completes between two; the rest is for the next one.
 RESULTS = 2000
 #: Results that the node may fail to pin or unpin in one run, each after PIN_SECONDS perhaps; then the run ends.
 FAILURES = 3
-#: Seconds until a result is looked at again whose task is open, or that the node could not pin or unpin.
+#: Seconds until a result is checked again whose task is open, or that the node could not pin or unpin.
 AGAIN_SECONDS = 60.0
 
 
@@ -36,7 +36,7 @@ class Keeps(Protocol):
 
 
 class Fate(Enum):
-    """What becomes of a result now."""
+    """What to do with a stored result now."""
 
     KEPT = auto()
     LOOKED_AT_AGAIN = auto()
@@ -44,7 +44,7 @@ class Fate(Enum):
 
 
 def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
-    """Pin or unpin the results that are due for a look, by what became of their tasks on chain. `tidy_up` calls it.
+    """Pin or unpin the results that are due, by what became of their tasks on chain. `tidy_up` calls it.
 
     `days`: how long each is kept from when it was stored; `now`: Unix seconds. What is kept is noted before anything is
     unpinned: it may be the same content.
@@ -67,7 +67,7 @@ def keep_results(store: Store, ipfs: Keeps, days: float, now: float) -> None:
 
 
 def _fate(pin: Pin, task: TaskRecord | None, until: float, now: float) -> Fate:
-    """What becomes of a stored result: kept, dropped, or looked at again later."""
+    """What to do with a stored result: keep it, drop it, or check it again later."""
     if now >= until:
         return Fate.DROPPED
     if task is None or task.stage not in (TaskStage.COMPLETED, TaskStage.FAILED):
@@ -78,7 +78,7 @@ def _fate(pin: Pin, task: TaskRecord | None, until: float, now: float) -> Fate:
 
 @dataclass(slots=True)
 class _Node:
-    """The IPFS node in one run, which is asked no more after FAILURES."""
+    """The IPFS node in one run; after FAILURES it gets no more requests."""
 
     store: Store
     ipfs: Keeps
@@ -86,7 +86,7 @@ class _Node:
     failures: int = 0
 
     def tries(self, what: Callable[[Pin], None], pin: Pin) -> bool:
-        """Whether `what` was done to a result; it is looked at again if it was not."""
+        """Whether the pin or unpin (`what`) of a result succeeded; if not, the result is checked again later."""
         if self.failures == FAILURES:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Deletes the records of deals that are long over, and puts sums in the place of the ledger's old amounts.
+"""Deletes the records of deals that are long over, and replaces the ledger's old amounts by sums.
 
     deals whose final deadline was SLUICE_KEEP_ENDED_DAYS ago, all of whose tasks have been over for as long
         ─► events, transactions and outputs of their tasks ─► tasks ─► deals
@@ -39,7 +39,7 @@ AMOUNTS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What one run took away."""
+    """Numbers of records that one run removed."""
 
     deals: int = 0
     tasks: int = 0
@@ -121,7 +121,7 @@ class Retention:
 
 
 def _settled(books: Books) -> BlockNumber:
-    """The last block whose movements neither a second reading nor the next proof asks for again."""
+    """The last block whose movements are never read again, by no second reading and no comparison."""
     if books.proved is None:
         return BlockNumber(0)
     return books.proved if books.native is None else BlockNumber(min(books.proved, books.native.block))

@@ -1,4 +1,4 @@
-"""Decides about a machine that signs in, and changes who may: the edge around `pipeline.domain.machines.enrolment`.
+"""Decides whether a machine may sign in, and changes who may: the I/O around `pipeline.domain.machines.enrolment`.
 
 sign-in ─► policy, list and invite (one query) ─► counts and chain facts, only where the policy asks ─► decide
 command ─► row in `enrolment` ─► who may not work any more: its token ends, its broker user is deleted

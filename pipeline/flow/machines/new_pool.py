@@ -1,4 +1,4 @@
-"""Where no machine that was ever right on chain can have a vote, as in every new pool, newcomers decide the tasks."""
+"""Lets newcomers decide tasks for which no proven machine is available, as in every new pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protocol.poco.tags import fits
 
 
 def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[TaskRecord]:
-    """The tasks; those for which no proven worker is there may be decided by newcomers alone.
+    """The tasks; those for which no proven worker is available are marked so that newcomers alone may decide them.
 
     Above trust NEWCOMERS_DECIDE, that is if the pool has no proven worker; up to it, if no proven worker that is busy
     or cools down could take the task that was not asked yet: who buys tasks can have machines fail and cool down.

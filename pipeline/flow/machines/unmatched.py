@@ -1,4 +1,4 @@
-"""Counts what stood in the way of tasks that a round of matching gave to no machine, for the metrics."""
+"""Counts why a round of matching gave tasks to no machine, for the metrics."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pipeline.domain import match as matching
 from pipeline.domain.match import Capacity, Match, Obstacle
 from pipeline.domain.records import TaskRecord, WorkerRecord
 
-#: Tasks, and machines for each, that are looked at: what stands in the way of the others is hardly another thing, and a
-#: round of matching must not take longer for being counted.
+#: Tasks, and machines for each, that are counted: the others hardly differ, and counting must not slow a round of
+#: matching down.
 TASKS, WORKERS = 20, 50
 
 
@@ -34,7 +34,7 @@ def reasons(tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequ
 
 
 def _nearest(task: TaskRecord, capacities: Sequence[Capacity]) -> str:
-    """What keeps the machine that comes closest to taking the task from it."""
+    """The obstacle of the machine that comes closest to taking the task."""
     if not capacities:
         return "no_machine"
     # A machine without an obstacle of its own was given to another task of the round, or is too new for this one.

@@ -30,7 +30,7 @@ class Forecast:
     workers: int
     #: Of the scheduler's stake: unlocked again task by task, seized for each that expires.
     locked: int
-    #: Tasks of deals whose terms the node did not tell; they are in none of the sums.
+    #: Tasks of deals whose terms the node did not give; they are in none of the sums.
     unknown_tasks: int
 
 
@@ -55,7 +55,7 @@ def sums(counts: Mapping[DealId, int], known: Mapping[DealId, Deal]) -> Forecast
 
 
 def terms(hub: Hub, deal_ids: Sequence[DealId]) -> dict[DealId, Deal]:
-    """The terms of these deals, as far as the node tells them. Raises RpcUnavailable."""
+    """The terms of these deals, as far as the node gives them. Raises RpcUnavailable."""
     kept = _terms.get()
     found = {deal_id: deal for deal_id in deal_ids if (deal := kept.get(deal_id)) is not None}
     missing = [deal_id for deal_id in deal_ids if deal_id not in found]

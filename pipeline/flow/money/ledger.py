@@ -3,7 +3,7 @@
 catch_up   movements of final blocks, in ranges as large as the node takes ─► stored ─► equal to the hub's account?
 view       the same, and what is above final depth, read anew each time, up to the head
 
-Whoever comes first does it: the clock once a minute (`pipeline.flow.cleanup.tidy`), or the operator's question.
+Both callers do it: the clock once a minute (`pipeline.flow.cleanup.tidy`), and the operator's request for the ledger.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class LedgerView:
 
     @property
     def difference(self) -> Balances | None:
-        """What the hub's account at the head has more than the books; None: not known."""
+        """How much more the hub's account at the head has than the books; None: not known."""
         if self.passage is None or self.passage.holdings is None or self.books.opening is None:
             return None
         own = [each for each in self.passage.movements if each.owner == self.wallet]
@@ -146,7 +146,7 @@ class WalletLedger:
         return self._with_native(view, books.native, passage, passage.holdings)
 
     def _with_native(self, view: LedgerView, before: Mark, passage: Passage, holdings: Holdings) -> LedgerView:
-        """The view with what changed the native balance beside the lane, or why that is not known."""
+        """The view, with changes of the native balance that are not the lane's, or why they are not known."""
         now = Mark(passage.last.number, holdings.balance, holdings.count)
         waiting = self.gas.unsettled(before.count, now.count)
         if waiting:
@@ -174,8 +174,8 @@ class WalletLedger:
         return self.movements.begin(books)
 
     def _proved(self, stored: Books, books: Books, passage: Passage) -> tuple[Books, Sequence[Outside]]:
-        """The books compared with what the wallet has after their last block, which `passage` tells, and what came or
-        went without the lane. `stored`: the books before that passage.
+        """The books compared with what the wallet has after their last block (by `passage`), and native token that came
+        or went without the lane. `stored`: the books before that passage.
         """
         holdings = passage.holdings
         assert holdings is not None

@@ -17,7 +17,7 @@ from pipeline.store.money.gas import GasBook
 from protocol.errors import RpcUnavailable
 from protocol.types import BlockNumber
 
-#: Blocks at which the balance is asked for at most; what is not found by then keeps its wide range.
+#: Blocks at which the balance is read at most; a change that is not found by then keeps its wide range.
 MOST_LOOKS = 100
 #: Transactions of one block that are kept by name: others may send as many as the block holds.
 MOST_NAMED = 20
@@ -25,7 +25,7 @@ MOST_NAMED = 20
 
 @dataclass(slots=True)
 class _Search:
-    """One search between two marks; `looks`: at how many more blocks the balance may be asked for."""
+    """One search between two marks; `looks`: at how many more blocks the balance may be read."""
 
     reader: EscrowReader
     gas: GasBook
@@ -95,7 +95,7 @@ def _fee(receipt: Mapping[str, Any]) -> tuple[int, bool]:
 
 
 def _moved(transaction: Mapping[str, Any], wallet: str, fee: int, *, success: bool) -> int:
-    """Wei that the wallet has more after the transaction."""
+    """Wei by which the transaction changed the wallet's balance."""
     value = int(transaction["value"], 16) if success else 0
     gives, gets = str(transaction["from"]).lower() == wallet, str(transaction["to"] or "").lower() == wallet
     return (value if gets else 0) - (value + fee if gives else 0)

@@ -1,6 +1,6 @@
 """A deposit or withdrawal of the scheduler's stake: handed to the scheduler's lane, which alone signs, and followed.
 
-Whoever begins it hands it over; if that was cut off, the next sweep does. Looking at it changes nothing.
+The request that begins it hands it to the lane; if that was cut off, the next sweep does. Reading it changes nothing.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class StakeTransfers:
         return found, not fresh
 
     def hand_over(self) -> None:
-        """Give the lane the transfer that it has not had, if there is one and its hour is not over."""
+        """Hand the stored transfer to the lane, if the lane has not had it and its hour is not over."""
         wish = self.wishes.pending()
         if wish is None or wish.handed:
             return
@@ -115,8 +115,8 @@ class StakeTransfers:
         return self.clock() - wish.begun_at > WISH_SECONDS
 
     def finish(self) -> bool:
-        """Forget a transfer that is over, once its outcome was told. False: there is none. Raises NotPossible while it
-        is under way.
+        """Forget a transfer that is over, once its outcome was reported. False: there is none. Raises NotPossible while
+        it is under way.
         """
         found = self.progress()
         if found is None:

@@ -1,6 +1,6 @@
 """Does what `pipeline.domain.orders.offers` decides: signs and stores orders, asks markets, hands closes to the lane.
 
-Each step is stored before the next one relies on it (see the picture in `pipeline.domain.orders.records`). A market
+Each step is stored before the next one relies on it (see the diagram in `pipeline.domain.orders.records`). A market
 that does not answer, or not as it should, is asked about nothing else in the same run, and about all of it again later;
 the other markets get their turn. One run at a time asks markets: what another one would ask, the next run does.
 """
@@ -70,7 +70,7 @@ class OrderActions:
             self.scheduler.notifier.send_orders()
 
     def do(self, actions: Sequence[OrderAction], orders: Sequence[OrderRecord], highest: int) -> bool:
-        """Take the actions; whether anything was done that may make others due.
+        """Carry out the actions; returns whether anything was done that may make others due.
 
         `orders`, `highest`: the orders, and the highest number of one, from which they were decided.
         """
@@ -129,7 +129,7 @@ class OrderActions:
     # -- the market -----------------------------------------------------------------------------------------------
 
     def _ask(self, order: OrderRecord, request: Callable[[MarketApi, OrderRecord], bool]) -> bool:
-        """Ask the order's market, if it has its turn; whether it did what was asked for."""
+        """Make a request to the order's market, if this run has the turn; returns whether the market did as asked."""
         if order.market in self.silent or not self._take_turn():
             return False
         try:
@@ -158,7 +158,7 @@ class OrderActions:
         return self.has_turn
 
     def _publish(self, market: MarketApi, order: OrderRecord) -> bool:
-        """Have the market list the order; whether it does. Raises MarketRefused, MarketUnavailable."""
+        """Publish the order; returns whether the market lists it. Raises MarketRefused, MarketUnavailable."""
         orders, order_hash = self.scheduler.store.orders, order.order_hash
         # It may have been sent before, by a process that did not live to hear the answer.
         there = order.shown and market.status(order_hash) not in (None, DEAD)
@@ -189,7 +189,7 @@ class OrderActions:
         return self.scheduler.store.orders.mark_missing(order.order_hash)
 
     def _unpublish(self, market: MarketApi, order: OrderRecord) -> bool:
-        """Have the market list the order no longer; whether it does not. Raises MarketRefused, MarketUnavailable."""
+        """Unpublish the order; returns whether the market now lacks it. Raises MarketRefused, MarketUnavailable."""
         try:
             market.unpublish(order.order_hash)
         except MarketRefused:
@@ -217,7 +217,7 @@ class OrderActions:
         log.warning("The market API is asked again later.", action="market_again", why=says, orders=names)
 
     def _ask_all_again(self, market: str, error: MarketUnavailable) -> None:
-        """Ask a market that does not answer about nothing more in this run, and about all of it later."""
+        """Make no more requests to a market that does not answer in this run, and all of them later."""
         self.silent.add(market)
         orders, now = self.scheduler.store.orders.not_ended(), self.scheduler.clock()
         self._ask_again([order for order in orders if order.market == market and order.asks(now)], error)

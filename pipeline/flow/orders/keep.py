@@ -2,8 +2,8 @@
 
     beat, a machine that went or came, pause, drain, `sluice orders` ──► pipeline.orders ──► keep_orders
 
-What is left of the orders is read before the tasks that wait, those before the machines, and what is left once more at
-the end: a task that is bought in between counts as bought for what is withdrawn, and as not bought for what is signed.
+The order of reads: the orders' remaining volume, the waiting tasks, the machines, and the remaining volume again. A
+task that is bought in between counts as bought when orders are withdrawn, and as not bought when orders are signed.
 Nothing is signed while a deal of the blocks that were followed is still to be read.
 """
 
@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 
 #: Rounds of one run: withdraw, unpublish, sign, publish, and one for what changed meanwhile.
 ROUNDS = 5
-#: Machines, and tasks that wait for one, that are looked at; while more tasks wait, nothing is offered.
+#: Machines, and tasks that wait for one, that are read; while more tasks wait, nothing is offered.
 MACHINES, WAITING = 10_000, 5_000
 #: Seconds for which an order that has ended is kept to be shown.
 KEEP_SECONDS = 30 * 86400.0
@@ -93,8 +93,10 @@ def read_view(
     note: bool = False,
     clock_agrees: bool = True,
 ) -> OrderView:
-    """What there is now. `note`: store what the chain says of orders; `clock_agrees`: whether this machine's clock fits
-    the chain's: by one that does not, every machine may seem silent. Raises PyMongoError.
+    """Read the orders, the policy, and what the pool can serve. Raises PyMongoError.
+
+    `note`: store what the chain says of orders; `clock_agrees`: whether this machine's clock fits the chain's: by one
+    that does not, every machine may seem silent.
     """
     policy, trouble = _policy(settings)
     highest, before = store.orders.highest_number(), store.chain.cursor()
@@ -185,7 +187,7 @@ def _supply(
 
 
 def _terms(hub: Hub, workerpool: Contract) -> PoolTerms | None:
-    """The pool's terms on chain; None while the node does not tell."""
+    """The pool's terms on chain; None while the node does not answer."""
     try:
         found = hub.workerpool(workerpool)
         return PoolTerms(hub.account(found.owner).stake, found.worker_stake_ratio)

@@ -30,11 +30,11 @@ SILENT_SECONDS, MOST_BYTES = 5.0, 2**20
 TURN_SECONDS = 10.0
 #: Characters of an answer that an error repeats.
 WORDS = 200
-#: With which statuses the API says no, and one of them beside others: it does not know the challenge that was signed.
+#: HTTP statuses of an answer that says no; and the one for a signed challenge that the API does not know.
 _NO = (httpx.codes.BAD_REQUEST, httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND)
 _NOT_SIGNED_IN = "invalid authorization"
 _TOO_SLOW = "its answers come too slowly"
-#: Statuses of an order: one that can be bought, and one that the API has put away and takes again.
+#: Statuses of an order: one that can be bought, and one that the API no longer lists and can list again.
 OPEN, DEAD = "open", "dead"
 
 
@@ -60,7 +60,7 @@ class MarketApi:
 
     @property
     def has_time(self) -> bool:
-        """Whether it may be asked once more in this run."""
+        """Whether there is time for another request in this run."""
         return self._left > 0
 
     def close(self) -> None:
@@ -86,7 +86,7 @@ class MarketApi:
             raise self._unknown("it does not tell that it has published the order")
 
     def unpublish(self, order_hash: Hash32) -> None:
-        """Have the market list the order no longer. Raises MarketRefused, also where it does not list it."""
+        """Unpublish the order. Raises MarketRefused, also if the market does not list it."""
         wanted = {"target": "unpublish_orderHash", "orderHash": order_hash}
         unpublished = self._signed_in("PUT", wanted).get("unpublished")
         if not isinstance(unpublished, list) or order_hash not in unpublished:
@@ -158,5 +158,7 @@ class MarketApi:
 
 
 def _plain(text: str) -> str:
-    """The beginning of a text, without what no terminal and no database takes: JSON may hold half a character."""
+    """The beginning of a text, with unprintable characters replaced: JSON may hold a lone surrogate, which MongoDB and
+    terminals refuse.
+    """
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:WORDS])

@@ -1,4 +1,4 @@
-"""Collection `workers` as the pool's operator looks at it: pages of machines, counts by state, limits of slots.
+"""Collection `workers` as the operator's API shows it: pages of machines, counts by state, limits of slots.
 
 Rows of machines that did anything are never removed, and signing in is free: no count here costs more for every wallet
 that once did.
@@ -22,7 +22,7 @@ from pipeline.store.machine.updates import SET_FREE
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import Hash32, Wallet
 
-#: Machines counted to tell how the pool stands: beyond that, more of them change nothing.
+#: Machines counted for one figure of the pool's state: more of them would change nothing.
 MACHINES_LIMIT = 1000
 #: Machines counted of those that signed off and did not come back, and of those lost: both grow for ever, and of more a
 #: person would do nothing else.
@@ -30,9 +30,9 @@ MOST_GONE = 10_000
 
 #: Machines that the sweep has not found lost; the bound on `seen_at` lets their index serve (`workers.INDEXES`).
 _THERE: dict[str, Any] = {"lost": False, "seen_at": {"$gte": 0.0}}
-#: Machines that the operator keeps from nothing.
+#: The query for machines that the operator neither bans nor drains.
 _FREE: dict[str, Any] = {"banned": {"$ne": True}, "operator_slots": {"$ne": 0}}
-#: One that has just signed in was not looked up on chain yet: not known to lack gas.
+#: The query for machines not known to lack gas: one that has just signed in was not looked up on chain yet.
 _MAYBE_FUNDED: dict[str, Any] = {"$or": [{"facts.funded": True}, {"checked_at": 0.0}]}
 #: The operator bans and drains by hand, so these are few.
 _BANNED: dict[str, Any] = {"banned": True}
@@ -62,7 +62,7 @@ class Capacity:
 
 
 class Census:
-    """Queries on `workers` that no task waits for."""
+    """Queries on `workers` for the operator: no task waits for their answers."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["workers"]
@@ -94,7 +94,7 @@ class Census:
     def limit_slots(self, wallet: Wallet, most: int | None) -> bool:
         """Let a machine use at most `most` slots: 0 drains it, None takes the limit back. False: unknown wallet.
 
-        What it has stays with it: a limit below the slots in use gives it nothing new until enough are free.
+        It keeps the tasks it has: below a limit under the slots in use, it gets nothing new until enough are free.
         """
         change: list[dict[str, Any]] = [{"$set": {"operator_slots": most}}, SET_FREE]
         return self._rows.update_one({"_id": wallet}, change).matched_count == 1

@@ -18,11 +18,11 @@ from pipeline.store.quarantine import Quarantine, Reader
 from pipeline.store.task.waiting import COLLECTION as TASKS
 from pipeline.store.task.waiting import MOST_URGENT_FIRST, waiting
 
-#: What a worker must be to get tasks, as far as its row tells: what the index is about, and what else.
+#: The conditions in a worker's row for getting tasks: those that the index covers, and the others.
 READY: dict[str, Any] = {"facts.funded": True, "banned": False, "lost": False, "free": {"$gt": 0}}
-#: The best first: right on chain most often, then most stake; among equals by lot, anew each time facts are read.
+#: The best first: right on chain most often, then most stake; equals in a random order that changes with each reading.
 BEST_FIRST = [("successes", DESCENDING), ("worth", DESCENDING), ("lot", ASCENDING)]
-#: Where a row of the round's query holds a task.
+#: The field of a row of the round's query that holds a task.
 _TASK = "task"
 
 
@@ -39,7 +39,7 @@ class Round:
     """What a round of matching begins with."""
 
     free: list[WorkerRecord]
-    #: What keeps the pool from giving them anything.
+    #: What keeps the pool from giving out tasks at all.
     begins: Begins
     #: Rows of the tasks that come first, for `Tasks.read`; as many as were asked for, if there are as many.
     waiting: list[Row]

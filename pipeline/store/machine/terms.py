@@ -1,7 +1,7 @@
 """Whether a machine's token is still good, as its row in `workers` says; remembered for a moment.
 
-A machine makes several requests for each task that it has. What it says of such a task may go by terms that are some
-seconds old: it decides nothing that a ban is meant to prevent. All else asks anew.
+A machine makes several requests for each task that it has. Requests about such a task may use terms that are some
+seconds old, since they decide nothing that a ban is meant to prevent. All other requests read them anew.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pymongo.collection import Collection
 
 from protocol.types import Wallet
 
-#: Seconds for which a good answer is given again where that will do: a machine at work asks several times as often.
+#: Seconds for which a good answer is used again where that is enough: a busy machine asks several times in that time.
 KEPT_SECONDS = 5.0
-#: Answers kept; beyond that all are asked for again.
+#: Answers kept; beyond that all are read again.
 MOST_KEPT = 10_000
 
 
@@ -32,8 +32,8 @@ class RecentTerms:
 
     def __init__(self, rows: Collection[dict[str, Any]], clock: Callable[[], float] = time.monotonic) -> None:
         self._rows, self._clock = rows, clock
-        #: Good terms, and when they were asked for. Replaced by a change, so that a thread that asked before it keeps
-        #: its answer in the former one, where nobody looks.
+        #: Good terms, and when they were read. A change replaces the dict, so that a thread that read before it stores
+        #: its answer in the old one, which is not used any more.
         self._kept: dict[Wallet, tuple[float, TokenTerms]] = {}
 
     def of(self, wallet: Wallet, *, kept_seconds: float = 0.0) -> TokenTerms | None:

@@ -1,4 +1,4 @@
-"""What changes in a worker's row when slots are taken, given back, or earned: parts of update pipelines.
+"""How a worker's row changes when slots are taken, given back, or earned: parts of MongoDB update pipelines.
 
 What follows from other fields (`successes`, `free`) is set in the same update as those.
 """
@@ -124,8 +124,8 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
 
 
 def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]:
-    """The query for the worker's row when a slot is given back: only if the worker has anything tied up in the task,
-    unless the outcome is one that is known at another moment.
+    """The query for the worker's row when a slot is given back: only if the worker has a slot or stake tied up in the
+    task, unless the outcome becomes known at another moment.
     """
     return (
         {"_id": wallet}

@@ -40,9 +40,9 @@ INDEXES = [
 
 #: Seconds until the balance of a worker that had none is read again: as long as it has been enrolled, within these.
 SOONEST_CHECK, LATEST_CHECK = 10.0, 120.0
-#: Seconds after which a ping outweighs that RabbitMQ saw a machine's consumer go: news of its return may be lost.
+#: Seconds after which a ping outweighs RabbitMQ's event that a machine's consumer went: that of its return may be lost.
 DISCONNECTED_SECONDS = 60.0
-#: Busy machines that are looked up: more than one task asks.
+#: Busy machines that are read: more than any one task asks for.
 BUSY_LIMIT = 50
 
 
@@ -157,7 +157,7 @@ class Workers:
         return self.reader.each(self._rows.find({"_id": {"$in": list(wallets)}}))
 
     def names(self, wallets: Iterable[Wallet]) -> dict[Wallet, str]:
-        """What these workers call themselves; without those that never signed in."""
+        """The names that these workers gave themselves, by wallet; without those that never signed in."""
         rows = self._rows.find({"_id": {"$in": list(wallets)}}, {"name": 1})
         return {Wallet(row["_id"]): str(row["name"]) for row in rows if "name" in row}
 
@@ -240,7 +240,7 @@ class Workers:
         return self.reader.each(self._rows.find(query).sort(BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
-        """Workers that come nearest to taking such a task, then others: at most a few times `limit`, each once."""
+        """Workers nearest to taking such a task, then others: at most a few times `limit`, each once."""
         rows: dict[str, Any] = {}
         offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
         backed = {"worth": {"$gte": float(stake)}} if stake else {}

@@ -1,8 +1,8 @@
 """Collection `pool`, row `transfer`: the one deposit or withdrawal of the scheduler's stake that is under way.
 
-    wish stored ──► intent in the lane ──► wish marked ──► block ──► told to the operator ──► wish deleted
+    wish stored ──► intent in the lane ──► wish marked ──► block ──► reported to the operator ──► wish deleted
 
-Whatever is killed in between, whoever asks for the same again finds the wish and goes on with it: it is sent once.
+Whatever is killed in between, a repeated request for the same finds the wish and continues it: it is sent once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from chain.lane.model.intent import READY_MADE, UNENDED, UNTIL, Intent, LaneId
 from chain.lane.transfer import Direction, Transfer
 from protocol.types import Contract, NRlc, Wei
 
-#: Seconds after which what was asked for is not sent any more: who waits for it has asked again by then, or has gone.
+#: Seconds after which a transfer is not sent any more: a client that waits for it has asked again by then, or has gone.
 WISH_SECONDS = 3600.0
 _ROW = {"_id": "transfer"}
 
@@ -59,7 +59,7 @@ class TransferWishes:
         self._rows: Collection[dict[str, Any]] = db["pool"]
 
     def pending(self) -> TransferWish | None:
-        """The wish that is under way, or whose outcome nobody was told; None if there is none."""
+        """The wish that is under way, or whose outcome was not reported yet; None if there is none."""
         row = self._rows.find_one(_ROW)
         return None if row is None else _wish(row)
 
@@ -92,9 +92,9 @@ class TransferWishes:
 
 
 def give_up(rows: Collection[dict[str, Any]], intents: Collection[dict[str, Any]]) -> bool:
-    """Have no transfer sent that rows of a restored backup still want: it may have been made since. What has a nonce
-    already keeps it, and is sent with that one only. `rows`, `intents`: the collections `pool` and `intents`. Whether
-    there was one.
+    """Drop a transfer that the rows of a restored backup still ask for: it may have been made since. One that has a
+    nonce already keeps it, and is sent with that one only. `rows`, `intents`: the collections `pool` and `intents`.
+    Returns whether there was one.
     """
     unended = {"method": READY_MADE, "state": {"$in": [state.value for state in UNENDED]}}
     ended = intents.update_many(unended, {"$set": {f"args.{UNTIL}": 0}}).modified_count

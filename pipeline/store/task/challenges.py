@@ -37,7 +37,7 @@ class Awaited:
 
 
 class TaskChallenges:
-    """What the secret service told of tasks."""
+    """Queries on the challenges of tasks, and updates with the secret service's answers."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]
@@ -63,6 +63,6 @@ class TaskChallenges:
             self._tasks.update_one({"_id": task_id, **_LOST, **_IDLE}, {**change, "$pull": {"replicates": _FOUND_LOST}})
 
     def record_none(self, task_ids: Sequence[TaskId], why: str) -> None:
-        """Note why the secret service told no challenge of these tasks."""
+        """Note why the secret service gave no challenge for these tasks."""
         none = {"_id": {"$in": list(task_ids)}, **_AWAITED}
         self._tasks.update_many(none, {"$set": {"why": why}, "$inc": {"version": 1}})

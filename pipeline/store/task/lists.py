@@ -1,4 +1,4 @@
-"""Collection `tasks` as people look through it: pages, counts, ages. No query here costs more with what is over."""
+"""Collection `tasks` for people: pages, counts, ages. No query here costs more as ended tasks grow in number."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class StageCount:
 
 
 class TaskLists:
-    """Queries on `tasks` that no task waits for."""
+    """Queries on `tasks` for people: no task waits for their answers."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db["tasks"]

@@ -1,4 +1,4 @@
-"""What a worker's report changes in its replicate, and of which replicates it is believed."""
+"""What a worker's report changes in its replicate, and in which states of the replicate it is accepted."""
 
 from __future__ import annotations
 
@@ -71,5 +71,5 @@ def own(wallet: Wallet, step: Step, cause: str | None) -> list[dict[str, Any]]:
 
 
 def _may_free(step: Step, cause: str | None) -> bool:
-    """Whether a report may give a slot back, by what it says itself."""
+    """Whether a report may give a slot back, judged by the report alone."""
     return step is Step.COMPUTED and cause is None

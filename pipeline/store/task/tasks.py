@@ -121,7 +121,7 @@ class Tasks:
         return self.reader.each(rows)
 
     def any_undecided(self, now: float) -> bool:
-        """Whether a task was stored and not looked at yet, so that it is not known whether it wants workers."""
+        """Whether a task was stored and not decided upon yet, so that it is not known whether it wants workers."""
         query = {"open": True, "stage": str(TaskStage.RECEIVED), "contribution_deadline": {"$gt": now}}
         return self._rows.find_one({**query, "version": 0, "orphaned": {"$ne": True}}, {"_id": 1}) is not None
 
@@ -200,7 +200,7 @@ class Tasks:
         return {TaskId(row["_id"]) for row in rows}
 
     def set_next_visits(self, next_visits: Mapping[TaskId, tuple[int, float]]) -> None:
-        """Note when the sweep shall come next to tasks that are unchanged: task → (version seen, Unix seconds)."""
+        """Note when the sweep is to visit tasks next that are unchanged: task → (version seen, Unix seconds)."""
         writes = updates((task, version, {"next_visit": at}) for task, (version, at) in next_visits.items())
         if writes:
             self._rows.bulk_write(writes, ordered=False)
@@ -272,7 +272,7 @@ class Tasks:
             self._rows.bulk_write(writes, ordered=False)
 
     def forget_sent(self, task_ids: Sequence[TaskId]) -> None:
-        """Have tasks submit their transactions to the lane again: a reorg may have taken back what made them needless.
+        """Let tasks submit their transactions to the lane again: a reorg may have undone what made them unnecessary.
 
         Ended ones are open for the sweep until they are found ended again: the reorg may have taken that back too.
         """

@@ -1,6 +1,4 @@
-"""Tasks for enclaves that are not initialized before somebody can serve their tag, as the collection `tasks` has
-them.
-"""
+"""Queries on `tasks` for those for enclaves that are not initialized before a machine can serve their tag."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from pipeline.domain.enclaves import MOST_TRUST
 from pipeline.store.task.waiting import COLLECTION
 from protocol.types import Hash32
 
-#: Those that may be served: at the trust of tasks for enclaves.
+#: The query for tasks that may be served: those at the trust of tasks for enclaves.
 _FIT = {"unserved": True, "trust": MOST_TRUST}
 INDEXES = [
     IndexModel([("trust", ASCENDING), ("tag", ASCENDING)], name="unserved", partialFilterExpression={"unserved": True})
@@ -22,7 +20,7 @@ INDEXES = [
 
 
 class UnservedTasks:
-    """What is asked of such tasks: requesters choose tags, and there may be many tasks of each."""
+    """Queries on such tasks: requesters choose tags, and there may be many tasks of each."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._rows: Collection[dict[str, Any]] = db[COLLECTION]

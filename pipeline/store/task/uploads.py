@@ -13,7 +13,7 @@ from protocol.wire import Step
 
 
 class Uploads:
-    """What the API notes while a result comes, and what `advance` asks of it."""
+    """What the API notes while a result is uploaded, and what `advance` reads of it."""
 
     def __init__(self, db: Database[dict[str, Any]]) -> None:
         self._tasks: Collection[dict[str, Any]] = db["tasks"]

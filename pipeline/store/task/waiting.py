@@ -10,7 +10,7 @@ from pymongo import ASCENDING, IndexModel
 COLLECTION: Final = "tasks"
 #: The order in which tasks are given out.
 MOST_URGENT_FIRST = {"contribution_deadline": ASCENDING}
-#: What a task is that a worker was given, and the index of those that want more workers.
+#: The query for tasks that a worker was given, and the index of those that want more workers.
 BEGUN: dict[str, Any] = {"replicates.0": {"$exists": True}}
 BEGUN_TURN: Final = "begun_turn"
 

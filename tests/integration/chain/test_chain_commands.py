@@ -105,7 +105,7 @@ def scene(chain: Chain, stack: Stack, database: str, capsys: pytest.CaptureFixtu
     yield Scene(chain, store, client.database(own), pool, ours, foreign, env, capsys)
 
 
-def test_what_was_lost_or_invented_is_found_exactly_and_mended(scene: Scene) -> None:
+def test_what_was_lost_or_invented_is_found_exactly_and_repaired(scene: Scene) -> None:
     assert scene.sluice("audit")["clean"]
     invented = scene.forget()
 
@@ -121,8 +121,8 @@ def test_what_was_lost_or_invented_is_found_exactly_and_mended(scene: Scene) -> 
     assert {name: list(scene.rows[name].find()) for name in before} == before
 
     words = found["mend"].split()[2:]
-    mended = scene.sluice(*words)
-    assert {key: mended[key] for key in ("missing", "extra", "missing_deals")} == {
+    repaired = scene.sluice(*words)
+    assert {key: repaired[key] for key in ("missing", "extra", "missing_deals")} == {
         key: found[key] for key in ("missing", "extra", "missing_deals")
     }
     assert scene.sluice("audit")["clean"]
@@ -145,17 +145,17 @@ def test_nothing_of_another_pool_is_stored_and_an_invented_deal_is_taken_away(sc
     assert scene.sluice("audit")["clean"]
 
 
-def test_without_json_the_command_says_in_words_what_is_odd_and_how_to_mend_it(scene: Scene) -> None:
+def test_without_json_the_command_says_in_words_what_is_odd_and_how_to_repair_it(scene: Scene) -> None:
     assert "all is stored as the chain says" in scene.sluice("audit", as_json=False)
     scene.forget()
     said = scene.sluice("audit", code=1, as_json=False)
     assert [line.split()[0] for line in said.splitlines()[1:4]] == ["missing", "extra", "missing"]
-    told = re.search(r"To mend it: sluice chain (replay --from \d+ --to \d+)$", said, re.MULTILINE)
+    told = re.search(r"To repair it: sluice chain (replay --from \d+ --to \d+)$", said, re.MULTILINE)
     assert told is not None
     dry = scene.sluice(*told[1].split(), "--dry-run")
     assert (len(dry["missing"]), len(dry["extra"]), len(dry["missing_deals"])) == (1, 1, 1)
     assert "Nothing was changed." in scene.sluice("replay", "--from", "0", "--dry-run", as_json=False)
-    assert "Mended." in scene.sluice("replay", "--from", "0", as_json=False)
+    assert "Repaired." in scene.sluice("replay", "--from", "0", as_json=False)
     assert "1 deal (1 to be ingested), 4 rows of events" in scene.sluice("status", as_json=False)
 
 

@@ -30,7 +30,7 @@ from tests.waiting import freeze, wait_until
 
 #: Seconds a node may take in this test; long enough for a busy machine, short enough to wait for.
 TIMEOUT = 3.0
-#: Calls in a row, and how many of them may wait for a frozen node in vain: one, and more only where the machine is so
+#: Calls in a row, and how many of them may wait for a frozen node: one, and more only where the machine is so
 #: busy that the good node is late as well, which makes every node the last hope in turn.
 CALLS, FEW_TIMEOUTS = 50, 10
 WAIT_SECONDS = 30.0
@@ -39,7 +39,7 @@ KEY = dev_key(5)
 
 
 class CountingRpc(Rpc):
-    """A node that counts how often who reads from a pool waited for it in vain."""
+    """A node that counts how often who reads from a pool waited for it and got no answer."""
 
     in_vain = 0
 
@@ -63,7 +63,7 @@ class Farm:
     nodes: dict[str, CountingRpc]
 
     def waits(self, node: Anvil) -> int:
-        """How many reads waited for that node in vain."""
+        """How many reads waited for that node and got no answer."""
         return self.nodes[node.rpc_url].in_vain
 
 

@@ -61,7 +61,6 @@ def test_the_hub_knows_its_registries_token_and_domain(chain: Chain) -> None:
 
     assert hub.registries() == (at.app_registry, at.dataset_registry, at.workerpool_registry)
     assert hub.token() == at.rlc
-    assert hub.tee_broker() is None
 
 
 def test_the_five_public_categories_keep_their_ids_and_the_short_ones_follow(chain: Chain) -> None:

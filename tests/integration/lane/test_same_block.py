@@ -251,7 +251,7 @@ def test_a_vote_whose_initialize_a_reorg_took_for_good_is_judged_again_and_never
         mine(pool, owner, worker)
     (view,) = pool.chain.hub.tasks([deal.tasks[0]])
     assert len(view.contributions) == 1
-    # One was spent in vain, one did it.
+    # One was spent without effect, one did it.
     assert transactions_of(pool, worker) == 2 + first_transactions(pool, worker)
 
 

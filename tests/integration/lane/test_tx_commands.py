@@ -178,7 +178,7 @@ def test_what_costs_nothing_is_not_asked(context: RunContext) -> None:
 def test_a_foreign_nonce_is_disowned_and_the_lane_goes_on(context: RunContext) -> None:
     context.rig.submit("a")
     context.rig.run()
-    assert "does not stand still" in context.tx("resume", code=2)
+    assert "is not halted" in context.tx("resume", code=2)
     assert "not spent" in context.tx("disown", "0", "--dry-run", code=2)
     context.chain.rpc.call("anvil_dropAllTransactions")
     MiningSender(context.rig.key, context.chain.rpc, CHAIN_ID).run([TxRequest(context.rig.key.wallet, "0x", 21_000)])

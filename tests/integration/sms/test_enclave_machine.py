@@ -341,7 +341,7 @@ def test_a_secret_service_that_was_killed_is_asked_again_until_it_is_back(scene:
     scene.sms.kill()
     process = forged.start(one_replicate.main, given, out=scene.log)
     try:
-        until("the machine to ask in vain", lambda: b"session_awaited" in scene.log.read_bytes())
+        until("the machine to wait for a session", lambda: b"session_awaited" in scene.log.read_bytes())
     finally:
         scene.sms.start()
     process.join(ample(60.0))

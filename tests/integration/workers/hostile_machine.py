@@ -21,7 +21,7 @@ from tests.integration.workers import syscalls
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.integration.workers.hostile import ATTACKS, DOCKERFILE, GOOD, PROBE
 from tests.integration.workers.hostile import IMAGE as HOSTILE
-from tests.integration.workers.test_compute import built
+from tests.integration.workers.scripts import built
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext

@@ -34,7 +34,7 @@ from tests.integration.workers.hostile_machine import (
 from tests.integration.workers.network.neighbours import Neighbours, app, datagram, reached, stand_around, tries
 from tests.integration.workers.network.neighbours import run as run_app
 from tests.integration.workers.network.outside import DNS_PORT, INTERNET, outside_world
-from tests.integration.workers.test_compute import done, result, zipped
+from tests.integration.workers.scripts import done, result, zipped
 from tests.waiting import wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor

@@ -20,7 +20,7 @@ from protocol.results.error_result import UNCLEAR_END, Failure, cause_code, erro
 from tests.faulty import Answer
 from tests.faulty.registry import blobs_of, error, layer, registry, sparse_layer
 from tests.integration.workers.conftest import IMAGE, open_bench
-from tests.integration.workers.test_compute import built, sha256
+from tests.integration.workers.scripts import built, sha256
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import Machine, WorkerContext

@@ -23,7 +23,7 @@ from tests.faulty.docker_proxy import docker_proxy
 from tests.faulty.file_server import file_server
 from tests.faulty.registry import error, registry
 from tests.integration.workers.conftest import IMAGE, ReportingPool, open_bench
-from tests.integration.workers.test_compute import done, result, sha256, shell
+from tests.integration.workers.scripts import done, result, sha256, shell
 from tests.unit.workers.assignments import LATER, assignment, task_id
 from workers.context import WorkerContext
 from workers.fitness import doctor

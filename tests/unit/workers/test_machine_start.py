@@ -54,8 +54,8 @@ def test_a_machine_that_may_not_start_ends_at_once_if_no_vote_waits(left: Unfini
         taken.append(1)
         yield
 
-    refusal, nothing = BadSetting(name="SLUICE_DOCKER_HOST", why="refused", fix="Mend it."), SimpleNamespace()
+    refusal, nothing = BadSetting(name="SLUICE_DOCKER_HOST", why="refused", fix="Correct it."), SimpleNamespace()
     own: Any = nothing
-    with pytest.raises(BadSetting, match="Mend it"):
+    with pytest.raises(BadSetting, match="Correct it"):
         votes_first.refuse(own, refusal, left, alone())
     assert taken == []

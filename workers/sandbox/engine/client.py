@@ -1,4 +1,4 @@
-"""docker-py's client at half the processor time for a request.
+"""docker-py's client with half the processor time per request.
 
 one pool      of connections for all requests: docker-py keeps one for each URL, and a container's are used once
 no web        nothing of what `requests` does for web sites: redirects, cookies, hooks, proxies, files with logins

@@ -106,6 +106,6 @@ def read_moment(text: object) -> datetime:
 
 
 def _moment(text: object) -> datetime | None:
-    """A moment that the engine tells; None for its `never`."""
+    """A moment in the engine's answer; None for its "never"."""
     moment = read_moment(text)
     return None if moment.year == _NEVER else moment

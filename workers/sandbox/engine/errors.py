@@ -24,7 +24,7 @@ from workers.task.verdict import Verdict
 
 
 def message(text: str) -> str:
-    """The words in the body of an engine's error."""
+    """The message in the body of an engine's error."""
     try:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
@@ -37,7 +37,7 @@ def status(error: docker.errors.APIError) -> int:
 
 
 def words(error: docker.errors.APIError) -> str:
-    """What the engine says is wrong."""
+    """The engine's explanation of an error, as text."""
     return str(error.explanation or error)
 
 

@@ -1,4 +1,4 @@
-"""A container's spec in the words of Docker's API: the one place where limits and confinement become parameters."""
+"""A container's spec as parameters of Docker's API: the one place where limits and confinement become parameters."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
 
 
 def _extra_hosts(spec: ContainerSpec) -> list[str] | None:
-    """Lines of its /etc/hosts; one that shares another's network has the other's."""
+    """Lines of the container's /etc/hosts; None if it shares another container's network, and so its file."""
     if spec.network_of is not None:
         return None
     pinned = [line for each in spec.pins for line in each.lines]
@@ -80,6 +80,7 @@ def _extra_hosts(spec: ContainerSpec) -> list[str] | None:
 
 
 def _network(spec: ContainerSpec) -> str:
+    """The name of the Docker network that the container joins."""
     if spec.network_of is not None:
         return f"container:{spec.network_of}"
     return _NETWORKS.get(spec.sandbox.network) or listed_network(spec.labels[LABEL_WALLET])

@@ -49,7 +49,7 @@ from workers.task.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for which a tag counts as standing for what its registry last said: machines of one task must agree.
+#: Seconds for which a tag counts as unchanged since its registry was asked: machines of one task must agree.
 FRESH_SECONDS = 3600.0
 _NO_CHECKSUM = "0x" + "0" * 64
 
@@ -269,7 +269,7 @@ class AppImage:
                     discard(folder)
 
     def _note(self, obstacle: Obstacle, error: Refused | StorageUnavailable, wait: float = 0.0) -> None:
-        """Keep what is in the way, for the machine's owner. `wait`: seconds that the registry asked for, 0 if none."""
+        """Record why the image cannot be had, for `doctor`. `wait`: seconds that the registry asked for, 0 if none."""
         now = time.time()
         # A registry's words may stand in it, and it is shown on terminals.
         why, until = " ".join(printable(str(error.fields["why"])).split()), now + wait if wait else None
@@ -277,7 +277,7 @@ class AppImage:
         self._refused.note(RefusedImage(image, self._name.registry, obstacle, why, now, until))
 
     def _declined(self, why: str, cause: str = UNCLEAR_END) -> TaskDeclined:
-        """The error for an image that this machine cannot take; whoever made it may have meant that."""
+        """The error for an image that this machine cannot take. It blames nobody: the deal may have intended it."""
         return TaskDeclined(task=self._assignment.task_id, cause=cause, why=why)
 
 

@@ -1,5 +1,5 @@
-"""Images that this machine fetched for deals: a record of each, the engine's copy, and which of them must go for want
-of room.
+"""Images that this machine fetched for deals: a record of each, the engine's copy, and which of them are removed when
+they take too much space.
 
 <root>/images/<sha256 of the deal's name>.json     one name: what it stands for; the file's time is its last use
 <root>/images/fetch-<sha256>/                      layers on their way to the engine
@@ -135,7 +135,7 @@ class ImageStore:
             for path in paths:
                 path.unlink(missing_ok=True)
             total -= sizes[name]
-            log.info("Removed an image for want of room.", action="image_evicted", name=name, bytes=sizes[name])
+            log.info("Removed an image to free disk space.", action="image_evicted", name=name, bytes=sizes[name])
 
     def _path(self, wanted: str) -> Path:
         """The file about a stored image."""
@@ -148,7 +148,7 @@ def _key(wanted: str) -> str:
 
 
 def _read(path: Path) -> StoredImage | None:
-    """What a file tells of a stored image; None if it tells nothing."""
+    """The record in a file; None if it cannot be read."""
     try:
         return StoredImage(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
@@ -165,7 +165,7 @@ def _used_at(path: Path) -> float:
 
 
 def engine_name(config_digest: str) -> str:
-    """What an image of this configuration is called on the engine."""
+    """The name on the engine of an image with this configuration."""
     return f"{REPOSITORY}:{config_digest.removeprefix('sha256:')}"
 
 

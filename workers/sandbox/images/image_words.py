@@ -1,4 +1,4 @@
-"""What an image says of itself to the engine, which a stranger wrote: what of it no container of ours gets. Pure.
+"""Parts of an image's configuration, which is not trusted, that no container of ours gets. Pure.
 
 platform        another one than the engine's                    declined
 labels          other programs at this engine obey them          each has no text in the container

@@ -68,7 +68,7 @@ class RefusedImages:
         self._drop(self._path(each.image) for each in over)
 
     def met_since(self, moment: float) -> list[RefusedImage]:
-        """What was met at Unix time `moment` or later, the newest first; none if this machine never ran."""
+        """Images refused at Unix time `moment` or later, the newest first; none if this machine never ran."""
         found = (_read(path) for path in self._folder.glob("*.json"))
         lately = [each for each in found if each is not None and each.met_at >= moment]
         return sorted(lately, key=lambda each: each.met_at, reverse=True)
@@ -85,7 +85,7 @@ class RefusedImages:
 
 
 def _read(path: Path) -> RefusedImage | None:
-    """What a file tells of a refused image; None if it tells nothing."""
+    """The record in a file; None if it cannot be read."""
     try:
         found = json.loads(path.read_text())
         return RefusedImage(**found | {"obstacle": Obstacle(found["obstacle"])})

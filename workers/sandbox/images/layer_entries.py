@@ -54,8 +54,8 @@ class LayerEntries:
         self._begun = False
 
     def feed(self, piece: bytes) -> None:
-        """Read on. Raises BadMessage for what would become another file on disk than its bytes are, or more than
-        MOST_ENTRIES.
+        """Read the next piece. Raises BadMessage for an entry that would have other bytes on disk than in the archive,
+        and for more than MOST_ENTRIES.
         """
         at, end = 0, len(piece)
         while at < end and self._zeros < 2:
@@ -78,7 +78,7 @@ class LayerEntries:
                     self._read_header(header)
 
     def end(self) -> None:
-        """Say that there are no more pieces. Raises BadMessage if the last header was cut."""
+        """Call after the last piece. Raises BadMessage if the last header was cut."""
         if self._header:
             raise BadMessage(why="a layer of the image ends within a header")
 

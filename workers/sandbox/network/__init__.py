@@ -1,1 +1,1 @@
-"""What a container can reach: its bridge, names it may ask for, the packet filter, and a look from inside."""
+"""What a container can reach: its bridge, names it may ask for, the packet filter, and checks from inside."""

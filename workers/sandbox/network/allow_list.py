@@ -65,7 +65,7 @@ class PinnedHost:
 
     @property
     def lines(self) -> list[str]:
-        """What Docker writes into the container's /etc/hosts, in Docker's words."""
+        """The host's entries for the container's /etc/hosts, in the form of Docker's API."""
         return [f"{self.host.name}:{address}" for address in self.addresses]
 
 

@@ -32,7 +32,7 @@ _BRIDGE_OPTION: Final = "com.docker.network.bridge.name"
 _BRIDGED: Final = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 #: What Docker says of a start on a network that was removed, e.g. by `docker network prune`.
 GONE: Final = f"network {NETWORK} not found"
-#: Seconds for a network that another worker makes to be there, and between two looks: the engine refuses a second one
+#: Seconds for a network that another worker makes to be there, and between two checks: the engine refuses a second one
 #: from the moment on at which the first one's bridge has a name.
 _APPEARS_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 #: The networks of machines with an allow list of domains: one per engine and wallet.

@@ -27,7 +27,7 @@ from protocol.errors import BadSetting
 RESOLV_CONF: Final = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 #: The engine's settings: the list "dns" replaces the machine's name servers.
 DAEMON_JSON: Final = Path("/etc/docker/daemon.json")
-#: Those that a container was found to have: kept as long as the filter is, until this machine starts anew.
+#: Name servers that a container was found to have; kept as long as the packet filter, until this machine restarts.
 LEARNED: Final = Path("/run/sluice-name-servers")
 #: Docker's resolver in a container.
 RESOLVER: Final = "127.0.0.11"

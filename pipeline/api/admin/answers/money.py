@@ -9,6 +9,8 @@ from chain.lane.transfer import Direction
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 
@@ -45,7 +47,7 @@ class OutsideLine(_Model):
     #: Those that did it, as far as they are known; `explained`: they account for every wei.
     transactions: list[str]
     explained: bool
-    #: The operator knows where it went; `differs`: nothing and nobody tells where it went.
+    #: The operator accepted it as known; `differs`: neither the node nor the operator accounts for it.
     accepted: bool
     differs: bool
 
@@ -109,7 +111,7 @@ class Ledger(_Model):
     next: str | None
     total: LedgerLine
     reconciled: Reconciled
-    #: None: the node does not tell now.
+    #: None: the node does not answer now.
     forecast: ForecastModel | None
 
 
@@ -132,12 +134,12 @@ class TransferModel(_Model):
     block: int | None
     fee_wei: int | None
     why: str | None
-    #: An earlier command had begun it; nothing was sent beside.
+    #: An earlier command had begun it; no second transfer was made.
     resumed: bool = False
 
 
 class TransferShow(_Model):
-    """The transfer that is under way, or over and not told yet; None: there is none."""
+    """The transfer that is under way, or that ended and was not reported yet; None: there is none."""
 
     transfer: TransferModel | None
 
@@ -166,7 +168,7 @@ class StakeShow(_Model):
     #: The same in words, or why it cannot be told yet.
     gas_says: str | None
     spend: SpendCap
-    #: Under way, or made and not told yet.
+    #: Under way, or ended and not reported yet.
     transfer: TransferModel | None
 
 

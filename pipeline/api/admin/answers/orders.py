@@ -10,6 +10,8 @@ OrderHash = Annotated[str, StringConstraints(pattern="^0x[0-9a-f]{64}$")]
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 

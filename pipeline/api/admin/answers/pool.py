@@ -6,11 +6,13 @@ from pydantic import BaseModel, ConfigDict
 
 
 class _Model(BaseModel):
+    """Base of this module's models: frozen."""
+
     model_config = ConfigDict(frozen=True)
 
 
 class Alert(_Model):
-    """Something that needs the operator, and the way out."""
+    """Something that needs the operator, and what to do."""
 
     part: str
     says: str
@@ -65,7 +67,7 @@ class Work(_Model):
 class LaneLine(_Model):
     """The scheduler's wallet's transactions."""
 
-    #: Why it stands still until the operator decides, and what it waits for and cannot mend; None if it does not.
+    #: Why it is halted until the operator decides, and what it waits for and cannot repair; None if neither.
     halted: str | None
     waits: str | None
     #: Age of the oldest transaction that is not mined, and what that waits for; None and empty if there is none.

@@ -1,4 +1,4 @@
-"""`sluice audit` on real parts: what was broken by hand is named, and `--fix` mends it."""
+"""`sluice audit` on real parts: what was broken by hand is named, and `--fix` repairs it."""
 
 from __future__ import annotations
 

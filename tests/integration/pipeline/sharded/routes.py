@@ -34,7 +34,7 @@ EVERYWHERE = {
         *("MongoStore.busy", "MongoStore.in_state", "MongoStore.queued"),
     ),
     "once a range of blocks that is audited, or a reorganisation": (
-        *("ChainStore.deals_between", "ChainStore.logs_between", "ChainStore.mend", "ChainStore.orphan"),
+        *("ChainStore.deals_between", "ChainStore.logs_between", "ChainStore.repair", "ChainStore.orphan"),
         *("Deals.deals_between", "Deals.orphan_above", "Logs.logs_between", "Logs.orphan", "Logs.orphan_above"),
         *("Logs.since", "Tasks.bring_back", "Tasks.orphan", "Tasks.make_due"),
     ),

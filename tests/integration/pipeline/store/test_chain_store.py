@@ -1,4 +1,4 @@
-"""What MongoDB must remember of the chain: events and deals that a reorg takes back or moves; what a replay mends."""
+"""What MongoDB must remember of the chain: events and deals that a reorg takes back or moves; what a replay repairs."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_of_events_in_one_row_those_that_are_not_on_the_chain_go_alone_whenever_
 
     store.chain.logs.orphan([seen[1]])
     assert store.chain.logs.of_tasks([task]) == {task: [seen[0], *seen[2:]]}
-    store.chain.mend(Audit(at.number, at, missing=(seen[1],)))
+    store.chain.repair(Audit(at.number, at, missing=(seen[1],)))
     assert store.chain.logs.of_tasks([task]) == {task: seen}
 
 
@@ -111,7 +111,7 @@ def test_a_row_of_which_every_event_is_not_on_the_chain_goes_as_a_whole(store: S
     at = block(11)
     stays, goes = voted_alone(one, at), voted_alone(other, at, 4)
     store.chain.commit([at], [*stays, *goes])
-    store.chain.mend(Audit(at.number, at, extra=tuple(goes)))
+    store.chain.repair(Audit(at.number, at, extra=tuple(goes)))
     assert store.chain.logs.of_tasks([one, other]) == {one: stays}
 
 
@@ -131,18 +131,18 @@ def test_a_row_that_cannot_be_read_is_stored_again_with_all_its_events(store: St
     store.chain.commit([at], seen)
     store._db["logs"].update_one({"event.task_id": task}, damage)
     assert store.chain.logs_between(at.number, at.number) == []
-    store.chain.mend(Audit(at.number, at, missing=tuple(seen)))
+    store.chain.repair(Audit(at.number, at, missing=tuple(seen)))
     assert store.chain.logs.of_tasks([task]) == {task: seen}
 
 
-def test_an_event_that_is_stored_otherwise_than_it_happened_is_mended_and_the_others_of_its_row_stay(
+def test_an_event_that_is_stored_otherwise_than_it_happened_is_repaired_and_the_others_of_its_row_stay(
     store: Store,
 ) -> None:
     (task,) = (task.task_id for task in some_tasks(store, 1))
     at = block(11)
     seen = voted_alone(task, at)
     store.chain.commit([at], [*seen[:3], log(events.TaskFinalize(task, "0xbad0"), at, 3)])
-    store.chain.mend(Audit(at.number, at, missing=(seen[3],)))
+    store.chain.repair(Audit(at.number, at, missing=(seen[3],)))
     assert store.chain.logs.of_tasks([task]) == {task: seen}
 
 
@@ -155,7 +155,7 @@ def test_an_event_whose_row_tells_no_task_any_more_is_stored_again(store: Store,
     store.chain.commit([block(10), at], seen)
     assert store._db["logs"].update_many({"event.task_id": task}, damage).modified_count == 2
     store.chain.commit([at], [begun])
-    store.chain.mend(Audit(at.number, at, missing=tuple(voted)))
+    store.chain.repair(Audit(at.number, at, missing=tuple(voted)))
     assert store.chain.logs.of_tasks([task]) == {task: seen}
     assert rows(store) == 2
 
@@ -256,7 +256,7 @@ def test_a_replay_cut_short_leaves_a_deal_extra_until_its_tasks_are_published(
 
     def replay() -> None:
         extra = store.chain.deals_between(at.number, at.number)
-        store.chain.mend(Audit(at.number, at, extra_deals=tuple(extra)))
+        store.chain.repair(Audit(at.number, at, extra_deals=tuple(extra)))
 
     def end(*_: object, **__: object) -> None:
         raise AutoReconnect

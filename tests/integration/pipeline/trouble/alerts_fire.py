@@ -122,9 +122,9 @@ def test_a_node_hides_logs(operated: OperatedPool, seen: Prometheus, open_shell:
     assert last is not None
     lost = pool.store._db["logs"].find_one_and_delete({"block": {"$gte": first}})
     assert lost is not None, "no event is stored of the blocks that are audited"
-    says = "To mend it: sluice chain replay"
+    says = "To repair it: sluice chain replay"
     open_shell.says(f"chain audit --from {first} --to {last.number}", "missing", says, code=1)
-    open_shell.says(f"chain replay --from {first} --to {last.number}", "Mended.")
+    open_shell.says(f"chain replay --from {first} --to {last.number}", "Repaired.")
     open_shell.says(f"chain audit --from {first} --to {last.number}", "all is stored as the chain says")
 
 

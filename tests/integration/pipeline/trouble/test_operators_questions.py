@@ -342,7 +342,7 @@ def test_cap_reached(operated: OperatedPool, shell: Shell) -> None:
         deal = operated.pool.buy(CATEGORY)
         operated.step(2)
         why = "the wallet has spent what it may in 24 hours"
-        shell.says("status", f"lane: it waits for something that it cannot mend: {why}", "`sluice tx ls`", code=1)
+        shell.says("status", f"lane: it waits for something that it cannot repair: {why}", "`sluice tx ls`", code=1)
         assert shell.health() == {"lane"}
         shell.alarms("SluiceLaneWaits")
         shell.says(f"explain {deal.tasks[0]}", why, "SLUICE_DAILY_SPEND_CAP_WEI", "`sluice tx ls`")

@@ -31,7 +31,7 @@ from tests.integration.workers.network.outside import (
     INTERNET,
     outside_world,
 )
-from tests.integration.workers.test_compute import done, result
+from tests.integration.workers.scripts import done, result
 from tests.unit.workers.assignments import WORKER_KEY
 from tests.waiting import ample, wait_until
 from workers.context import WorkerContext

@@ -14,7 +14,7 @@ from protocol.errors import NoSuchContainer
 from protocol.results.error_result import UNCLEAR_END, Failure, cause_code, error_digest
 from protocol.wire import Assignment
 from tests.integration.workers.conftest import IMAGE
-from tests.integration.workers.test_compute import zipped
+from tests.integration.workers.scripts import zipped
 from tests.unit.workers.assignments import WORKER_KEY, assignment, task_id
 from tests.waiting import wait_until
 from workers.context import WorkerContext

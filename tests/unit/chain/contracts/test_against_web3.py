@@ -29,12 +29,12 @@ ADDRESS = to_checksum_address("0x" + "ab" * 20)
 SECRET = b"\x11" * 32
 
 #: Generated cases of each kind; together 10,000.
-CALLS_EACH, EVENTS_EACH, ANSWERS_EACH, TRANSACTIONS = 200, 200, 200, 1600
+CALLS_EACH, EVENTS_EACH, ANSWERS_EACH, TRANSACTIONS = 225, 200, 200, 1600
 
 CALLED = [
     *(calls.INITIALIZE, calls.INITIALIZE_ARRAY, calls.CONTRIBUTE, calls.REVEAL, calls.FINALIZE),
-    *(calls.CONTRIBUTE_AND_FINALIZE, calls.REOPEN, calls.CLAIM, calls.CLAIM_ARRAY, calls.INITIALIZE_AND_CLAIM_ARRAY),
-    *(calls.MATCH_ORDERS, calls.DEPOSIT, calls.DEPOSIT_FOR, calls.WITHDRAW),
+    *(calls.CONTRIBUTE_AND_FINALIZE, calls.REOPEN, calls.CLAIM, calls.CLAIM_ARRAY),
+    *(calls.MATCH_ORDERS, calls.DEPOSIT, calls.WITHDRAW),
     *(calls.VIEW_TASK, calls.VIEW_CONTRIBUTION, calls.VIEW_DEAL, calls.VIEW_ACCOUNT, calls.VIEW_SCORE),
 ]
 ANSWERED = [calls.VIEW_TASK, calls.VIEW_CONTRIBUTION, calls.VIEW_DEAL, calls.VIEW_ACCOUNT, calls.VIEW_SCORE]

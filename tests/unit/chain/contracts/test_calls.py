@@ -27,7 +27,6 @@ DEAL = DealId("0x" + "55" * 32)
         (calls.VIEW_TASK, "adccf0d5"),
         (calls.MATCH_ORDERS, "156194d4"),
         (calls.TRANSFER, "a9059cbb"),
-        (calls.APPROVE, "095ea7b3"),
         (calls.BALANCE_OF, "70a08231"),
     ],
 )
@@ -97,7 +96,6 @@ def test_the_wrong_number_of_arguments_is_refused() -> None:
         (calls.finalize(TASK, "0x" + "00" * 1024), 971_000),
         (calls.contribute_and_finalize(TASK, HASH, "0x" + "00" * 87, SIGNATURE), 610_000),
         (calls.claim_array([TASK] * 50), 1_857_000),
-        (calls.initialize_and_claim_array([(DEAL, n) for n in range(10)]), 2_030_000),
     ],
 )
 def test_gas_limits_hold_what_was_measured_with_room_and_fit_a_block(calldata: str, used: int) -> None:

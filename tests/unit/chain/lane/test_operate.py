@@ -128,7 +128,7 @@ def test_a_lane_that_is_resumed_while_nothing_has_changed_stops_again() -> None:
 
 
 def test_a_lane_that_goes_on_cannot_be_resumed() -> None:
-    with pytest.raises(BadInput, match="does not stand still"):
+    with pytest.raises(BadInput, match="is not halted"):
         admin.resume(Rig().lane)
 
 

@@ -198,11 +198,11 @@ def test_a_reorg_in_the_middle_of_a_replay_leaves_nothing_of_the_lost_branch(
 
     def reorg_once() -> None:
         # The watcher is quicker than the replay: it took the branch back before the replay stores what it read of it.
-        store.before_mend = lambda: None
+        store.before_repair = lambda: None
         chain.reorg(1, vote(8))
         list(other.catch_up(chain.head))
 
-    store.before_mend = reorg_once
+    store.before_repair = reorg_once
     list(replay(watcher, store, ALL, chain.head))
 
     assert vote(9) not in store.events

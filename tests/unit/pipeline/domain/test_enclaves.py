@@ -125,21 +125,21 @@ def test_a_pool_with_a_service_for_another_kind_of_enclave_asks_for_no_challenge
 def test_a_task_that_awaits_its_challenge_says_what_the_service_answered() -> None:
     record = moved(sealed())
     assert "which the secret service is asked for" in str(explain(record, ACTIVE, Candidates(), NOW, SERVING))
-    record = replace(record, why="The secret service at http://s told no challenge: it answered HTTP 503.")
+    record = replace(record, why="The secret service at http://s gave no challenge: it answered HTTP 503.")
     told = explain(record, ACTIVE, Candidates(), NOW, SERVING)
     assert told == (
-        "It waits for its enclave's challenge: The secret service at http://s told no challenge: it answered HTTP 503."
+        "It waits for its enclave's challenge: The secret service at http://s gave no challenge: it answered HTTP 503."
         " The secret service is asked again."
     )
 
 
-def test_a_task_that_ended_without_a_machine_says_for_want_of_what() -> None:
+def test_a_task_that_ended_without_a_machine_says_what_was_missing() -> None:
     over = view(initialized(), claimed())
-    service = "The secret service at http://s told no challenge: it answered HTTP 503."
+    service = "The secret service at http://s gave no challenge: it answered HTTP 503."
     for record, says in (
         (
             sealed(challenge_tries=7, why=service),
-            "as its enclave had no challenge: The secret service at http://s told no",
+            "as its enclave had no challenge: The secret service at http://s gave no",
         ),
         (sealed(trust=3), "at trust 1 only, and its deal demands 3"),
         (sealed(), "The pool names no secret service"),

@@ -74,7 +74,7 @@ def test_the_pools_owner_asks_with_its_signature_and_is_told_an_address(text: st
 )
 def test_an_answer_without_an_address_tells_no_challenge(answer: httpx.Response | Exception, said: Told) -> None:
     api, _ = asking(answer)
-    with pytest.raises(NoChallenge, match=r"The secret service at https://sms\.example/base told no challenge") as told:
+    with pytest.raises(NoChallenge, match=r"The secret service at https://sms\.example/base gave no challenge") as told:
         api.challenge(TASKS[0])
     assert told.value.fields["told"] is said
 

@@ -90,7 +90,7 @@ def test_a_task_that_finds_a_server_away_waits_at_the_broker(error: Exception, m
 
 @pytest.mark.parametrize("name", [topology.SWEEP, topology.ADVANCE])
 @pytest.mark.parametrize("error", [BadMessage(what="a row", why="odd"), SoftTimeLimitExceeded(), AWAY[0]])
-def test_what_no_retry_mends_and_what_the_clock_repeats_is_not_retried(
+def test_what_no_retry_repairs_and_what_the_clock_repeats_is_not_retried(
     name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = _app(error)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from protocol.poco.enclave import NO_ENCLAVE_SIGNATURE, enclave_message, recover_enclave, session_message, sign_result
+from protocol.poco.enclave import enclave_message, recover_enclave, session_message, sign_result
 from protocol.types import Hash32
 from tests.unit.protocol import vectors
 
@@ -26,7 +26,3 @@ def test_the_documented_session_message_is_ours() -> None:
     assert session_message(vectors.WORKER_WALLET, vectors.TASK) == (
         "0x3f22cd902dc28923780d47acac97a1bf4bbe7b46b1a0b52d7ae0a68cb145ad93"
     )
-
-
-def test_no_enclave_is_32_zero_bytes() -> None:
-    assert bytes.fromhex(NO_ENCLAVE_SIGNATURE[2:]) == bytes(32)

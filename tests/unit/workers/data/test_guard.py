@@ -101,19 +101,19 @@ def test_only_the_gateways_own_host_and_port_are_the_gateway(url: str, *, same: 
 
 def test_the_connection_goes_to_the_checked_address_under_the_name_the_server_knows() -> None:
     target = check("https://example.com/a/b?c=d#e", lambda *_: ["93.184.216.34"], allow_private=False)
-    assert target.pinned_url == "https://93.184.216.34:443/a/b?c=d"
+    assert target.pinned(target.addresses[0]) == "https://93.184.216.34:443/a/b?c=d"
     assert target.host_header == "example.com"
 
 
 def test_an_own_port_stays_in_the_host_header() -> None:
     target = check("http://example.com:8080/", lambda *_: ["2606:2800:220:1::1"], allow_private=False)
-    assert target.pinned_url == "http://[2606:2800:220:1::1]:8080/"
+    assert target.pinned(target.addresses[0]) == "http://[2606:2800:220:1::1]:8080/"
     assert target.host_header == "example.com:8080"
 
 
 def test_user_and_password_in_an_address_are_not_sent_on() -> None:
     target = check("http://user:word@example.com/", lambda *_: ["93.184.216.34"], allow_private=False)
-    assert "word" not in target.pinned_url + target.host_header
+    assert "word" not in target.pinned(target.addresses[0]) + target.host_header
 
 
 def test_ipfs_addresses_go_through_the_pools_gateway() -> None:

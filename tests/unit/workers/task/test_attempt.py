@@ -84,7 +84,7 @@ def test_a_report_that_breaks_its_thread_does_not_keep_the_next_one_from_being_s
     assert api.taken == ["good"]
 
 
-def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it_is_mended(tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it_is_repaired(tmp_path: Path) -> None:
     clock, state = Clock(), {"ok": False}
     thorough: list[bool] = []
 
@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_running_machine_is_logged_once_an_hour_and_when_it
     assert thorough == [True, True, True, True, False], "all is looked at while something is wrong, and rarely after"
 
 
-def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended(tmp_path: Path) -> None:
+def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_repaired(tmp_path: Path) -> None:
     clock, says = Clock(), {"gas": "0 wei"}
 
     def examine(_: object, now: float, deep: bool) -> Iterator[CheckResult]:
@@ -126,7 +126,7 @@ def test_a_part_that_could_not_be_asked_is_logged_as_neither_wrong_nor_mended(tm
             (3 * CHECK_SECONDS, "0 wei"),
         ):
             checkup.run_if_due()
-    # That the gas is short was logged once: it was never seen to be mended.
+    # That the gas is short was logged once: nothing has shown since that it was enough.
     assert [(entry["action"], entry["part"]) for entry in logs] == [
         ("not_fit", "chain"),
         ("fit_again", "chain"),

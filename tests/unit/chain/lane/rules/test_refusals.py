@@ -1,4 +1,4 @@
-"""Refusals in unknown words, and alarms about what no run can mend (`r16`)."""
+"""Refusals in unknown words, and alarms about what no run can repair (`r16`)."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_a_lane_whose_runs_break_off_because_no_node_answers_says_so(method: str
     assert rig.store.waiting(rig.id) is None
     with capture_logs() as lines:
         rig.step(15)
-    assert "for want of an answer" in (rig.store.waiting(rig.id) or "")
+    assert "without an answer" in (rig.store.waiting(rig.id) or "")
     assert [line["log_level"] for line in lines if line["action"] == "lane_waits"] == ["error"]
     rig.chain.fog.clear()
     rig.step(3)
