@@ -22,7 +22,7 @@ from chain.lane.transfer import Transfer
 from config.connections import mongodb
 from config.processes.per_process import PerProcess
 from config.settings import read_settings
-from ops.backup.take import look, take
+from ops.backup.take import preview, take
 from ops.stack.stack import Stack
 from pipeline.domain.condition.facts import DatabaseFacts, NoAnswer
 from pipeline.probes import ask_database
@@ -231,7 +231,7 @@ def test_no_backup_is_made_of_what_a_restore_left_part_old_part_new(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(Collection, "rename", killed)
         copies.put_in_place()
-    for make in (partial(take, secrets=False), look):
+    for make in (partial(take, secrets=False), preview):
         with pytest.raises(NotPossible, match=r"part old, part new.* --replace"):
             make(given, tmp_path / "half", keys=False)
     assert [path.name for path in tmp_path.iterdir()] == ["whole"]
