@@ -172,7 +172,7 @@ def late(task: TaskRecord, item: Replicate, view: ChainView, now: float, timeout
     asked. Who computed before the task was on chain cannot vote before, and is not late.
     """
     # A moment that is still to come is of a clock that was wrong. The wait for the next request is part of it: it is
-    # answered with all that was reported in vain.
+    # answered with all that was reported without an answer.
     unheard = item.assigned_at <= timeouts.unheard_at <= now + CLOCKS_APART
     hearable = timeouts.unheard_at + timeouts.start_timeout + timeouts.resend(item.resends) if unheard else 0.0
     match item.state:

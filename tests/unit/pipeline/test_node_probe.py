@@ -64,7 +64,7 @@ def test_whatever_the_management_api_says_the_broker_is_away_only_if_it_takes_no
 def test_whatever_the_nodes_say_of_a_waiting_lane_the_report_is_made(
     error: SluiceError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What raised would end the thread that reports, and every request for its report would wait in vain."""
+    """What raised would end the thread that reports, and every request for its report would wait for nothing."""
 
     def status(_: object) -> None:
         raise error
