@@ -228,7 +228,7 @@ class ModelChain:
 
     def announced(self) -> AnnouncedHead:
         """The newest block, as a subscription announces it to one that has heard of none before."""
-        header = self._told(self._header(self.blocks, "latest", 0))
+        header = self._header(self.blocks, "latest", 0)
         assert header is not None
         return AnnouncedHead(header)
 
@@ -257,9 +257,7 @@ class ModelChain:
             return self.lies[method](params)
         shown = self.blocks[: max(1, len(self.blocks) - self.lag)]
         answers: dict[str, Callable[[], Any]] = {
-            "eth_getBlockByNumber": lambda: self._told(
-                self._header(shown, params[0], self.pruned_below, full=params[1])
-            ),
+            "eth_getBlockByNumber": lambda: self._header(shown, params[0], self.pruned_below, full=params[1]),
             "eth_getTransactionCount": lambda: self._count_at(shown, params[1]),
             "eth_getTransactionByHash": lambda: self._transaction(shown, params[0]),
             "eth_estimateGas": lambda: self._estimate(params[0]),
@@ -273,10 +271,9 @@ class ModelChain:
         }
         return answers[method]()
 
-    @staticmethod
-    def _header(shown: Sequence[Block], tag: str, pruned_below: int, *, full: bool = False) -> dict[str, Any] | None:
+    def _header(self, shown: Sequence[Block], tag: str, below: int, *, full: bool = False) -> dict[str, Any] | None:
         number = len(shown) - 1 if tag == "latest" else int(tag, 16)
-        if not pruned_below <= number < len(shown):
+        if not below <= number < len(shown):
             return None
         block = shown[number]
         return {
@@ -286,11 +283,8 @@ class ModelChain:
             "timestamp": hex(GENESIS_TIME + number),
             "baseFeePerGas": hex(block.base_fee),
             "transactions": [_json(tx, block.number) if full else tx.hash for tx in block.txs],
+            **({} if self.block_gas is None else {"gasLimit": hex(self.block_gas)}),
         }
-
-    def _told(self, header: dict[str, Any] | None) -> dict[str, Any] | None:
-        limit = {} if self.block_gas is None else {"gasLimit": hex(self.block_gas)}
-        return None if header is None else header | limit
 
     def _count_at(self, shown: Sequence[Block], tag: str) -> Any:
         if tag == "latest":

@@ -1,116 +1,17 @@
+"""Which node of a pool is asked, and when another."""
+
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import wait
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from chain.rpc.client import Request, Rpc
+from chain.rpc.client import Rpc
 from chain.rpc.pool import BEHIND_SECONDS, CHECK_SECONDS, RpcPool, connect
 from config.settings import read_settings
 from protocol.errors import RpcError, RpcUnavailable, WrongChain
-from tests.waiting import wait_until
-
-CHAIN = 31337
-SEND: Request = ("eth_sendRawTransaction", ("0x01",))
-#: Seconds no wait of these tests should take.
-WAIT_SECONDS = 100.0
-
-
-@dataclass(slots=True)
-class FakeNode:
-    """One node; `frozen` fails like a time-out, `stuck` does not return until the test releases it."""
-
-    name: str
-    chain_id: int = CHAIN
-    head: int = 100
-    frozen: bool = False
-    refuses: str | None = None
-    #: Whether it answers null to transactions.
-    mute: bool = False
-    #: What it answers to calls.
-    fails: RpcError | None = None
-    stuck: threading.Event | None = None
-    #: What it answers to eth_call instead of its name, and to eth_syncing.
-    says: Any = ""
-    syncing: Any = False
-    asked: list[str] = field(default_factory=list)
-
-    def call(self, method: str, *params: object) -> Any:
-        return self.batch([(method, params)])[0]
-
-    def batch(self, requests: Sequence[Request]) -> list[Any]:
-        self.asked += [method for method, _ in requests]
-        if self.stuck is not None:
-            self.stuck.wait(WAIT_SECONDS)
-        if self.frozen:
-            raise RpcUnavailable(what=self.name, why="no answer within 5 s")
-        return [self._answer(method) for method, _ in requests]
-
-    def _answer(self, method: str) -> Any:
-        match method:
-            case "eth_chainId":
-                return hex(self.chain_id)
-            case "eth_blockNumber":
-                return hex(self.head)
-            case "eth_sendRawTransaction" if self.mute:
-                return None
-            case "eth_sendRawTransaction" if self.refuses is not None:
-                return RpcError(method=method, code=-32000, message=self.refuses)
-            case "eth_call" if self.fails is not None:
-                return self.fails
-            case "eth_call" if self.says != "":
-                return self.says
-            case "eth_syncing":
-                return self.syncing
-        return self.name
-
-
-@dataclass(slots=True)
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass(slots=True)
-class Setup:
-    nodes: list[FakeNode]
-    clock: Clock
-    pool: RpcPool
-
-    def begin(self) -> None:
-        """Have all nodes checked for the first time, and the first one be the present one."""
-        gate = threading.Event()
-        for node in self.nodes[1:]:
-            node.stuck = gate
-        self.pool.call("eth_call")
-        gate.set()
-        self.await_checks()
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass and wait until the check that is due then has ended."""
-        self.clock.now += seconds
-        self.pool.call("eth_call")
-        self.await_checks()
-
-    def await_checks(self) -> None:
-        """Wait until the checks under way have ended."""
-        assert not wait(self.pool._checks.get(), WAIT_SECONDS).not_done
-
-
-@pytest.fixture
-def setup() -> Iterator[Setup]:
-    nodes = [FakeNode("a"), FakeNode("b"), FakeNode("c")]
-    clock = Clock()
-    pool = RpcPool(nodes, CHAIN, clock=clock)
-    yield Setup(nodes, clock, pool)
-    pool.close()
+from tests.unit.chain.rpc.fake_nodes import CHAIN, SEND, Clock, FakeNode, Setup
 
 
 def test_reads_stay_with_one_node(setup: Setup) -> None:
@@ -234,23 +135,6 @@ def test_no_node_at_all_says_so(setup: Setup) -> None:
         setup.pool.call("eth_call")
 
 
-def test_transactions_go_to_every_node(setup: Setup) -> None:
-    setup.begin()
-    setup.pool.batch([SEND])
-    wait_until(lambda: all("eth_sendRawTransaction" in node.asked for node in setup.nodes), WAIT_SECONDS)
-
-
-def test_a_node_found_on_another_chain_while_a_transaction_goes_out_leaves_nobody_to_send_it_to(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    setup.begin()
-    known = iter([[0], []])
-    monkeypatch.setattr(setup.pool, "_positions", lambda: next(known))
-
-    with pytest.raises(RpcUnavailable):
-        setup.pool.batch([SEND])
-
-
 def test_nodes_that_are_all_away_for_hours_are_still_said_to_be_away(setup: Setup) -> None:
     setup.begin()
     for node in setup.nodes:
@@ -259,68 +143,6 @@ def test_nodes_that_are_all_away_for_hours_are_still_said_to_be_away(setup: Setu
     for _ in range(4000):
         with pytest.raises(RpcUnavailable):
             setup.pool.call("eth_call")
-
-
-def test_one_node_that_takes_a_transaction_suffices(setup: Setup) -> None:
-    setup.begin()
-    setup.nodes[0].refuses = "already known"
-    setup.nodes[1].frozen = True
-
-    assert setup.pool.batch([SEND]) == ["c"]
-
-
-def test_a_stuck_node_does_not_hold_up_a_transaction_that_another_took(setup: Setup) -> None:
-    setup.begin()
-    setup.nodes[2].stuck = release = threading.Event()
-
-    answers = setup.pool.batch([SEND])
-    release.set()
-
-    assert answers[0] in ("a", "b")
-
-
-def test_a_transaction_that_all_refuse_keeps_the_present_nodes_words(setup: Setup) -> None:
-    setup.begin()
-    for node in setup.nodes:
-        node.refuses = f"nonce too low, says {node.name}"
-
-    (answer,) = setup.pool.batch([SEND])
-
-    assert isinstance(answer, RpcError)
-    assert answer.message == "nonce too low, says a"
-
-
-def test_of_a_transaction_that_none_took_each_nodes_words_are_handed_on(setup: Setup) -> None:
-    setup.begin()
-    for node in setup.nodes[:2]:
-        node.refuses = f"no, says {node.name}"
-    setup.nodes[2].mute = True
-
-    (answer,) = setup.pool.batch([SEND])
-
-    assert isinstance(answer, RpcError)
-    assert answer.message == "no, says a"
-    assert {other.message for other in answer.others} == {"no, says b", "the node answered null"}
-
-
-def test_a_node_that_did_not_answer_may_have_taken_what_the_others_refused(setup: Setup) -> None:
-    setup.begin()
-    setup.nodes[0].refuses = setup.nodes[1].refuses = "no"
-    setup.nodes[2].frozen = True
-
-    (answer,) = setup.pool.batch([SEND])
-
-    assert isinstance(answer, RpcError)
-    assert [other.message for other in answer.others][-1].endswith("c does not answer: no answer within 5 s.")
-
-
-def test_null_is_not_the_answer_while_another_node_took_the_transaction(setup: Setup) -> None:
-    setup.begin()
-    setup.nodes[0].mute = setup.nodes[1].frozen = True
-    assert setup.pool.batch([SEND]) == ["c"]
-    for node in setup.nodes:
-        node.mute, node.frozen = True, False
-    assert setup.pool.batch([SEND]) == [None]
 
 
 def test_several_addresses_in_one_setting_make_a_pool_and_one_a_node() -> None:
