@@ -250,7 +250,7 @@ def test_while_the_secret_service_is_away_tasks_for_enclaves_wait_and_all_others
         assert (task.stage, task.replicates, task.challenge) == (TaskStage.INITIALIZED, (), ZERO_ADDRESS)
         said = place.says(task)
         assert said.startswith(
-            f"It waits for its enclave's challenge: The secret service at {place.secrets.url} told no"
+            f"It waits for its enclave's challenge: The secret service at {place.secrets.url} gave no challenge"
         )
         assert said.endswith("The secret service is asked again.")
 
