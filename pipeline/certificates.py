@@ -33,7 +33,9 @@ class LastLook:
     _due: float | None = None
 
     def seen(self, settings: Settings, now: float, threads: Executor) -> tuple[CertificateFacts, ...]:
-        """What was seen last; begins the next look once it is due, and waits for none. `now`: monotonic seconds."""
+        """The certificates as they were last seen. Starts the next look in one of `threads` once it is due, without
+        waiting for it. `now`: monotonic seconds.
+        """
         if self._under_way is not None and self._under_way.done():
             self._seen, self._under_way, self._due = self._under_way.result(), None, now + LOOK_SECONDS
         if self._under_way is None and (self._due is None or now >= self._due):

@@ -202,7 +202,9 @@ class Probes:
             return NoAnswer(str(error), fix, may_recover=True)
 
     def _slow_facts(self, hub: Hub) -> tuple[float, Wallet, Account]:
-        """What `_chain` holds, asked anew if it is old. Raises WrongChain, RpcUnavailable, RpcError."""
+        """When they were read (monotonic seconds), the workerpool's owner and the wallet's account in the hub: those in
+        `_chain`, or read anew once they are CHAIN_SECONDS old. Raises WrongChain, RpcUnavailable, RpcError.
+        """
         now = self.monotonic()
         if self._chain is not None and now < self._chain[0] + CHAIN_SECONDS:
             return self._chain

@@ -102,11 +102,13 @@ class SchedulerTask(Task[Any, Any]):
             raise Reject("the retry could not be published", requeue=True) from error
 
     def on_retry(self, exc: Exception, *_: Any) -> None:
-        """Celery calls it after each retry."""
+        """Log that the task is retried, and why. Celery calls it after each retry."""
         log.warning("Trying again later.", action="try_again", what=self.name, why=str(exc), tries=self.request.retries)
 
     def on_failure(self, exc: Exception, *_: Any) -> None:
-        """Celery calls it after the last retry, or after an error that no retry cures."""
+        """Log that a task is given up because a server was away. Celery calls it after the last retry, or after an
+        error that is not retried.
+        """
         if isinstance(exc, TRANSIENT_ERRORS):
             log.error("Given up; the sweep will find it.", action="given_up", what=self.name, why=str(exc))
 

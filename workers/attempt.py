@@ -41,7 +41,7 @@ class Attempts:
         self._throttle = LogThrottle()
 
     def run(self, part: str, act: Callable[[], object]) -> None:
-        """Run `act`; never raises what `act` raises."""
+        """Call `act`. An error is logged, the same one rarely, and not raised. `part`: what it does, for the log."""
         try:
             act()
         except Exception as error:

@@ -89,7 +89,7 @@ class _Entry:
 
     @property
     def place(self) -> tuple[BlockNumber, BlockHash, int]:
-        """Where it stands; sorts as the chain does."""
+        """Block number, block hash and log index: sorted by it, logs are in chain order."""
         return self.block, self.block_hash, self.log_index
 
     def beside(self, logs: Mapping[tuple[BlockNumber, BlockHash, int], _Entry], step: int) -> _Entry | None:
@@ -104,7 +104,9 @@ class _Entry:
 def _kind_for(
     entry: _Entry, logs: Mapping[tuple[BlockNumber, BlockHash, int], _Entry], hub: Contract, wallet: Wallet
 ) -> Kind | None:
-    """What the log is for the wallet's account; None for one of another account, or the first of a pair."""
+    """What the log means for the wallet's account; None if it is about another account, or is the Transfer that comes
+    before a lock, unlock or reward, which counts once. Raises BadMessage if such a Transfer is missing.
+    """
     if entry.topic == TRANSFER:
         return _kind_of_transfer(entry, logs, hub, wallet)
     if entry.owner != wallet:
@@ -130,7 +132,9 @@ def _kind_for(
 def _kind_of_transfer(
     entry: _Entry, logs: Mapping[tuple[BlockNumber, BlockHash, int], _Entry], hub: Contract, wallet: Wallet
 ) -> Kind | None:
-    """What an RLC transfer of the wallet's is; None for one that belongs to a lock, unlock or reward told elsewhere."""
+    """What an RLC transfer from or to the wallet means for its account; None if a lock, unlock or reward follows, which
+    counts instead.
+    """
     gives, gets = entry.owner == wallet, entry.to == wallet
     if gives == gets:
         return None

@@ -109,7 +109,9 @@ class RpcPool:
     # -- reads ---------------------------------------------------------------------------------------------------------
 
     def _ask(self, requests: Sequence[Request]) -> list[Reply]:
-        """Answers of the present node; if they leave something open, of the node that leaves least open."""
+        """Answers of the present node if it answers everything; else of the node that leaves the fewest requests
+        unanswered.
+        """
         last: RpcUnavailable | None = None
         given: list[_Answered] = []
         for position in self._candidates(lambda: all(each.errors for each in given)):
@@ -333,7 +335,9 @@ class _Answered:
     def of(
         cls, position: int, requests: Sequence[Request], answers: list[Reply], least: BlockNumber | None
     ) -> _Answered:
-        """Judge one node's answers; a head below `least` counts as open, since the node is behind."""
+        """Judge one node's answers to a batch. A head below `least` counts as one request left open, since the node is
+        behind.
+        """
         heads = [head for request, answer in zip(requests, answers, strict=True) if (head := _head_in(request, answer))]
         head = min(heads, default=None)
         errors = sum(isinstance(answer, RpcError) and not reverted(answer) for answer in answers)

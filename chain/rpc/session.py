@@ -32,7 +32,7 @@ class TooLong(requests.Timeout):
 
 
 @contextmanager
-def _told_as_slow() -> Iterator[None]:
+def _stall_as_too_long() -> Iterator[None]:
     """Within the block, raise TooLong for a stalled body: `requests` reports a cut connection, which is retried."""
     try:
         yield
@@ -75,7 +75,7 @@ class NodeSession(requests.Session):
             stream=True,
         )
         content = bytearray()
-        with response, _told_as_slow():
+        with response, _stall_as_too_long():
             for chunk in response.iter_content(_CHUNK):
                 content += chunk
                 if time.monotonic() > until or len(content) > MOST_BYTES:

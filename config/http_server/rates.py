@@ -39,7 +39,9 @@ class Counters(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception]:
-        """See the library: what a storage raises when it fails; this one does not."""
+        """What this storage raises when it fails: no exception of its own, since it is memory. Required by the library
+        `limits`.
+        """
         return RuntimeError
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:

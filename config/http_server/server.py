@@ -25,7 +25,9 @@ class CalmServer(uvicorn.Server):
     _pause: asyncio.Future[None] | None = None
 
     async def main_loop(self) -> None:
-        """Date answers, until a signal. uvicorn calls it once the server listens."""
+        """Do uvicorn's regular work (the `Date` header, limits) once a second until a signal comes. uvicorn calls it
+        once the server listens.
+        """
         loop = asyncio.get_running_loop()
         # Its every tenth tick does what there is to do.
         while not await self.on_tick(0):
@@ -34,14 +36,14 @@ class CalmServer(uvicorn.Server):
             await self._pause
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """End soon. uvicorn calls it at a signal."""
+        """Have `main_loop` end at once instead of at its next tick. uvicorn calls it at a signal."""
         super().handle_exit(sig, frame)
         if self._pause is not None:
             self._pause.get_loop().call_soon_threadsafe(_end, self._pause)
 
 
 def _end(pause: asyncio.Future[None]) -> None:
-    """End a pause, unless it is over."""
+    """Wake `main_loop` from its pause; nothing if the pause is over. Called by the event loop."""
     if not pause.done():
         pause.set_result(None)
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from config.early_steps import early_steps
 from config.metrics import REPORTS
 from pipeline.api.auth.access import Access, SignedInLately
-from pipeline.domain.decide import can_change_decision, frees_slot, leaves_nothing
+from pipeline.domain.decide import can_change_decision, frees_slot, nothing_else_to_decide
 from pipeline.domain.kept_output import kept_output
 from pipeline.domain.records import Replicate, TaskRecord
 from pipeline.domain.replicas import replicate_of_voter
@@ -57,7 +57,9 @@ def report(task_id: HexId, request: Report, wallet: SignedInLately, services: Ac
 
 
 def _began(request: Report, now: float) -> float | None:
-    """When the machine took the task up, if a report of the computation's end tells: then it may be the first one."""
+    """When the machine began to compute, by its report of the end: Unix seconds. None in other reports. It replaces the
+    report of the start where that was lost.
+    """
     if request.seconds is None or request.step not in {Step.COMPUTED, Step.FAILED}:
         return None
     return max(0.0, now - request.seconds)
@@ -101,7 +103,7 @@ def announce(services: Access, task: TaskRecord, replicate: Replicate, accepted:
 
     Called once the report is stored; the report is accepted even if this fails.
     """
-    if frees_slot(replicate, accepted.step, accepted.cause) and leaves_nothing(task):
+    if frees_slot(replicate, accepted.step, accepted.cause) and nothing_else_to_decide(task):
         services.notifier.send_assign(freed=True)
     elif can_change_decision(accepted.step, replicate.mode, early_steps=early_steps(services.settings)):
         services.notifier.send_advance(task.task_id)

@@ -80,7 +80,9 @@ class DeadLetters:
         act: Callable[[Any, Any, DeadLetter], bool | None],
         ids: Collection[str] | None = None,
     ) -> list[DeadLetter]:
-        """Call `act` for messages with these ids (None: each); returns those for which it did not say False."""
+        """Call `act` for each of the first `limit` messages with one of these ids (None: any id); returns the messages
+        that it handled, which is all but those for which it returned False.
+        """
         link = BrokerLink(self._app)
         try:
             with link.producer() as producer:

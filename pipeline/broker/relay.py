@@ -70,7 +70,7 @@ class RelayEvent:
 
 
 def step_name(step: Step, mode: Mode) -> str:
-    """The name of the step that a report is about."""
+    """The name in Flower of the step that a report is about."""
     match step:
         case Step.STARTED | Step.COMPUTED | Step.FAILED:
             return "compute"
@@ -261,8 +261,8 @@ class Relay:
         processed: int = 0,
         called: str | None = None,
     ) -> None:
-        """Send that a machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`). `called`: its own
-        name.
+        """Send Flower the event that a machine signed in (`online`), pinged (`heartbeat`) or was cut off (`offline`).
+        `called`: its own name.
         """
         if called is not None:
             self._names.learn({wallet: called})
@@ -272,7 +272,7 @@ class Relay:
         self._background.put(event)
 
     def report(self, replicate: Replicate, task_id: TaskId, report: Report) -> None:
-        """Send the events of an accepted report. `replicate`: as it was before the report."""
+        """Send Flower the events of an accepted report. `replicate`: as it was before the report."""
         called = self._names.of([replicate.wallet]).get(replicate.wallet)
         self._background.put(*report_events(replicate, task_id, report, self._clock(), called=called))
 
@@ -281,7 +281,9 @@ class Relay:
         proved: Sequence[tuple[Replicate, TaskId, Step]],
         given_up: Sequence[tuple[Replicate, TaskId, Drop | Free | Count]],
     ) -> None:
-        """Send which machines' transactions the chain shows, and which of their steps the pool no longer expects."""
+        """Send Flower the events of steps whose transactions the chain shows, and of those that the pool no longer
+        expects.
+        """
         names, now = self._names.of([item.wallet for item, _, _ in (*proved, *given_up)]), self._clock()
         for item, task_id, step in proved:
             self._background.put(*proved_events(item, task_id, step, now, called=names.get(item.wallet)))
@@ -289,8 +291,8 @@ class Relay:
             self._background.put(*given_up_events(item, task_id, action, now, called=names.get(item.wallet)))
 
     def step(self, name: str, task_id: TaskId, since: float | None, *, failure: str | None = None) -> None:
-        """Send that the scheduler itself has done a step of a task, begun at `since` (Unix seconds). `failure`: why it
-        could not be done.
+        """Send Flower the events of a step that the scheduler itself has done, begun at `since` (Unix seconds).
+        `failure`: why it could not be done.
         """
         self._background.put(*step_events(name, self._nodename, task_id, since, self._clock(), failure=failure))
 

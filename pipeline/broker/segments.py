@@ -85,6 +85,6 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
 
 
 def _send(segment: Segment, producer: Producer) -> None:
-    """Publish a segment; one without a queue comes back."""
+    """Publish a segment; RabbitMQ returns the message if the machine's queue does not exist."""
     message: Any = segment.message
     message.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)

@@ -91,9 +91,9 @@ def can_change_decision(step: Step, mode: Mode, *, early_steps: bool = False) ->
 
 
 def frees_slot(replicate: Replicate, step: Step, cause: str | None) -> bool:
-    """Whether a report by itself gives its replicate's slot back, as `Pledge` does: for a machine that works alone and
-    was right before, the chain could not change that. `replicate`: as it was before the report; `cause`: of
-    the report.
+    """Whether this report alone gives the replicate's slot back, without a look at the chain: only COMPUTED of a
+    machine that works alone and was right on chain before. `replicate`: as it was before the report; `cause`: of the
+    report.
     """
     return (
         step is Step.COMPUTED
@@ -105,9 +105,9 @@ def frees_slot(replicate: Replicate, step: Step, cause: str | None) -> bool:
     )
 
 
-def leaves_nothing(task: TaskRecord) -> bool:
-    """Whether after a report that frees its slot (`frees_slot`) nothing else is to be decided about a task until the
-    chain shows something. `task`: as it was before the report.
+def nothing_else_to_decide(task: TaskRecord) -> bool:
+    """Whether `decide` would find nothing to do for the task, after a report that frees its slot (`frees_slot`), until
+    the chain shows something new. `task`: as it was before the report.
     """
     return task.open and not task.orphaned and not task.wants and len(task.replicates) == 1
 

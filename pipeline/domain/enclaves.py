@@ -42,10 +42,10 @@ def lacks_challenge(task: TaskRecord) -> bool:
     """Whether no machine may be given the task, as its result needs an enclave's challenge and none is known, or the
     secret service may have lost it.
     """
-    return needs_enclave_signature(task.tag) and (task.challenge == ZERO_ADDRESS or in_doubt(task))
+    return needs_enclave_signature(task.tag) and (task.challenge == ZERO_ADDRESS or challenge_found_lost(task))
 
 
-def in_doubt(task: TaskRecord) -> bool:
+def challenge_found_lost(task: TaskRecord) -> bool:
     """Whether a machine found that the secret service does not have the task's challenge, and the service has not given
     it since. While a machine is at work it may have a session with that challenge, whose result the contract takes.
     """
@@ -96,7 +96,7 @@ def why_unserved(task: TaskRecord) -> str:
 
 def why_waiting(task: TaskRecord) -> str:
     """Why a task that awaits its challenge has none yet, as a sentence."""
-    if in_doubt(task) and not task.why:
+    if challenge_found_lost(task) and not task.why:
         return "A machine found that the secret service does not have its enclave's challenge: the service is asked."
     if task.challenge_tries and task.why:
         return f"It waits for its enclave's challenge: {task.why.rstrip('.')}. The secret service is asked again."

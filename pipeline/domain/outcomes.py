@@ -121,7 +121,7 @@ def _if_asked_to_reveal(item: Replicate) -> Outcome:
 
 
 def _left_to_others(item: Replicate) -> bool:
-    """Whether no byte of the worker's result came. A large one may be on its way while another winner's is stored."""
+    """Whether the worker sent no byte of its result. A large one may be on its way while another winner's is stored."""
     return item.link is None and item.upload_begun_at is None
 
 

@@ -9,9 +9,11 @@ from protocol.types import Wallet
 
 
 def next_uploader(task: TaskRecord, view: ChainView, now: float, timeouts: Timeouts) -> Wallet | None:
-    """The winner to ask for the result now: one at a time, the next one after `upload_timeout`.
+    """The winner to ask for the result now; None while one that was asked still has time (`upload_timeout`), or if
+    there is none.
 
-    Ranked: never asked before asked long ago, revealed before not, then by weight, then by who voted first.
+    Preferred is who was never asked, else who was asked longest ago; of equals who has revealed, then who has more
+    weight, then who voted first.
     """
     ranked: list[tuple[float, bool, int, int, Wallet]] = []
     for place, vote in enumerate(view.winners):

@@ -35,7 +35,8 @@ def lane_trouble(settings: Settings, scheduler: Wallet) -> str | None:
 def reasons(
     store: Store, settings: Settings, tasks: Sequence[TaskRecord], now: float, lane: str | None = None
 ) -> dict[TaskId, str | None]:
-    """What each of these tasks waits for; those that are over are left out. `now`: Unix seconds; `lane`: its trouble.
+    """What each of these tasks waits for, as a sentence; tasks that are over are left out. `now`: Unix seconds; `lane`:
+    what `lane_trouble` says, if anything.
 
     Raises PyMongoError.
     """

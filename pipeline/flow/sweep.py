@@ -66,14 +66,14 @@ def sweep(scheduler: Scheduler) -> None:
 
 
 def plan_anew(scheduler: Scheduler) -> None:
-    """If this host's clock was set back, visit every open task soon, and end what rests by the clock as it was: either
-    may be an hour ahead.
+    """If this host's clock was set back, make every open task due now and end cool-downs that are too long: both were
+    stored by the clock that was ahead, perhaps by an hour.
     """
     now = scheduler.clock()
     if scheduler.store.sweeps.clock_was_set_back(now, clock_of(new_holder())):
         log.warning("The clock was set back: every open task is looked at.", action="clock_set_back")
         scheduler.store.tasks.make_due(now)
-        scheduler.store.rounds.end_rests(now)
+        scheduler.store.rounds.end_long_cool_downs(now)
 
 
 def reread_quarantined(scheduler: Scheduler) -> None:

@@ -35,7 +35,7 @@ class Begins:
 
     @property
     def nothing(self) -> bool:
-        """Whether either of them keeps it from beginning a task."""
+        """Whether the pool begins no task now: it is paused, or it holds."""
         return self.paused or self.holds
 
 

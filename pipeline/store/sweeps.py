@@ -28,7 +28,7 @@ class Sweeps:
         self._cursors: Collection[dict[str, Any]] = db["cursors"]
 
     def unheard_at(self) -> float:
-        """When machines could last not be heard, as `record` says; Unix seconds, 0: never."""
+        """When the API last could not hear machines, as `record` returned it: Unix seconds, 0 for never."""
         row = self._cursors.find_one({"_id": SWEEP}, {"unheard_at": 1})
         return 0.0 if row is None else float(row.get("unheard_at", 0.0))
 

@@ -45,7 +45,9 @@ class Kind(StrEnum):
 
     @property
     def of_contract(self) -> bool:
-        """Whether the contract's owner on chain disposes of it, rather than the address itself."""
+        """Whether the secret belongs to a contract, whose owner on chain may store it; else it belongs to the address
+        itself.
+        """
         return self in (Kind.DATASET, Kind.APP)
 
     @property

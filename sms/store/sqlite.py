@@ -137,7 +137,7 @@ class SqliteSecretStore:
             local.connection = None
 
     def _forget(self, db: sqlite3.Connection) -> None:
-        """Delete some of what is over."""
+        """Delete some of the rows whose time is over: at most _FORGOTTEN of each kind."""
         for forget in _FORGET:
             db.execute(forget, (self._clock(), _FORGOTTEN))
 

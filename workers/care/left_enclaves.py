@@ -27,7 +27,9 @@ log = structlog.get_logger(__name__)
 
 
 def clear(layout: Layout, wallet: Wallet, docker_host: str | None) -> None:
-    """Remove these containers before the machine runs. One that the engine cannot remove is left to the first sweep."""
+    """Remove the containers of tasks for enclaves that a killed machine left, except apps that run. Called before the
+    machine starts. One that the engine cannot remove is left to the first sweep.
+    """
     tdx.forget_killed(tdx.MEMORY)
     if not layout.journal.exists():
         return
@@ -45,7 +47,7 @@ def clear(layout: Layout, wallet: Wallet, docker_host: str | None) -> None:
 
 
 def _clear(engine: Engine, layout: Layout, task_id: TaskId, container: str, replicate: Replicate) -> None:
-    """Remove one container, unless it is an app's that runs. Raises EngineUnavailable, OSError."""
+    """Remove one container, unless it is of an app that still runs. Raises EngineUnavailable, OSError."""
     with layout.lock(task_id, wait=False) as idle:
         if not idle:
             # The machine runs after all.

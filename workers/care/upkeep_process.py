@@ -56,11 +56,11 @@ LANE_SECONDS = 330.0
 
 def run(app: Celery | None, machine: Machine) -> None:
     """Run until SIGTERM. `app`: whose user at the broker is kept valid; None for a machine that takes no messages."""
-    stop, signalled, stirred = threading.Event(), threading.Event(), threading.Event()
+    stop, signalled, woken = threading.Event(), threading.Event(), threading.Event()
 
     def end() -> None:
         stop.set()
-        stirred.set()
+        woken.set()
 
     def stopping(*_: object) -> None:
         signalled.set()
@@ -70,7 +70,7 @@ def run(app: Celery | None, machine: Machine) -> None:
         signal.signal(signum, stopping)
     wakeup = LaneWakeup(machine.layout.lane_wakeup)
     with wakeup.listen() as listener:
-        lane = LaneRunner(machine, listener, stop, stirred)
+        lane = LaneRunner(machine, listener, stop, woken)
         threads = [
             threading.Thread(target=_or_end, args=(end, work), name=name, daemon=True)
             for name, work in (("lane", lane.run), ("upkeep", partial(_periodic_work, app, machine, lane, stop)))
@@ -120,13 +120,13 @@ def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: 
                 attempts.run("lane", partial(_wake_if_due, context, wakeup, number))
                 attempts.run("reveal", reveals.run_if_due)
                 if number and number % SETTLE_HEADS == 0:
-                    attempts.run("rest", partial(lane.rest_if_idle, context))
-                if lane.rests:
+                    attempts.run("stop_heads", partial(lane.stop_heads_if_idle, context))
+                if lane.needs_no_heads:
                     break
-        while lane.rests and not stop.is_set():
-            if not lane.stirs_within(IDLE_HEADS * settings.block_time):
+        while lane.needs_no_heads and not stop.is_set():
+            if not lane.woken_within(IDLE_HEADS * settings.block_time):
                 wakeup.notify()
-            attempts.run("rest", partial(lane.rest_if_idle, context))
+            attempts.run("stop_heads", partial(lane.stop_heads_if_idle, context))
     context.close()
 
 
@@ -142,14 +142,14 @@ class LaneRunner:
     """Runs the lane each time that it is woken, for one thread."""
 
     def __init__(
-        self, machine: Machine, listener: LaneListener, stop: threading.Event, stirred: threading.Event
+        self, machine: Machine, listener: LaneListener, stop: threading.Event, woken: threading.Event
     ) -> None:
         self._machine, self._listener, self._stop = machine, listener, stop
         self._began: float | None = None
         #: Set by each wake-up, and by the end of this process.
-        self._stirred = stirred
+        self._woken = woken
         #: Whether no head can matter until the lane is woken.
-        self.rests = False
+        self.needs_no_heads = False
         #: Set by each head, and by none but heads: a byte in the pipe does not tell who wrote it.
         self._head_came = threading.Event()
         #: The headers that come with heads.
@@ -164,7 +164,7 @@ class LaneRunner:
         context = WorkerContext(self._machine)
         attempts = Attempts(time.monotonic)
         while self._listener.wait() and not self._stop.is_set():
-            self._stirred.set()
+            self._woken.set()
             self._began = time.monotonic()
             head_came = self._head_came.is_set()
             if head_came:
@@ -174,31 +174,33 @@ class LaneRunner:
             attempts.run("lane", partial(steps.run_lane, context, same_head=not head_came, announced=announced))
             self._began = None
             # It may have found work.
-            self._stirred.set()
+            self._woken.set()
         context.close()
 
-    def rest_if_idle(self, context: WorkerContext) -> None:
-        """Stop following heads if the lane has nothing open. `context`: the calling thread's."""
+    def stop_heads_if_idle(self, context: WorkerContext) -> None:
+        """Set `needs_no_heads` if the lane has nothing open and no vote is at stake; else clear it. `context`: the
+        calling thread's.
+        """
         # In this order: what is stored after the look wakes the lane after it.
-        self._stirred.clear()
-        self.rests = False
+        self._woken.clear()
+        self.needs_no_heads = False
         at_stake = any(map(is_at_stake, context.journal.all_replicates()))
-        self.rests = not at_stake and not context.lane_store.busy(context.lane.id)
-        if self.rests:
+        self.needs_no_heads = not at_stake and not context.lane_store.busy(context.lane.id)
+        if self.needs_no_heads:
             # Heads that come meanwhile are seen by nobody.
             self._head_came.set()
 
-    def stirs_within(self, seconds: float) -> bool:
+    def woken_within(self, seconds: float) -> bool:
         """Wait at most `seconds` until the lane is woken or a run of it ends; returns whether one did."""
-        # `stop` is set before `stirred`, which may have been cleared since.
-        return self._stop.is_set() or self._stirred.wait(seconds)
+        # `stop` is set before `woken`, which may have been cleared since.
+        return self._stop.is_set() or self._woken.wait(seconds)
 
-    def stir_if_busy(self, context: WorkerContext) -> None:
-        """Follow heads again if the lane has open work whose wake-up was lost with a killed process. `context`: the
-        calling thread's.
+    def follow_heads_if_busy(self, context: WorkerContext) -> None:
+        """Have heads followed again if the lane has open work whose wake-up was lost with a killed process. `context`:
+        the calling thread's.
         """
-        if self.rests and context.lane_store.busy(context.lane.id):
-            self._stirred.set()
+        if self.needs_no_heads and context.lane_store.busy(context.lane.id):
+            self._woken.set()
 
     def hangs(self, now: float) -> bool:
         """Whether one run lasts longer than LANE_SECONDS. `now`: monotonic seconds."""
@@ -214,7 +216,7 @@ def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop:
     attempts = Attempts(time.monotonic)
     attempts.run("tidy", upkeep.delete_leftovers)
     while not upkeep.superseded and not upkeep.drained:
-        attempts.run("stir", partial(lane.stir_if_busy, context))
+        attempts.run("follow_heads", partial(lane.follow_heads_if_busy, context))
         if app is not None:
             attempts.run("admit", partial(_admit, app, machine))
         attempts.run("look", upkeep.run_once)

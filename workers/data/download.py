@@ -168,8 +168,8 @@ def _whole(
     budget: DownloadBudget,
     failures: int,
 ) -> str:
-    """One try; the sha256 as `0x` hex of a file that is whole: where the server tells its end by hanging up, as one
-    does that breaks off, it has to come twice alike.
+    """Download once to `partial`; returns the sha256 as `0x` hex. An answer that only a closed connection ends may be
+    cut off, so it is fetched twice and has to be the same both times.
     """
     before = budget.spent
     found, has_end = _stream(url, partial, policy, private, budget, failures)
@@ -271,7 +271,7 @@ def answered(
 
 
 def _none(_: str) -> bool:
-    """No hop, or no address."""
+    """False: the rule by which no hop may lead to such an address."""
     return False
 
 

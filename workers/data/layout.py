@@ -49,37 +49,39 @@ class TaskFolders:
 
     @property
     def inputs(self) -> Path:
-        """Bound to `/iexec_in`, read-only."""
+        """Folder bound to `/iexec_in`, read-only."""
         return self.root / "in"
 
     @property
     def outputs(self) -> Path:
-        """Bound to `/iexec_out`."""
+        """Folder bound to `/iexec_out`."""
         return self.root / "out"
 
     @property
     def errors(self) -> Path:
-        """The files of an error result, which is uploaded in place of `outputs`. The app never sees this folder."""
+        """Folder with the files of an error result, which is uploaded in place of `outputs`. The app never sees it."""
         return self.root / "error"
 
     @property
     def sealed(self) -> Path:
-        """Datasets and input files as they were fetched, which pre-compute puts into `inputs`."""
+        """Folder with datasets and input files as they were fetched, which pre-compute puts into `inputs`."""
         return self.root / "sealed"
 
     @property
     def ended(self) -> Path:
-        """How the app of a task for an enclave ended."""
+        """File that says how the app of a task for an enclave ended."""
         return self.root / "ended.json"
 
     @property
     def opened(self) -> Path:
-        """Since which start of the system `inputs` is known to hold what pre-compute puts there (`verified`)."""
+        """File that says since which start of the system `inputs` is known to hold what pre-compute puts there
+        (`verified`).
+        """
         return self.root / "opened"
 
     @property
     def zip(self) -> Path:
-        """The result as it is uploaded."""
+        """The result's zip as it is uploaded."""
         return self.root / "result.zip"
 
     def make(self) -> None:

@@ -46,7 +46,7 @@ class Sessions(Protocol[_Given_co]):
         """Take the session that `open_session` opened, which is possible once. Raises Unavailable."""
 
     def store_token(self) -> None:
-        """Store what the service wants every worker to have. Raises Unavailable."""
+        """Store at the service the token that it wants every worker to have. Raises Unavailable."""
 
 
 def take_session(service: Sessions[_Taken], assignment: Assignment, deadline: TaskDeadline) -> _Taken:

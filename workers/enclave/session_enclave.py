@@ -47,7 +47,7 @@ class SessionEnclave:
     session: Session
 
     def pre_compute(self, policy: DownloadPolicy) -> None:
-        """See `Enclave`."""
+        """Put dataset and input files where the app sees them. Raises TaskFailure, TaskDeclined."""
         work = self.work
         if PRE_COMPUTE not in self._services and work.assignment.dataset is None and not work.params.input_files:
             return
@@ -86,11 +86,11 @@ class SessionEnclave:
         verified.note(work.folders.opened)
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
-        """See `Enclave`."""
+        """The app's container, with the variables that it gets here."""
         return replace(spec, environment=dict(self._of(APP).environment))
 
     def post_compute(self, limits: ResultLimits) -> PackedResult:
-        """See `Enclave`."""
+        """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
         work, service = self.work, self._of(POST_COMPUTE)
         self._require_challenge_key(service.environment)
         opened = Door(work, most_bytes=most_zip_bytes(work, limits))

@@ -97,15 +97,15 @@ class Sgx:
 
     @property
     def tag(self) -> Hash32:
-        """See `Framework`."""
+        """The bits of a tag that it serves."""
         return make_tag(*SGX_BITS[self.host.kind])
 
     def require(self, engine: Engine) -> None:
-        """See `Framework`."""
+        """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
         surrounding.require_reach(engine)
 
     def enter(self, work: Work, host: Host) -> Enclave:
-        """See `Framework`."""
+        """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""
         opening = _Opening(self.service, self.host.kind, lambda: self._app(work, host))
         try:
             opened = ask.take_session(opening, work.assignment, work.deadline)
@@ -137,16 +137,16 @@ class _Opening:
     app: Callable[[], AppEnclave]
 
     def open_session(self, assignment: Assignment) -> SessionPlace:
-        """See `Sessions`."""
+        """A new session, in place of an earlier one. Raises NoSession, Unavailable."""
         return self.service.open_session(assignment)
 
     def take_session(self, place: SessionPlace) -> tuple[AppEnclave, SessionPlace, FrameworkProperties]:
-        """See `Sessions`."""
+        """The app's enclave, where its enclaves fetch the session, and the images around it. Raises Unavailable."""
         about = self.app()
         return about, place, self.service.properties(self.kind, about.version)
 
     def store_token(self) -> None:
-        """See `Sessions`."""
+        """Store what the service wants every worker to have. Raises Unavailable."""
         self.service.store_token()
 
 
@@ -162,7 +162,7 @@ class _SgxEnclave:
     properties: FrameworkProperties
 
     def pre_compute(self, policy: DownloadPolicy) -> None:
-        """See `Enclave`."""
+        """Put dataset and input files where the app sees them. Raises TaskFailure, TaskDeclined."""
         work, target = self.work, self.work.folders.inputs
         dataset, bulk = work.assignment.dataset, work.params.bulk_cid.strip()
         names = [dataset.address] if dataset else []
@@ -184,12 +184,12 @@ class _SgxEnclave:
         verified.note(work.folders.opened)
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
-        """See `Enclave`."""
+        """The app's container, with the variables and devices that it gets here."""
         host = self.sgx.host
         return replace(spec, environment=self._variables(APP), devices=host.devices, sockets=host.sockets)
 
     def post_compute(self, limits: ResultLimits) -> PackedResult:
-        """See `Enclave`."""
+        """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
         work, properties = self.work, self.properties.post_compute_properties
         size = most_zip_bytes(work, limits)
         # Its token is the one that this machine has stored at the secret service.

@@ -28,10 +28,10 @@ class Simulated:
         return make_tag(*TDX_BITS)
 
     def require(self, engine: Engine) -> None:
-        """See `Framework`."""
+        """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
         surrounding.require_reach(engine)
         images.require_own(engine)
 
     def enter(self, work: Work, host: Host) -> Enclave:
-        """See `Framework`."""
+        """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""
         return SessionEnclave(work, host, ask.take_session(self.service, work.assignment, work.deadline))

@@ -76,11 +76,11 @@ class AgentGuest:
     root: Path = Path("/")
 
     def missing(self) -> list[str]:
-        """See `Guest`."""
+        """What this machine lacks to run enclaves, in words."""
         return [words for path, words in _PARTS.items() if not (self.root / path).exists()]
 
     def session(self, place: SessionPlace) -> Session:
-        """See `Guest`."""
+        """Fetch the session from the attestation service by iExec's agent. Raises Unavailable."""
         with _in_memory(self.root / _MEMORY) as folder:
             file = folder / "session.json"
             asked = ["-e", place.secret_provisioning_url, "-i", place.session_id, "-s", file.name, "-v", _VERIFIER]
@@ -170,15 +170,15 @@ class Tdx:
 
     @property
     def tag(self) -> Hash32:
-        """See `Framework`."""
+        """The bits of a tag that it serves."""
         return make_tag(*TDX_BITS)
 
     def require(self, engine: Engine) -> None:
-        """See `Framework`."""
+        """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
         surrounding.require_reach(engine)
 
     def enter(self, work: Work, host: Host) -> Enclave:
-        """See `Framework`."""
+        """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""
         sessions = _Attested(self.service, self.guest)
         return SessionEnclave(work, host, ask.take_session(sessions, work.assignment, work.deadline))
 
@@ -191,13 +191,13 @@ class _Attested:
     guest: Guest
 
     def open_session(self, assignment: Assignment) -> SessionPlace:
-        """See `Sessions`."""
+        """A new session, in place of an earlier one. Raises NoSession, Unavailable."""
         return self.service.open_session(assignment)
 
     def take_session(self, place: SessionPlace) -> Session:
-        """See `Sessions`."""
+        """The content of the session, which this guest fetches from the attestation service. Raises Unavailable."""
         return self.guest.session(place)
 
     def store_token(self) -> None:
-        """See `Sessions`."""
+        """Store what the service wants every worker to have. Raises Unavailable."""
         self.service.store_token()

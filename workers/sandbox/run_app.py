@@ -146,7 +146,7 @@ def run_app(run: AppRun, *, resumed: bool) -> ContainerExit:
 
 
 def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
-    """No container of this name exists: make one."""
+    """Make a container and run the app in it to its end. Called where no container of this name exists."""
     tries.made += 1
     name, asked = _image(run, tries)
     spec = replace(run.spec, image=name)
@@ -159,7 +159,8 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
 
 
 def _image(run: AppRun, tries: _Tries) -> tuple[str, FittingImage]:
-    """Name on the engine of the app's image, which it has, and what that asks of the engine."""
+    """The name on the engine of the app's image, fetched if the engine lacks it, and what the image asks of the engine.
+    """
     known = run.known_image()
     if known is not None:
         with suppress(NoSuchImage):
@@ -170,7 +171,9 @@ def _image(run: AppRun, tries: _Tries) -> tuple[str, FittingImage]:
 
 
 def _found(run: AppRun, tries: _Tries) -> ContainerExit:
-    """Go on with the container of this name, if there is one."""
+    """Continue with the app's container that an earlier attempt left, whatever state it is in, to the app's end; make a
+    new one if there is none, or if its exit says nothing about the app.
+    """
     try:
         state = run.engine.find(run.spec)
     except NoSuchContainer:

@@ -40,7 +40,8 @@ def read_block_times(context: RunContext, blocks: Iterable[BlockNumber]) -> dict
 def reclaimable(context: RunContext, record: NonceRecord) -> tuple[str, ...]:
     """Keys of intents that left this nonce and that no other nonce carries.
 
-    Asked once a block holds the nonce's call, and it succeeded there: they are done, whatever was made of them.
+    Called once the nonce's call has succeeded in a block: these intents are done after all, whatever state they got
+    when they left.
     """
     if not record.released:
         return ()
@@ -54,8 +55,9 @@ def judge_released(
 ) -> list[ReadinessVerdict]:
     """Why a transaction of this purpose, in the block `at`, did nothing for its intents: a verdict for each.
 
-    What the node cannot tell of that block (None: not even its time) is asked at the head: what goes on being sent must
-    go on being counted. Raises RpcUnavailable.
+    The verdicts are of the state at `at`; of the state at the head where the node does not tell the older one, or where
+    `at` is None. An unanswered verdict would leave the intent's failure uncounted, and the lane would send it without
+    limit. Raises RpcUnavailable.
     """
     if purpose is Purpose.CANCEL:
         return [ReadinessVerdict(Judgement.DEAD, "cancelled")] * len(intents)

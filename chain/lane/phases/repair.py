@@ -285,10 +285,11 @@ def _bump_if_due(
 def _raise_for_line(
     context: RunContext, snapshot: ChainSnapshot, memory: LaneMemory, lowest: NonceRecord, repairs: Repairs
 ) -> Unsigned | None:
-    """A replacement of the lowest nonce above the ceiling, as far as what waits behind it is worth it; else None.
+    """A replacement of the lowest open nonce at fees above the ceiling, if the intents of all open nonces together are
+    worth it; else None.
 
-    Where that does not pay for the calls themselves, those that a cap may hold back are replaced by no-ops, which
-    use less gas: once mined, they are judged again.
+    Where they are not worth it with their own calls, calls of capped methods are replaced by no-ops, which use less
+    gas: their intents are judged again once the no-op is mined.
     """
     uncapped = context.policy.uncapped
     records = [record for _, record in sorted(repairs.open.items())]
@@ -317,7 +318,9 @@ def _raise_for_line(
 def _included(
     context: RunContext, snapshot: ChainSnapshot, lowest: NonceRecord, line: Sequence[tuple[int, int]]
 ) -> Fees | None:
-    """The fees by which a block can include the lowest nonce, if the line is worth them."""
+    """The fees at which a block can include the lowest nonce, if `line` is worth them; else None. `line`: (gas limit,
+    wei lost without it) of each open nonce, lowest first.
+    """
     fees = bump(ceiling_worth(context.policy.fees, line), snapshot.market, lowest.newest.fees)
     return None if fees is None or too_low(fees, snapshot.base_fee) else fees
 

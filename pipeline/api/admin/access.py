@@ -49,7 +49,7 @@ class CurrentToken:
     """The token that the API demands now: what is in its file, so that a new one holds at once in every process."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BadSetting."""
+        """Reads the token, and makes its file if there is none. Raises BadSetting."""
         self._settings = settings
         self._path = None if token_of_environment(settings) is not None else token_file(settings)
         self._token = operator_token(settings)

@@ -75,7 +75,9 @@ class Repacked:
 
 
 def _info(name: str, attributes: int) -> zipfile.ZipInfo:
-    """The entry of a file in a zip whose bytes are the same on every machine."""
+    """The `ZipInfo` of a file or folder, the same on every machine. `attributes`: Unix mode and file type, as zips hold
+    them.
+    """
     info = zipfile.ZipInfo(name, DATE)
     info.external_attr = attributes
     # Unix, whatever this process runs on: the same bytes everywhere.

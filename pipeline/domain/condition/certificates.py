@@ -19,19 +19,19 @@ RENEW = (
 
 
 def ended(shown: Sequence[CertificateFacts], now: float) -> str | None:
-    """Which of them have ended, as a sentence without its end; None if none has."""
+    """Which of them have ended, as a clause without a full stop; None if none has."""
     places = ", ".join(one.place for one in shown if one.ends_at <= now)
     return f"the certificate of {places} has ended: machines and requesters refuse it" if places else None
 
 
 def first_end(shown: Sequence[CertificateFacts], now: float) -> str:
-    """When the first of them ends, as a sentence without its end. `shown`: at least one."""
+    """Which of them ends first, and in how many days, as a clause without a full stop. `shown`: at least one."""
     first = min(shown, key=lambda one: one.ends_at)
     return f"the first to end is that of {first.place}, in {_time(first.ends_at - now)}"
 
 
 def near_end(shown: Sequence[CertificateFacts], now: float) -> list[str]:
-    """A sentence without its end for each that ends soon, for its own length of life."""
+    """A clause without a full stop for each certificate that ends soon, compared with how long it is valid in all."""
     return [
         f"the certificate of {one.place} ends in {_time(one.ends_at - now)}; then machines and requesters refuse it"
         for one in shown

@@ -54,14 +54,14 @@ class Line:
         return got - self.amounts.get(Kind.SEIZE, 0)
 
     def pay(self, gas: int, value: int, at: float, transactions: int = 1) -> None:
-        """Add a share of a transaction, or of the sum of so many."""
+        """Add a share of one transaction's gas and value to the line, or of the sum of several."""
         self.transactions += transactions
         self.gas_wei += gas
         self.sent_wei += value
         self.at = max(self.at, at)
 
     def book(self, movement: Movement) -> None:
-        """Add a movement."""
+        """Add a movement of RLC to the line."""
         self.amounts[movement.kind] = self.amounts.get(movement.kind, 0) + movement.amount
         self.count += 1
         self.at = max(self.at, float(movement.at))
@@ -74,8 +74,8 @@ def statement(
     movements: Iterable[Movement],
     machines: Collection[Wallet] = (),
 ) -> list[Line]:
-    """The lines; of days and tasks the newest last. `wallet`: the scheduler's; `machines`: those that a list by worker
-    is about.
+    """The ledger's lines, each the sums for one kind, day, task or worker (`by`); of days and tasks the newest last.
+    `wallet`: the scheduler's. `machines`: the workers that get a line in a list by worker.
     """
     lines: dict[str, Line] = {}
 

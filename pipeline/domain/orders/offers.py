@@ -84,7 +84,9 @@ class Book:
     lately: Mapping[Hash32, int] = field(default_factory=dict)
 
     def left(self, order: OrderRecord) -> int:
-        """Tasks that must be counted for an order when something new is signed."""
+        """Tasks of the order that still need capacity when a new order is signed: those not bought yet, and those
+        bought so lately that they may not be among the waiting tasks.
+        """
         return order.remaining + self.lately.get(order.order_hash, 0)
 
 

@@ -122,7 +122,7 @@ class SpareCapacity:
         return sum(machine.free for machine in self._machines)
 
     def fits(self, demand: Demand, tasks: int) -> bool:
-        """Put `count` tasks if all of them fit; returns whether they do."""
+        """Put `tasks` tasks if all of them fit; returns whether they did."""
         if self._most(demand, tasks) < tasks:
             return False
         self.put(demand, tasks)
@@ -145,9 +145,9 @@ class SpareCapacity:
     def _most(self, demand: Demand, tasks: int) -> int:
         """The most of these tasks that fit, each on machines of its own.
 
-        `count` tasks fit if their slots can be taken with at most `count` on each machine: dealt out in turn, no task
-        then comes to the same machine twice. The same holds for those of them that must be proven. More tasks never
-        fit better, so the bound is found by halving.
+        A number of tasks fits if their slots can be taken with at most one slot per task on each machine: dealt out in
+        turn, no task then comes to the same machine twice. The same holds for the slots that proven machines must take.
+        More tasks never fit better, so the bound is found by halving.
         """
         able = self._able(demand)
         capacities = [machine.capacity(demand.stake) for machine in able]

@@ -202,7 +202,9 @@ class WalletLedger:
         return replace(proved, native=now, native_spent=spent, outside_count=count, outside_wei=wei), noted
 
     def _returned(self, before: Mark, stored: Books, passage: Passage) -> int:
-        """nRLC withdrawn since the mark: up to the stored books' block, and in the passage above it."""
+        """nRLC that the wallet withdrew since `before`, the last mark of its native balance: by the stored movements up
+        to `stored.block`, and by the passage above it.
+        """
         above = [each for each in self._own(passage.movements) if each.block > before.block]
         of_passage = sum(each.amount for each in above if each.kind is Kind.WITHDRAWAL)
         return self.movements.withdrawn(before.block, stored.block) + of_passage

@@ -72,9 +72,9 @@ class Rounds:
         free = self._reader.each(row for row in others if not of_pool(row))
         return Round(free, begins_from(filter(of_pool, others)), first)
 
-    def end_rests(self, now: float) -> None:
-        """End cool-downs that last longer than any that begins now (Unix seconds): a clock that was wrong has begun
-        them.
+    def end_long_cool_downs(self, now: float) -> None:
+        """End cool-downs that end later than any that begins now (`now`: Unix seconds): they were stored by a clock
+        that was ahead.
         """
         wrong = {"rest_until": {"$gt": now + LONGEST_COOL_DOWN + CLOCKS_APART}}
         self._rows.update_many(wrong, {"$set": {"rest_until": 0.0}})

@@ -21,7 +21,7 @@ Rows = Collection[dict[str, Any]]
 
 def orphan(rows: Rows, deal_ids: Sequence[DealId]) -> None:
     """Note that deals left the chain in a reorg, from now on."""
-    _set_aside(rows, {"deal": {"$in": list(deal_ids)}})
+    _mark_orphaned(rows, {"deal": {"$in": list(deal_ids)}})
 
 
 def bring_back(rows: Rows, deal: DealRecord) -> None:
@@ -40,10 +40,10 @@ def bring_back(rows: Rows, deal: DealRecord) -> None:
     anew = back | {"stage": str(TaskStage.RECEIVED), "why": None, "sent": {}}
     rows.update_many(written_off, {"$set": anew, "$inc": {"version": 1}})
     rows.update_many(gone, {"$set": back, "$inc": {"version": 1}})
-    _set_aside(rows, {"deal": deal.deal_id, "index": {"$gte": deal.bot_first + deal.bot_size}})
+    _mark_orphaned(rows, {"deal": deal.deal_id, "index": {"$gte": deal.bot_first + deal.bot_size}})
 
 
-def _set_aside(rows: Rows, tasks: Mapping[str, Any]) -> None:
+def _mark_orphaned(rows: Rows, tasks: Mapping[str, Any]) -> None:
     """Mark those of these tasks as orphaned that are not."""
     change = {"orphaned": True, "next_visit": 0.0, "wants": 0, "changed_at": time.time()}
     rows.update_many({**tasks, "orphaned": False}, {"$set": change, "$inc": {"version": 1}})

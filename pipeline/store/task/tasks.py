@@ -206,7 +206,7 @@ class Tasks:
             self._rows.bulk_write(writes, ordered=False)
 
     def make_due(self, now: float) -> None:
-        """See `pipeline.store.task.due.make_due`."""
+        """Have every open task visited and matched from `now` on that was to be later, by a clock that was wrong."""
         due.make_due(self._rows, now)
 
     def assign(self, given: Sequence[NewReplicates], now: float, next_visit: float) -> set[TaskId]:

@@ -17,8 +17,8 @@ _STARTED: Final = 19
 
 
 def since_start(process: int, container: str, processes: Path = _PROCESSES) -> float | None:
-    """Seconds since the first process of a container began; None if it is not seen here, as that of an engine
-    elsewhere, whose number another process may have.
+    """Seconds since the first process of a container began. None if the engine runs elsewhere, as on another host: then
+    the process id here is of no process, or of one that is not the container's.
     """
     folder = processes / str(process)
     try:

@@ -81,7 +81,7 @@ def look(
 
 
 def only(spec: ContainerSpec) -> str:
-    """What apps of a sandbox with an allow list reach, in words."""
+    """The hosts that apps of a sandbox with an allow list reach, in words."""
     return f"apps reach {allow_list.words(spec.sandbox.domains)} only"
 
 

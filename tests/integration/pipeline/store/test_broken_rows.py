@@ -151,7 +151,7 @@ def test_a_row_that_an_operator_accepted_is_not_counted_until_its_reason_changes
     assert quarantine.counts() == counted, "it was well in between"
 
 
-def test_a_deal_that_was_set_aside_is_read_again_by_itself(store: Store) -> None:
+def test_a_deal_that_was_quarantined_is_read_again_by_itself(store: Store) -> None:
     store.deals.noticed([(DEAL, BlockNumber(1), BlockHash("0x" + "11" * 32))])
     store.deals.quarantine(DEAL, "the node answered 0x")
     assert store.deals.deals_to_ingest(10) == []

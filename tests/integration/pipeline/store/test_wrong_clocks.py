@@ -52,7 +52,7 @@ def test_machines_rest_no_longer_than_by_the_right_clock(store: Store) -> None:
     for wallet, now in ((ALICE, AHEAD), (BOB, NOW)):
         enrol(store, wallet)
         store.workers.count_outcomes([(wallet, Outcome.WITHHELD)], now)
-    store.rounds.end_rests(NOW)
+    store.rounds.end_long_cool_downs(NOW)
     assert rest(store, ALICE) == 0.0
     assert rest(store, BOB) == NOW + LONGEST_COOL_DOWN
 

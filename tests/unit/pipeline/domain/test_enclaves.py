@@ -204,7 +204,7 @@ def test_a_challenge_that_a_machine_found_lost_is_asked_for_and_the_task_given_t
     ],
     ids=["the service is away", "another cause", "another is at work"],
 )
-def test_a_challenge_is_not_in_doubt_for_another_cause_or_while_a_machine_may_have_its_session(
+def test_a_challenge_does_not_count_as_lost_for_another_cause_or_while_a_machine_may_have_its_session(
     others: tuple[Replicate, ...],
 ) -> None:
     record = sealed(challenge=CHALLENGE, challenge_tries=1, challenge_told_at=START, replicates=others)

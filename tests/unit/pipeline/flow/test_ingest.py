@@ -204,7 +204,7 @@ def ingested(size: int, add: Callable[[list[TaskRecord]], int]) -> tuple[Deals, 
     return deals, *found
 
 
-def test_a_deal_of_the_workerpools_next_owner_is_set_aside_with_both_wallets() -> None:
+def test_a_deal_of_the_workerpools_next_owner_is_quarantined_with_both_wallets() -> None:
     deals = Deals(GOOD, SILENT)
     store = SimpleNamespace(
         deals=deals, tasks=SimpleNamespace(insert_new=len), chain=SimpleNamespace(cursor=lambda: FOLLOWED)
@@ -238,7 +238,7 @@ def test_only_the_first_tasks_of_a_deal_are_advanced_at_once_and_the_sweep_leave
 @pytest.mark.parametrize(
     "error", [OverflowError("8-byte ints"), InvalidDocument("no"), ValueError("what else"), KeyError("x")]
 )
-def test_a_deal_whose_tasks_cannot_be_stored_is_set_aside_alone(error: Exception) -> None:
+def test_a_deal_whose_tasks_cannot_be_stored_is_quarantined_alone(error: Exception) -> None:
     def add(tasks: list[TaskRecord]) -> int:
         if tasks[0].deal_id == GOOD:
             raise error

@@ -114,8 +114,8 @@ def idle(*, busy: bool = False, stages: tuple[ReplicateStage, ...] = ()) -> Any:
 )
 def test_a_machine_follows_no_heads_while_none_can_matter(context: Any, rests: bool) -> None:
     lane = runner(Wakeups())
-    lane.rest_if_idle(context)
-    assert lane.rests is rests
+    lane.stop_heads_if_idle(context)
+    assert lane.needs_no_heads is rests
 
 
 def test_a_lane_that_rested_looks_at_the_chain_anew_and_its_wake_up_ends_the_rest(same: list[bool]) -> None:
@@ -124,29 +124,29 @@ def test_a_lane_that_rested_looks_at_the_chain_anew_and_its_wake_up_ends_the_res
 
     def wait_and_rest() -> bool:
         if len(same) == 2:
-            lane.rest_if_idle(idle())
+            lane.stop_heads_if_idle(idle())
         return wait()
 
     lane._listener.wait = wait_and_rest  # type: ignore[method-assign, assignment]
     lane.run()
     assert same == [False, True, False]
-    assert lane.stirs_within(0.0)
-    lane.rest_if_idle(idle(busy=True))
-    assert not lane.rests
+    assert lane.woken_within(0.0)
+    lane.stop_heads_if_idle(idle(busy=True))
+    assert not lane.needs_no_heads
 
 
 def test_a_machine_that_stops_while_it_begins_to_rest_does_not_rest() -> None:
     lane = runner(Wakeups())
     lane._stop.set()
-    lane._stirred.set()
-    lane.rest_if_idle(idle())
-    assert lane.stirs_within(3600.0)
+    lane._woken.set()
+    lane.stop_heads_if_idle(idle())
+    assert lane.woken_within(3600.0)
 
 
 def test_a_rest_ends_with_open_work_whose_wake_up_was_lost() -> None:
     lane = runner(Wakeups())
-    lane.rest_if_idle(idle())
-    lane.stir_if_busy(idle())
-    assert not lane.stirs_within(0.0)
-    lane.stir_if_busy(idle(busy=True))
-    assert lane.stirs_within(0.0)
+    lane.stop_heads_if_idle(idle())
+    lane.follow_heads_if_busy(idle())
+    assert not lane.woken_within(0.0)
+    lane.follow_heads_if_busy(idle(busy=True))
+    assert lane.woken_within(0.0)

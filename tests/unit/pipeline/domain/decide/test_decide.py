@@ -25,7 +25,7 @@ from pipeline.domain.decide import (
     ORPHANED_FOR_GOOD,
     can_change_decision,
     frees_slot,
-    leaves_nothing,
+    nothing_else_to_decide,
 )
 from pipeline.domain.records import Replicate, ReplicateState, Standing, Submission, TaskStage
 from pipeline.domain.tries import MAX_FAILED_INTENTS
@@ -271,7 +271,7 @@ def test_a_report_frees_a_slot_where_the_decision_would_and_nothing_is_left_to_d
     assert not frees_slot(alone, Step.FAILED, None)
     if frees:
         record = task(trust=1, replicates=[alone])
-        assert leaves_nothing(record)
+        assert nothing_else_to_decide(record)
         done = replace(alone, state=ReplicateState.COMPUTED, steps={**alone.steps, Step.COMPUTED: START + 1})
         computed = replace(record, replicates=(done,))
         assert decided(computed, view(initialized())) == [Pledge(alone.wallet)]
