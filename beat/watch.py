@@ -127,12 +127,14 @@ def _follow_machines(scheduler: Scheduler, stop: threading.Event) -> None:
     notifier = Notifier(scheduler.core, scheduler.key.wallet)
 
     def assign() -> None:
+        """Publish `assign`; a broker that is away is logged."""
         try:
             notifier.send_assign()
         except BrokerUnavailable as error:
             log.warning("Tasks wait for the next sweep.", action="assign_not_sent", why=str(error))
 
     def keep_orders() -> None:
+        """Publish `orders`; a broker that is away is logged."""
         try:
             notifier.send_orders()
         except BrokerUnavailable as error:

@@ -114,6 +114,7 @@ def _time_small_deal(bench_pool: BenchPool) -> dict[str, float | int | None]:
         storing.join()
 
     def blocks(block: int | None) -> int | None:
+        """Blocks from the deal's match to this one."""
         return None if block is None else block - deal.block_number
 
     ended = blocks(view.finalized_block if view else None)

@@ -63,6 +63,7 @@ def _kill_and_restart(program: str) -> Callable[[BenchPool], None]:
     """A fault that kills a program with SIGKILL and starts it again."""
 
     def strike(bench_pool: BenchPool) -> None:
+        """Kill the program and start it again."""
         bench_pool.pool.running[program].kill()
         bench_pool.pool.restart(program)
 
@@ -73,6 +74,7 @@ def _freeze_chain(seconds: float) -> Callable[[BenchPool], None]:
     """A fault that stops the node (SIGSTOP) for so many seconds."""
 
     def strike(bench_pool: BenchPool) -> None:
+        """Stop the node with SIGSTOP, and let it go on after `seconds`."""
         os.kill(bench_pool.node.pid, signal.SIGSTOP)
         try:
             threading.Event().wait(seconds)

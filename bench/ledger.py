@@ -127,11 +127,14 @@ def _disturbed(bench_pool: BenchPool, draw: random.Random, deal: Matched) -> Ite
 def _reopened(
     bench_pool: BenchPool, honest: Sequence[Wallet], tasks: int, silent: int, category: int
 ) -> Iterable[TaskId]:
-    """Tasks of trust 2; the first votes on some are of the `silent` machines alone."""
+    """The tasks of a deal of trust 2, once they have ended; `silent` machines, which vote and do not reveal, are first
+    alone at it, so that some tasks are reopened.
+    """
     with _drained(bench_pool, honest):
         deal = bench_pool.buy(trust=2, volume=tasks, category=category)
 
         def won() -> bool:
+            """Whether as many tasks have a consensus as there are silent machines."""
             views = bench_pool.hub.tasks(deal.tasks)
             return sum(view.status is TaskStatus.REVEALING for view in views) >= silent
 
@@ -140,7 +143,7 @@ def _reopened(
 
 
 def _claimed(bench_pool: BenchPool, tasks: int) -> Iterable[TaskId]:
-    """Tasks that expire while the pool is paused."""
+    """The tasks of a deal that expire while the pool is paused, once they are claimed."""
     store = _store(bench_pool)
     store.pause.pause(time.time(), "bench ledger")
     try:
@@ -168,6 +171,7 @@ def _books(bench_pool: BenchPool, machines: Sequence[Wallet], before: Sequence[A
     found: dict[str, Any] = {}
 
     def settled() -> bool:
+        """Whether the ledger knows how far its books differ from the chain."""
         found.update(api.get("/ledger", since=0))
         return found["reconciled"]["differs_wei"] is not None
 

@@ -49,6 +49,7 @@ def create_whole(path: Path, content: str | bytes, *, mode: int = 0o644) -> None
     """Write a whole new file; one that is there stays: of several processes that create it at once, the first wins."""
 
     def link(partial: Path) -> None:
+        """Give the written file its final name, unless another one has it."""
         with suppress(FileExistsError):
             os.link(partial, path)
 

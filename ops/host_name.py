@@ -23,7 +23,8 @@ ANSWER_SECONDS, PAUSE_SECONDS = 5.0, 1.0
 
 
 def require_free_name(settings: Settings, wanted: Collection[str], wait: float) -> None:
-    """Raise SchedulerNotReady if a worker by one of our names is connected after `wait` seconds still.
+    """Raise SchedulerNotReady if a Celery worker with one of our node names is still connected to RabbitMQ after `wait`
+    seconds.
 
     `wanted`: names of the processes to run. RabbitMQ notices within seconds that a killed process is gone, and within
     minutes that a machine is.

@@ -152,7 +152,9 @@ def require(
 
 
 def require_free_name(settings: Settings, wanted: Collection[str], *, wait: float = WAIT_SECONDS) -> None:
-    """Raise SchedulerNotReady if another scheduler is connected to RabbitMQ by this one's name."""
+    """Raise SchedulerNotReady if another scheduler is connected to RabbitMQ by this one's name, still after `wait`
+    seconds.
+    """
     _call_in_child(host_name.require_free_name, settings, wanted, wait)
 
 
@@ -282,6 +284,7 @@ def _begin_in_child(ask: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> C
     sending.close()
 
     def collect() -> T:
+        """Wait for the child's end; its result, or raises its error."""
         try:
             answer, error = receiving.recv()
         except EOFError as ended:
@@ -316,6 +319,7 @@ def _resolve_with_retries(settings: Settings, wait: float) -> Settings:
     """The settings with addresses for names; a node that does not answer is asked again for `wait` seconds."""
 
     def warn(state: RetryCallState) -> None:
+        """Log that the node is awaited; tenacity calls it before each further try."""
         why = str(state.outcome.exception()) if state.outcome else None
         log.warning("Not ready yet, asking again.", action="preflight_wait", why=why)
 

@@ -47,7 +47,7 @@ class Vault:
         return cls(KeyFile(path, RingKey, setting="SLUICE_SMS_KEY_FILE", fix=_FIX, wrapping=wrapping))
 
     def seal(self, value: bytes, place: str) -> Sealed:
-        """`value` for storage at `place`."""
+        """Encrypt `value` for storage at `place`: `open` decrypts it there and nowhere else."""
         key, nonce = self.keys.newest, secrets.token_bytes(NONCE_BYTES)
         return Sealed(key.id, nonce + _cipher(key).encrypt(nonce, value, place.encode()))
 

@@ -82,6 +82,7 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
         _warm_up()
 
         def work(queue: str, name: str, processes: int) -> None:
+            """Main of a Celery worker process: consume one of the machine's queues until SIGTERM."""
             sign_in_if_refused(app, machine)
             consume(app, (queue,), name=name, processes=processes, log_level=settings.log_level)
 
@@ -271,6 +272,7 @@ def _until_answered(ask: Callable[[], Answer]) -> Answer:
     """
 
     def warn(state: RetryCallState) -> None:
+        """Log that an answer is awaited; tenacity calls it before each further try."""
         error = state.outcome.exception() if state.outcome else None
         action = "node_awaited" if isinstance(error, RpcUnavailable) else "pool_awaited"
         log.warning("No answer yet, asking again.", action=action, attempt=state.attempt_number, why=str(error))
@@ -292,6 +294,7 @@ def _machine_lock(layout: Layout, key: Key) -> Iterator[None]:
     """
 
     def take() -> ExitStack:
+        """The lock, to be released by the caller. Raises BadSetting while another process has it."""
         with ExitStack() as stack:
             if stack.enter_context(layout.lock(control.LOCK, wait=False)):
                 return stack.pop_all()

@@ -119,6 +119,7 @@ def counting_starts(docker_host: str) -> Iterator[Counter[tuple[TaskId, str]]]:
     events = engine.events(decode=True, filters={"event": "start", "label": LABEL_TASK})
 
     def count() -> None:
+        """Body of the thread: count the engine's start events."""
         for event in events:
             labels = event["Actor"]["Attributes"]
             starts[TaskId(labels[LABEL_TASK]), labels[LABEL_WALLET]] += 1

@@ -41,7 +41,10 @@ class Relays:
         """Put a relay in front of a loopback port; the port of the relay."""
 
         async def serve() -> int:
+            """Listen on a free port and return it."""
+
             def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                """Begin to relay one connection."""
                 task = self._loop.create_task(self._relay(server, port, reader, writer))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)

@@ -153,6 +153,7 @@ def _relayed_pool(category_seconds: int) -> Iterator[tuple[BenchPool, Relays, Fa
     with ExitStack() as stack:
 
         def sessions() -> dict[str, int]:
+            """Pids of the pool's running programs by name."""
             return {name: process.pid for pool in pools for name, process in pool.running.items()}
 
         relays = stack.enter_context(Relays(sessions).running())

@@ -141,6 +141,7 @@ def _signed_in(bench_pool: BenchPool, machines: int) -> list[Connected]:
     config, ca_file = asked_again(api.config), bench_pool.pool.env.get("SLUICE_AMQP_CA_FILE")
 
     def sign_in(number: int) -> Connected:
+        """A new machine that has signed in."""
         key = Key(secrets.token_bytes(32))
         session = asked_again(partial(api.sign_in, key, config, offer(f"machine-{number}", 1)))
         return Connected(key, session, Path(ca_file) if ca_file else None)

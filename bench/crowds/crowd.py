@@ -88,6 +88,7 @@ def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[dict[str,
     with http_client(bench_pool.pool.api_url, timeout=ANSWER_SECONDS) as http:
 
         def sign_in(number: int) -> int:
+            """Sign a wallet in; the HTTP status of the last answer."""
             key, header = keys[number], _client_header(number) | {PROTOCOL_HEADER: str(PROTOCOL)}
             asked = http.post("/workers/challenge", json={"wallet": key.wallet}, headers=header)
             if asked.status_code != 200:
@@ -101,6 +102,7 @@ def _crowd(bench_pool: BenchPool, logins: int, pings: int) -> Iterator[dict[str,
             return answer.status_code
 
         def ping(number: int) -> int:
+            """Send a wallet's ping; the answer's HTTP status."""
             token = sessions.get(keys[number % logins].wallet, "")
             header = _client_header(number % logins) | {"authorization": f"Bearer {token}"}
             return http.post("/workers/ping", json={"tasks": []}, headers=header).status_code
@@ -126,6 +128,7 @@ def _measure(
     unanswered: Counter[str] = Counter()
 
     def timed(item: Item) -> int:
+        """Call `act` and note how long it took; its status, or NO_ANSWER."""
         begun = time.monotonic()
         try:
             status = act(item)

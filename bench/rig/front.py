@@ -23,6 +23,7 @@ def open_front(port: int, hosts: Sequence[int]) -> Iterator[str]:
     thread.start()
 
     async def serve() -> asyncio.Server:
+        """Listen at the port."""
         return await asyncio.start_server(lambda reader, writer: _lead(hosts, reader, writer), _HOST, port)
 
     server = asyncio.run_coroutine_threadsafe(serve(), loop).result(TURN_SECONDS)

@@ -192,7 +192,7 @@ class Stranger:
                 return digest_of(_files(assignment))
 
     def _vote(self, assignment: Assignment, hashed: Hash32, seal: Hash32) -> None:
-        """Send contribute."""
+        """Send the vote (`contribute`) with this result hash and seal."""
         task, authorization = TaskId(assignment.task_id), Signature(assignment.authorization)
         self._send("contribute", calls.contribute(task, hashed, seal, authorization))
 

@@ -102,7 +102,7 @@ class Function:
 
 
 def _hex_to_bytes(kind: str, value: Any) -> Any:
-    """`value` for eth_abi: `0x` hex text becomes bytes wherever the ABI type `kind` wants bytes, at any depth."""
+    """The value as eth_abi takes it: `0x` hex text as bytes wherever the ABI type `kind` wants bytes, at any depth."""
     if kind.endswith("[]"):
         return [_hex_to_bytes(kind[:-2], item) for item in value]
     if kind.startswith("("):

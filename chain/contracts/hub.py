@@ -358,6 +358,7 @@ def _checker_of(status: type[IntEnum]) -> Callable[[tuple[Any, ...]], tuple[Any,
     """A reader that returns a record's fields, and raises ValueError if the first is not one of these statuses."""
 
     def read(fields: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The record's fields, once `status` has accepted the first of them."""
         status(fields[0])
         return fields
 

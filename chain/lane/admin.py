@@ -113,7 +113,9 @@ def nonce_of(lane: Lane, tx_hash: TxHash) -> Nonce | None:
 
 
 def _why_queue_waits(context: RunContext, seen: ChainSnapshot, records: tuple[NonceRecord, ...], queued: int) -> str:
-    """Why the queue does not move: what its oldest intent waits for. The last resort of `status`."""
+    """What the oldest queued intent waits for, as a sentence; `status` shows it if nothing else explains why the lane
+    waits.
+    """
     oldest = context.store.queued(context.lane, 1)
     if not oldest:
         return "nothing waits"

@@ -98,6 +98,7 @@ class Subscription:
         from web3.utils.subscriptions import NewHeadsSubscription  # noqa: PLC0415 # loaded by `subscribe`
 
         async def announce(context: Any) -> None:
+            """Pass an announced header on, and queue its number. web3.py calls it for each new head."""
             number = BlockNumber(int(context.result["number"]))
             self._on_header(number, _as_json(context.result))
             self._items.put(number)

@@ -144,6 +144,7 @@ class LogReader:
         """
 
         def read(raw: Mapping[str, Any]) -> list[Seen]:
+            """The event in one raw log; nothing for another contract's, or one of a kind that is not followed."""
             if raw["address"].lower() != self._hub:
                 return []
             item = decode.seen(raw, block.timestamp)

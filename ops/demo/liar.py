@@ -27,6 +27,7 @@ def lying(pack: Callable[P, PackedResult]) -> Callable[P, PackedResult]:
 
     @functools.wraps(pack)
     def lie(*args: P.args, **kwargs: P.kwargs) -> PackedResult:
+        """What `pack` returns, with another digest."""
         truth = pack(*args, **kwargs)
         return replace(truth, digest=Hash32(to_hex(keccak(to_bytes(truth.digest)))))
 

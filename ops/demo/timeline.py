@@ -58,6 +58,7 @@ def timeline(task: TaskId, matched: BlockNumber, seen: Sequence[Seen]) -> Timeli
     ordered = sorted(seen, key=lambda item: (item.block_number, item.log_index))
 
     def first(kind: type[object]) -> BlockNumber | None:
+        """The block of the task's first event of this kind; None without one."""
         return next((item.block_number for item in ordered if isinstance(item.event, kind)), None)
 
     votes = [

@@ -57,6 +57,7 @@ def _move(direction: Direction, text: str, yes: bool, dry_run: bool, as_json: bo
     require_yes(yes=yes, dry_run=dry_run, as_json=as_json)
 
     def tell(moved: Moved) -> None:
+        """Print a finished deposit or withdrawal."""
         if as_json:
             account = {"free": moved.free, "locked": moved.locked}
             print(json.dumps({**asdict(moved.made), **account, "resumed": moved.resumed, "done": True}, indent=1))

@@ -102,6 +102,7 @@ def _sign_off(settings: Settings, place: Layout) -> None:
     """Sign off at the pool, which then assigns this machine no new task; the machine repeats it with each ping."""
 
     def no_new() -> Session:
+        """Raise NotSignedIn in place of a new session: a command does not sign in for the machine."""
         raise NotSignedIn(why="only the machine itself signs in")
 
     with closing(PoolApi.of(settings)) as api:

@@ -175,6 +175,7 @@ def _public_rpc(given: Given, values: Mapping[str, str], questions: Questions) -
             return {}
 
     def check(url: str) -> str:
+        """The address. Raises BadSetting if it cannot be given to machines."""
         public_endpoints(read_settings(**_fields({**values, "SLUICE_PUBLIC_RPC_URL": url})))
         return url
 

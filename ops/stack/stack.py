@@ -190,7 +190,7 @@ def answers(part: StackPart, settings: Settings) -> bool:
 
 
 def _mongodb(choice: Choice, settings: Settings, ports: StackSettings, watch: Watch) -> Server:
-    """Start MongoDB: one replica set member, or three for a cluster."""
+    """Start MongoDB: a replica set of one, or the servers of a cluster or of a sharded one."""
     _, source = mongodb.server()
     watch(StackStep(choice.part, "starting", source))
     if cluster.has_members(choice.part, ports):

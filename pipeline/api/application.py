@@ -56,6 +56,9 @@ def create_app(services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Whatever a library made of it: with a high limit, nested brackets in a body would crash the process.
+        """What FastAPI does around the time in which it serves: remove old uploads meanwhile, close the services at the
+        end.
+        """
         sys.setrecursionlimit(RECURSION_LIMIT)
         tidying = asyncio.create_task(parts.remove_old_always(services.uploads, services.clock))
         yield

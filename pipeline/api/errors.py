@@ -107,6 +107,7 @@ def install(app: FastAPI, *, bad_request: str | None = None) -> None:
 
     @app.exception_handler(SluiceError)
     def ours(_: Request, error: SluiceError) -> JSONResponse:
+        """The answer to an error of ours."""
         if bad_request is not None and type(error) is BadMessage:
             return JSONResponse({"error": str(error), "fix": bad_request}, httpx.codes.BAD_REQUEST)
         return answer(error)
@@ -114,6 +115,7 @@ def install(app: FastAPI, *, bad_request: str | None = None) -> None:
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Never the input itself: it may be long, or hold a signature.
+        """The answer to a request that FastAPI does not accept."""
         first = error.errors()[0]
         where, *names = (str(part) for part in first["loc"])
         id_ = first["type"] == "string_pattern_mismatch" and "^0x" in first["msg"]
@@ -125,11 +127,13 @@ def install(app: FastAPI, *, bad_request: str | None = None) -> None:
 
     @app.exception_handler(PyMongoError)
     def database(_: Request, error: PyMongoError) -> JSONResponse:
+        """The answer while MongoDB does not answer: 503."""
         log.warning("MongoDB does not answer.", action="api_database", why=str(error))
         return answer(StorageUnavailable(what="the database", why=type(error).__name__))
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
+        """The answer to a path or method that no route has, and to what a route raises as HTTPException."""
         said = str(error.detail)
         if error.status_code == 404:
             # Only what no route matched: a resource that is missing is a NotFound.

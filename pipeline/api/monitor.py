@@ -46,7 +46,7 @@ class Asks(Protocol):
         """What the pool is meant to be."""
 
     def ask(self, *, running: bool) -> Facts:
-        """What every server answers now; bounded in time."""
+        """What every server answers now; returns within a bounded time. `running`: as for `Probes.ask`."""
 
     def close(self) -> None:
         """Close the connections to the servers."""

@@ -79,14 +79,17 @@ class Readings:
         transactions = MongoStore(database(settings))
 
         def machines() -> list[GaugeMetricFamily]:
+            """The gauge of machines by state."""
             counts = store.census.count_by_state(now, settings.worker_lost_seconds)
             return [metrics.MACHINES.by({str(state): count for state, count in counts.items()})]
 
         def oldest_transaction() -> list[GaugeMetricFamily]:
+            """The gauge of the age of the lane's oldest open transaction."""
             oldest = transactions.in_state(lane, _OPEN, 1)
             return [metrics.TRANSACTION_OLDEST_AGE.of(max(0.0, now - oldest[0].created_at) if oldest else 0.0)]
 
         def quarantined() -> list[GaugeMetricFamily]:
+            """The gauge of quarantined rows by collection."""
             counts = {**dict.fromkeys(("tasks", "deals"), 0.0), **store.quarantine.counts()}
             return [metrics.QUARANTINED_ROWS.by(counts)]
 

@@ -168,8 +168,8 @@ def _history(task: TaskRecord, seen: Sequence[events.Seen]) -> list[StatusChange
 
 
 def _status_of(event: events.Event, *, revealed: bool) -> str | None:
-    """The task status, in iExec's words, that an event brings; None if it brings none. `revealed`: not the first
-    reveal.
+    """The task status, in iExec's words, that an event brings; None if it brings none. `revealed`: whether a vote was
+    revealed before this event.
     """
     match event:
         case events.TaskInitialize():

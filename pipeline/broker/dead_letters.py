@@ -55,6 +55,9 @@ class DeadLetters:
         """Publish messages to the queues that they came from; None: all, up to `limit`. Those of other queues stay."""
 
         def publish(channel: Any, message: Any, letter: DeadLetter) -> bool:
+            """Publish a message to the queue that it came from and remove it from the dead letters; False for a queue
+            of others.
+            """
             if letter.queue not in self._queues:
                 return False
             headers = {name: value for name, value in _headers(message).items() if not name.startswith("x-")}
@@ -69,6 +72,7 @@ class DeadLetters:
         """Remove messages; None: all, up to `limit`."""
 
         def acknowledge(channel: Any, message: Any, _: DeadLetter) -> bool:
+            """Remove a message from the dead letters."""
             channel.basic_ack(message.delivery_tag)
             return True
 

@@ -21,6 +21,7 @@ def advance_each(
     steps: list[Decision] = []
 
     def on_failure(task_id: TaskId, error: Exception) -> None:
+        """Quarantine a task that fails by itself."""
         scheduler.store.tasks.reader.quarantine(task_id, f"it cannot be decided upon ({error!r})")
 
     if task_ids:

@@ -92,6 +92,7 @@ class _LogDocuments(Documents[Together]):
     """Events with their places; the kind of each decides which mapping reads it."""
 
     def to_document(self, record: Together) -> Document:
+        """The row of these events: fields of the last one at its top, the others in the list `before`."""
         *before, last = map(_own, record.seen)
         document = {"_id": _key(record.seen), "orphaned": False, **last}
         if before:
@@ -99,6 +100,7 @@ class _LogDocuments(Documents[Together]):
         return document
 
     def to_record(self, row: Row) -> Together:
+        """The events of a row. Raises Unfit."""
         before = row.get("before", [])
         if not isinstance(before, list) or not all(isinstance(item, dict) for item in before):
             raise Unfit(why="before: it is no list of events")
@@ -107,7 +109,7 @@ class _LogDocuments(Documents[Together]):
 
 
 def _own(seen: events.Seen) -> Document:
-    """An event alone, and its place."""
+    """The stored fields of one event: its kind, its values, and its place on the chain."""
     place = _Place(seen.block_number, seen.block_hash, seen.timestamp, seen.tx_hash, seen.log_index)
     kind = type(seen.event).__name__
     return {"kind": kind, "event": _KINDS[kind].to_document(seen.event), **_PLACES.to_document(place)}

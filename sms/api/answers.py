@@ -76,10 +76,12 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(SluiceError)
     def ours(_: Request, error: SluiceError) -> JSONResponse:
+        """The answer to an error of ours."""
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
         # Never the input itself: it may be a secret in the wrong place.
+        """The answer to a request that FastAPI does not accept."""
         place = ".".join(str(part) for part in error.errors()[0]["loc"])
         return answer(BadMessage(why=f"{place} is missing, or not of its form"))

@@ -21,6 +21,7 @@ def create_app(service: SecretService, rates: RateLimits) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        """What FastAPI does around the time in which it serves: close the connections at the end."""
         yield
         await run_in_threadpool(service.provisioner.close)
         await run_in_threadpool(service.files.close)

@@ -59,10 +59,12 @@ def run(app: Celery | None, machine: Machine) -> None:
     stop, signalled, woken = threading.Event(), threading.Event(), threading.Event()
 
     def end() -> None:
+        """Have all threads end."""
         stop.set()
         woken.set()
 
     def stopping(*_: object) -> None:
+        """Signal handler: have all threads end, and the machine sign off."""
         signalled.set()
         end()
 
@@ -141,9 +143,7 @@ def _wake_if_due(context: WorkerContext, wakeup: LaneWakeup, number: int) -> Non
 class LaneRunner:
     """Runs the lane each time that it is woken, for one thread."""
 
-    def __init__(
-        self, machine: Machine, listener: LaneListener, stop: threading.Event, woken: threading.Event
-    ) -> None:
+    def __init__(self, machine: Machine, listener: LaneListener, stop: threading.Event, woken: threading.Event) -> None:
         self._machine, self._listener, self._stop = machine, listener, stop
         self._began: float | None = None
         #: Set by each wake-up, and by the end of this process.

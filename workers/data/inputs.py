@@ -94,6 +94,7 @@ def _dataset(
     """Put a task's dataset at `target`, from the cache or by download. Raises TaskFailure, TaskDeclined."""
 
     def fetch_to(path: Path) -> None:
+        """Download the dataset to `path`, errors raised as the task's."""
         with _as_failure(assignment, Failure.DATASET_FILE):
             _download_checked(assignment, dataset, path, policy, budget)
 

@@ -170,12 +170,12 @@ class Layout:
 
     @property
     def journal(self) -> Path:
-        """SQLite: replicates."""
+        """SQLite file of the journal: the machine's replicates."""
         return self.root / "journal.db"
 
     @property
     def lane(self) -> Path:
-        """SQLite: intents and nonces of the wallet's lane."""
+        """SQLite file with intents and nonces of the wallet's lane."""
         return self.root / "lane.db"
 
     @property

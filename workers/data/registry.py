@@ -158,6 +158,7 @@ class RegistryImage:
         digest, total, since = hashlib.sha256(), 0, 0
 
         def take(response: httpx.Response) -> None:
+            """Write the layer's bytes as they come."""
             nonlocal total, since
             with target.open("wb") as file:
                 for chunk in response.iter_raw():
@@ -186,6 +187,7 @@ class RegistryImage:
         content, kind = bytearray(), ""
 
         def take(response: httpx.Response) -> None:
+            """Keep the answer's content type and body."""
             nonlocal kind
             kind = response.headers.get("content-type", "").partition(";")[0].strip()
             content.extend(_body(response, limit))

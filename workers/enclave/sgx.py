@@ -212,6 +212,7 @@ class _SgxEnclave:
         host, entrypoint = self.sgx.host, split_args(properties.entrypoint)
 
         def shaped(spec: ContainerSpec) -> ContainerSpec:
+            """The spec with what an SGX program needs."""
             return replace(
                 spec,
                 entrypoint=entrypoint or None,

@@ -94,6 +94,7 @@ def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = con
     """Run the program in a container of this shape until it ends well. Raises TaskFailure, TaskDeclined."""
 
     def attempt() -> ContainerExit:
+        """Run the program once, without the reports of an earlier attempt."""
         door.forget()
         return _run(service, work, host, door, shape)
 

@@ -68,14 +68,18 @@ class Checkup:
                 self._bar_tasks(finding)
 
     def _bar_apps(self, finding: CheckResult) -> None:
-        """Start no app while the packet filter does not confine apps."""
+        """Write the file that keeps this machine's processes from starting apps (`Layout.unconfined`); remove it if the
+        packet filter confines apps (`finding`).
+        """
         if finding.ok:
             self._machine.layout.unconfined.unlink(missing_ok=True)
         else:
             write_whole(self._machine.layout.unconfined, finding.says)
 
     def _bar_tasks(self, finding: CheckResult) -> None:
-        """Take no task while no vote could be sent for it, or none would come in time."""
+        """Write the file that keeps this machine's processes from taking tasks (`Layout.unfit`), with the reasons of
+        all parts; remove it once no part has one. `finding`: on one of BARRING.
+        """
         if finding.says.startswith(doctor.NOT_ASKED):
             return
         if finding.ok or (finding.part == "clock" and not rules.certainly_off(finding)):

@@ -133,6 +133,7 @@ def limits(machine: Machine) -> CheckResult:
     folder = str(_nearest(machine.layout.root))
 
     def ask() -> CheckResult:
+        """The finding; raises what the engine's refusal raises."""
         allowed = machine.limits
         numbers: dict[str, int | str] = {
             "slots": machine.slots.count,
@@ -249,6 +250,7 @@ def packet_filter(machine: Machine) -> CheckResult:
     """Set the packet filter of apps again, since another program may have emptied it, e.g. a reloaded firewall."""
 
     def ask() -> CheckResult:
+        """The finding, once the packet filter is set; raises what the engine and the filter raise."""
         with closing(Engine(machine.settings.docker_host)) as engine:
             if machine.sandbox.network is NetworkAccess.PUBLIC:
                 engine.confine_apps()
@@ -304,6 +306,7 @@ def broker(machine: Machine) -> CheckResult:
         return CheckResult("broker", False, f"{says}. Its operator must set SLUICE_AMQP_PUBLIC_HOST.", numbers)
 
     def ask() -> CheckResult:
+        """The finding, once a node has answered; raises as `require_tls` and `reach_any`."""
         require_tls(nodes, tls=pool.amqp_tls, allowed=settings.allow_plaintext)
         silent = reach_any(nodes, tls=pool.amqp_tls, ca_file=settings.amqp_ca_file)
         way = "TLS, certificate and host name verified" if pool.amqp_tls else "not encrypted"

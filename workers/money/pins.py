@@ -36,7 +36,9 @@ def check(layout: Layout, own: Settings, given: Collection[str]) -> None:
 
 
 def keep(layout: Layout, own: Settings) -> None:
-    """Keep what was checked, at a machine's start."""
+    """Write to disk the settings that `check` has checked, which later starts must have too. Called when a machine
+    starts.
+    """
     write_whole(layout.pins, json.dumps(_of(own)))
 
 
@@ -46,7 +48,9 @@ def _of(own: Settings) -> dict[str, str]:
 
 
 def _pinned(layout: Layout) -> Mapping[str, str]:
-    """What was kept; by releases before this one only as the pool's saved configuration. Raises BadSetting."""
+    """The settings that `keep` wrote; those of an older release are read from the pool's saved configuration; empty if
+    there are none. Raises BadSetting.
+    """
     for path in (layout.pins, layout.pool):
         try:
             known = json.loads(path.read_text())

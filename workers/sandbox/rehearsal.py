@@ -239,7 +239,9 @@ def _require_no_program(engine: Engine, error: CannotStart) -> None:
 
 
 def _run_isolated(engine: Engine, spec: ContainerSpec) -> None:
-    """Raises ContainerRefused if the runtime of the spec's sandbox does not run a container that only waits."""
+    """Start a container that only waits, in the runtime of the spec's sandbox. Raises ContainerRefused if that does not
+    run it.
+    """
     container = engine.create(spec)
     try:
         engine.start(container)
@@ -254,7 +256,7 @@ def _run_isolated(engine: Engine, spec: ContainerSpec) -> None:
 
 
 def _require_names(engine: Engine, container: str, machine: Machine) -> None:
-    """Raises BadSetting if the container cannot ask a name server for the pool's API, and this machine can."""
+    """Raise BadSetting if the container cannot ask a name server for the pool's API, and this machine can."""
     if name_servers.learn(name_servers.of_container(engine.resolv_conf(container))):
         engine.confine_apps()
     name = name_servers.asked_name(machine.settings.api_url)

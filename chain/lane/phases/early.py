@@ -42,8 +42,8 @@ def find_early(
 ) -> set[str]:
     """Keys of the intents whose verdict is WAIT, but which would succeed behind the pending transactions.
 
-    Intents that have lost a nonce before are left out, so that none reverts early twice. None where the node does not
-    answer, or not as it should: it is asked again some blocks later, and what is ready never waits for it.
+    Intents that have lost a nonce before are left out, so that none reverts early twice. Empty where the node does not
+    answer, or not as it should: it is asked again some blocks later, and READY intents are sent meanwhile.
     """
     if context.pending_readiness is None or not memory.early.is_open(seen.head):
         return set()

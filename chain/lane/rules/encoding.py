@@ -170,6 +170,7 @@ def _largest_group(method: str, batch: int, max_gas: int) -> int:
 
     def gas(number: int) -> int:
         # A selector, then for each array its offset, its length and its items.
+        """Gas limit of an array call for so many intents."""
         return calls.gas_limit(function, "0x" + "00" * (4 + 32 * (2 * arrays + words * number)))
 
     return next((number for number in range(batch, 1, -1) if gas(number) <= max_gas), 1)

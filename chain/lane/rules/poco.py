@@ -54,7 +54,9 @@ def judge(intent: Intent, task: TaskFacts, now: Timestamp) -> ReadinessVerdict:
 
 
 def _judge_unasked(intent: Intent) -> ReadinessVerdict:
-    """READY for a call that has no precondition. What this release cannot encode is a later one's, which sends it."""
+    """The verdict on a call that needs no look at the chain: READY. WAIT for a method that this release does not know:
+    a later release has stored the intent, and will send it.
+    """
     return READY if intent.method in METHODS else _wait(f"this release knows no method {intent.method}")
 
 

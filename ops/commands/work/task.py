@@ -95,7 +95,7 @@ def wrong(found: Sequence[Mapping[str, Any]]) -> RenderableType | None:
 
 
 def drawn(found: Mapping[str, Any]) -> RenderableType:
-    """One task."""
+    """A task on a screen: its time line, replicates and transactions."""
     matched, at = found["matched_block"], found["matched_at"]
     facts = {
         "task": found["task_id"],

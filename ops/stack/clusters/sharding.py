@@ -40,6 +40,7 @@ def _start_router(router: Member, config: Member, shards: Sequence[Member], port
     program = Program("MongoDB", _command(router, config, shards, port), router.folder)
 
     def prepare() -> None:
+        """Raise PortTaken if another program has the router's port."""
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=router.host)
 
     return program.ensure(lambda: mongodb.answers(router, port), seconds=mongodb.START_SECONDS, before_start=prepare)

@@ -161,9 +161,11 @@ def ensure(wanted: Program, run_folder: Path, *, seconds: float = START_SECONDS)
     socket_file = run_folder / "docker.sock"
 
     def answers() -> bool:
+        """Whether the engine answers at its socket."""
         return socket_file.exists() and ready(f"unix://{socket_file}")
 
     def prepare() -> None:
+        """Remove what a killed engine left in the folder of sockets."""
         run_folder.mkdir(parents=True, exist_ok=True)
         # Left by a killed engine; a new one would refuse to start beside them.
         _stop_containerd(run_folder)

@@ -72,6 +72,7 @@ def start(folder: Path, api_port: int, gateway_port: int, *, seconds: float = ST
     api = f"http://127.0.0.1:{api_port}"
 
     def before_start() -> None:
+        """Check that the ports are free and write the node's configuration. Raises PortTaken."""
         ports.require_free(api_port, part="the IPFS API", setting="SLUICE_STACK_IPFS_API_PORT")
         ports.require_free(gateway_port, part="the IPFS gateway", setting="SLUICE_STACK_IPFS_GATEWAY_PORT")
         prepare(program, repository, env, config, log=folder / "log")

@@ -168,6 +168,7 @@ def _ensure(member: Member, port: int, probe: Callable[[], bool], seconds: float
     """A running mongod of this member, started if it does not run. Raises NotReady, PortTaken."""
 
     def prepare() -> None:
+        """Check that the port is free and make the folder of the data. Raises PortTaken."""
         ports.require_free(port, part="MongoDB", setting="SLUICE_STACK_MONGODB_PORT", host=member.host)
         (member.folder / "data").mkdir(parents=True, exist_ok=True)
 

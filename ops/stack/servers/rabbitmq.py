@@ -172,6 +172,9 @@ class Nodes:
         )
 
         def prepare() -> None:
+            """Check that the ports are free, write the node's configuration and start the port mapper. Raises
+            PortTaken.
+            """
             mine = self._mapper().find()
             for port in {*range(self.port, self.port + PORTS), _distribution_port(self, node)}:
                 if port != self.port + _MAPPER or mine is None:

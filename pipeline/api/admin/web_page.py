@@ -32,7 +32,7 @@ async def root() -> RedirectResponse:
 
 @router.get("/page/")
 async def index() -> FileResponse:
-    """The page."""
+    """The page's HTML."""
     return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
 
 

@@ -68,7 +68,9 @@ def needs(facts: Facts | None, quarantined: int, unservable: Sequence[Unservable
 
 
 def _stake(facts: Facts, *, paid: bool) -> list[Need]:
-    """Whether the scheduler's free stake is running out. `paid`: deals lock stake here."""
+    """The need for more stake, if the scheduler's free stake is running out; else nothing. `paid`: deals lock stake
+    here.
+    """
     node = facts.node
     if not isinstance(node, NodeFacts) or node.stake is None or node.locked is None:
         return []
@@ -82,13 +84,13 @@ def _stake(facts: Facts, *, paid: bool) -> list[Need]:
 
 
 def _certificates(facts: Facts) -> list[Need]:
-    """Whether a certificate ends soon."""
+    """A need for each certificate that ends soon."""
     near = certificates.near_end(facts.certificates, facts.now)
     return [Need("certificates", says, certificates.RENEW) for says in near]
 
 
 def _dead(facts: Facts) -> list[Need]:
-    """Whether there are dead letters."""
+    """The need to look at dead letters, if there are any."""
     queues = facts.broker.queues if isinstance(facts.broker, BrokerFacts) else ()
     dead = sum(queue.ready + queue.unacknowledged for queue in queues if queue.name == topology.DEAD_QUEUE)
     if not dead:

@@ -118,7 +118,9 @@ def _database(facts: DatabaseFacts) -> HealthPart:
 
 
 def _broker(facts: BrokerFacts, watched: float) -> HealthPart:
-    """`watched`: seconds since this process began to ask; just after a start, no process reads a queue yet."""
+    """Whether RabbitMQ takes our messages and each of our queues is read. `watched`: seconds since the monitor began:
+    just after a start, no process reads a queue yet.
+    """
     if not facts.administrator:
         return HealthPart(
             ok=False,
@@ -258,8 +260,9 @@ def amount(wei: Wei) -> str:
 
 
 def _pipeline(since: float, swept_by: str | None, watched: float, pool: ExpectedPool) -> HealthPart | None:
-    """`since`: seconds since the last sweep; `swept_by`: the process that did it. None where nothing can be said: the
-    scheduler may only just start, or not run at all.
+    """Whether tasks are swept as often as they should be; None while that is not known: the scheduler may only just
+    start, or not run at all. `since`: seconds since the last sweep; `swept_by`: the process that did it; `watched`:
+    seconds since the monitor began.
     """
     if since < max(SWEEP_SECONDS, SWEEPS_MISSED * pool.sweep_seconds):
         return HealthPart(ok=True, detail=f"it swept the tasks {max(since, 0.0):.0f} s ago")

@@ -80,6 +80,7 @@ def statement(
     lines: dict[str, Line] = {}
 
     def line(key: str) -> Line:
+        """The line with this key, begun at its first use."""
         return lines.setdefault(key, Line(key))
 
     if by is not By.WORKER:

@@ -25,6 +25,7 @@ def decided_by(workers: Workers, tasks: list[TaskRecord], now: float) -> list[Ta
     busy = workers.busy_proven(after, now) if any(_is_low(task) for task in bound) else []
 
     def waits(task: TaskRecord) -> bool:
+        """Whether the task is left to proven workers, since one may become free for it."""
         return any(_could_take(worker, task) for worker in busy) if _is_low(task) else any_proven
 
     return [task if waits(task) else let_newcomers_decide(task) for task in tasks]

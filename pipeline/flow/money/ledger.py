@@ -82,6 +82,7 @@ class WalletLedger:
         gas = GasBook(db, LaneId(settings.chain_id, wallet))
 
         def earliest() -> BlockNumber | None:
+            """The first block of which anything about the wallet is stored: a deal, or a transaction of the lane."""
             known = [block for block in (store.deals.first_block(), gas.first_block()) if block is not None]
             return min(known, default=None)
 

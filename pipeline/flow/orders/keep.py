@@ -61,7 +61,9 @@ class OrderView:
 
 
 def keep_orders(scheduler: Scheduler) -> None:
-    """One run. Raises PyMongoError or an Unavailable; the clock starts the next one."""
+    """Decide what is due about the pool's orders and do it, until nothing more is due. Called by the Celery task of the
+    same name. Raises PyMongoError or an Unavailable; the next periodic message tries again.
+    """
     store, settings = scheduler.store, scheduler.settings
     if settings.orders_file is None and not store.orders.not_ended():
         return

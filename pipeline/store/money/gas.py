@@ -107,6 +107,7 @@ class GasBook:
         }
 
         def write(session: ClientSession) -> int:
+            """Body of the transaction: add the rows to their sums and delete them; returns how many."""
             rows = list(self._rows.find(wanted, _FIELDS, session=session).sort("created_at", ASCENDING).limit(limit))
             if rows:
                 self._sums.bulk_write([self._add(_cost(row)) for row in rows], session=session)

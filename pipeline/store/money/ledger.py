@@ -109,6 +109,7 @@ class Movements:
         row = _document(after) | {"version": before.version + 1}
 
         def write(session: ClientSession) -> bool:
+            """Body of the transaction; False if another process has written the books meanwhile."""
             mine = {"_id": self._cursor, "version": before.version}
             if not self._cursors.update_one(mine, over(row), session=session).matched_count:
                 return False
@@ -186,6 +187,7 @@ class Movements:
         """
 
         def write(session: ClientSession) -> int:
+            """Body of the transaction: add the rows to their sums and delete them; returns how many."""
             wanted = {"book": self._book, "at": {"$lt": before}, "block": {"$lte": up_to}, "differs": {"$ne": True}}
             rows = list(self._rows.find(wanted, session=session).sort("at", ASCENDING).limit(limit))
             sums = [self._add(row) for row in rows if row["kind"] != _OUTSIDE]

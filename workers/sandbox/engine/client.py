@@ -68,5 +68,5 @@ class OnePool(UnixHTTPAdapter):
     """docker-py's adapter for a Unix socket with one pool of connections, whatever the URL."""
 
     def get_connection(self, url: Any, proxies: Any = None) -> UnixHTTPConnectionPool:  # noqa: ARG002 - docker-py's
-        """The pool."""
+        """The one connection pool, whatever the URL. `requests` calls it for each request."""
         return super().get_connection("http+docker://localhost", proxies)

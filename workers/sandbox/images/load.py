@@ -23,6 +23,7 @@ def send_archive(api: docker.APIClient, archive: Iterator[bytes], meanwhile: Cal
     """
 
     def pieces() -> Iterator[bytes]:
+        """The archive's pieces, with a call of `meanwhile` before each."""
         for piece in archive:
             meanwhile()
             yield piece

@@ -42,6 +42,7 @@ def inside(pid: int, own_address: str, look: Callable[[], _Found]) -> _Found | N
     """
 
     def enter() -> _Found | None:
+        """Body of the thread, which alone is moved into the other network namespace."""
         return look() if _enter(pid) and is_own_address(own_address) else None
 
     # The namespace is this thread's own, and ends with it.
