@@ -199,7 +199,7 @@ def _settled(bench_pool: BenchPool, deals: list[Matched], before: Mapping[TaskId
 
 
 def _states(bench_pool: BenchPool, deals: list[Matched]) -> dict[TaskId, State]:
-    """What each task is now."""
+    """The state of each task now, by the scheduler's database and by the chain."""
     stored = Tasks(client(bench_pool.servers.mongodb_uri)[bench_pool.names.database])
     records = {record.task_id: record for deal in deals for record in stored.of_deal(deal.deal_id)}
     found = {}

@@ -37,7 +37,8 @@ def challenge_refusal(execution: Execution, kind: str, signature: str, now: floa
 def session_refusal(
     execution: Execution, kind: str, request: SessionRequest, challenge: Wallet | None, now: float
 ) -> SessionError | None:
-    """Why a worker gets no session; None if it does. `challenge`: the task's own; `kind` and `now` as above.
+    """Why a worker gets no session; None if it does. `kind`: the framework that is served here; `challenge`: the task's
+    own; `now`: Unix seconds.
 
     That the worker itself asks is checked before, by `worker_asks`.
     """

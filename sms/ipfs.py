@@ -28,7 +28,7 @@ class IpfsFiles(Protocol):
         """The content of a file, by its CIDv0. Raises StorageUnavailable for what cannot be had now."""
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections."""
 
 
 class IpfsGateway:
@@ -70,7 +70,7 @@ class IpfsGateway:
         return found
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections to the gateway."""
         self._http.close()
 
 

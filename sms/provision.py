@@ -34,7 +34,7 @@ class Provisioner(Protocol):
         """Put a session where its enclave fetches it; returns the address for the worker. Raises NoSession."""
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections to what sessions are delivered to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Simulated:
         return self.url + SIMULATED_PATH
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 class Attested:
@@ -72,7 +72,7 @@ class Attested:
         return self._attestation_url
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connections to the session store."""
         self._http.close()
 
 
@@ -86,7 +86,7 @@ class Unattested:
         raise NoSession(error=SessionError.NOT_DELIVERED, why=why)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
 
 def provisioner(settings: Settings, sms: SmsSettings, store: SecretStore) -> Provisioner:

@@ -26,7 +26,7 @@ class MemorySecretStore:
         self.sessions: dict[tuple[TaskId, Wallet], OpenSession] = {}
 
     def ready(self) -> None:
-        """Nothing to do."""
+        """Do nothing: memory needs no preparation."""
 
     def bound_chain(self, chain_id: int) -> int:
         """The chain that the secrets are of: `chain_id` from the first call on, of whatever process."""
@@ -127,4 +127,4 @@ class MemoryFiles:
         return self.files[cid]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""

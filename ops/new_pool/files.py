@@ -78,12 +78,12 @@ class Places:
 
     @property
     def env(self) -> Path:
-        """The settings."""
+        """Path of the env file with the settings."""
         return self.folder / ENV
 
     @property
     def secrets(self) -> Path:
-        """The folder that docker-compose.yml mounts files from."""
+        """Folder from which docker-compose.yml mounts files with secrets."""
         return self.folder / SECRETS
 
     @property

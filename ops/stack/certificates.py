@@ -46,22 +46,22 @@ class CertificateFiles:
 
     @property
     def ca(self) -> Path:
-        """What workers trust: SLUICE_AMQP_CA_FILE."""
+        """Path of the CA's certificate, which workers trust: SLUICE_AMQP_CA_FILE."""
         return self.folder / "ca.pem"
 
     @property
     def ca_key(self) -> Path:
-        """Signs servers' certificates; RabbitMQ does not need it."""
+        """Path of the CA's key, which signs servers' certificates; RabbitMQ does not need it."""
         return self.folder / "ca-key.pem"
 
     @property
     def certificate(self) -> Path:
-        """The server's certificate."""
+        """Path of the server's certificate."""
         return self.folder / "cert.pem"
 
     @property
     def key(self) -> Path:
-        """The server's private key."""
+        """Path of the server's private key."""
         return self.folder / "key.pem"
 
 

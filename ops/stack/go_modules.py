@@ -38,7 +38,7 @@ class GoProgram:
 
     @property
     def path(self) -> Path:
-        """Where it is once it is built: another place for other pins, or other sources of ours."""
+        """Path of the program once it is built; another one for other pins or other sources of ours."""
         digest = hashlib.sha256()
         for path in (self.module / "go.mod", self.module / "go.sum", *sorted(self.module.rglob("*.go"))):
             digest.update(path.read_bytes())

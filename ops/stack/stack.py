@@ -214,7 +214,9 @@ def _rabbitmq(choice: Choice, settings: Settings, ports: StackSettings, watch: W
 
 
 def _cluster(choice: Choice, settings: Settings, ports: StackSettings, source: str) -> Server:
-    """Start the three members of a part; the server that clients are given is the first."""
+    """Start the members of a part side by side: three of a cluster, or the servers of a sharded MongoDB. The server
+    that clients are given is the first.
+    """
     first, *_ = cluster.start(choice.part, settings, ports)
     return Server(choice.part, choice.endpoint, source, first.pid, choice.settings)
 

@@ -154,11 +154,11 @@ class Presence:
         if not wallets:
             return
         connected = self._connected(wallets)
-        doubtful = {wallet for wallet in wallets & self._unsure if not connected[wallet]}
+        unconfirmed = {wallet for wallet in wallets & self._unsure if not connected[wallet]}
         self._unsure -= wallets
         self._again = {wallet: at for wallet, at in self._again.items() if wallet not in wallets}
-        self._again.update(dict.fromkeys(doubtful, now + SECOND_LOOK_SECONDS))
-        certain = {wallet: here for wallet, here in connected.items() if wallet not in doubtful}
+        self._again.update(dict.fromkeys(unconfirmed, now + SECOND_LOOK_SECONDS))
+        certain = {wallet: here for wallet, here in connected.items() if wallet not in unconfirmed}
         gone, returned = self._workers.mark_connected(certain, self._clock())
         self._due -= wallets
         self._looked.update(dict.fromkeys(wallets, now))

@@ -65,5 +65,7 @@ def goes_on(name: str) -> bool:
 
 
 def pause_after(failed: int) -> float:
-    """Seconds until the next try after `failed` failures, for names that go on: doubles each time, at most 80 minutes."""
+    """Seconds until the next try after `failed` failures, for names that go on: doubles each time, at most 80
+    minutes.
+    """
     return float(CLAIM_AGAIN * 2 ** min(max(failed - MAX_FAILED_INTENTS, 0), 3))

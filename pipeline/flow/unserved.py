@@ -40,7 +40,9 @@ class Served:
         return [*without_initialize(actions), *([] if task.unserved else [Postpone()])]
 
     def _serves(self, task: TaskRecord) -> bool:
-        """Whether the pool serves tasks like this one and a machine that is there offers its tag. Raises PyMongoError."""
+        """Whether the pool serves tasks like this one and a machine that is there offers its tag. Raises
+        PyMongoError.
+        """
         if not enclaves.serves(task, self._scheduler.timeouts):
             return False
         if task.tag not in self._offered:

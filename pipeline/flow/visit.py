@@ -82,8 +82,10 @@ def _contract_views(scheduler: Scheduler, tasks: Sequence[TaskRecord]) -> dict[T
     if ahead:
         log.warning("The contract is ahead of the logs.", action="late_find", tasks=sorted(ahead))
     # Of a reopening that the logs lack, the contract alone says whether it still stands.
-    doubted = [task.task_id for task in quiet if task.task_id in folded and lacks_reopening(task, folded[task.task_id])]
-    merged = {task: _merged(read_views[task], folded[task]) for task in (*ahead, *doubted)}
+    reopened = [
+        task.task_id for task in quiet if task.task_id in folded and lacks_reopening(task, folded[task.task_id])
+    ]
+    merged = {task: _merged(read_views[task], folded[task]) for task in (*ahead, *reopened)}
     return merged | {task: read_views[task] for task in unread}
 
 

@@ -44,5 +44,5 @@ class PauseSwitch:
 
 
 def _pause(row: dict[str, Any] | None) -> Pause | None:
-    """A row as a pause; None if there is none."""
+    """The pause in a stored row; None without a row."""
     return None if row is None else Pause(float(row["since"]), str(row.get("why") or ""))

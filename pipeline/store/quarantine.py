@@ -176,7 +176,7 @@ def _wanted(collection: str | None, key: str | None) -> dict[str, Any]:
 
 
 def _entry(row: Row) -> Quarantined:
-    """A row as a quarantined one with its reason."""
+    """The quarantined row that an entry of this collection is about, with its reason."""
     place = row["collection"], row["key"]
     return Quarantined(*place, row["why"], row["since"], row["until"], row["times"], row.get("accepted", False))
 

@@ -111,7 +111,9 @@ def _sign_off(machine: Machine) -> None:
 
 
 def _follow_heads(machine: Machine, wakeup: LaneWakeup, lane: LaneRunner, stop: threading.Event) -> None:
-    """The thread: at each new block, run the lane and reveal what is due."""
+    """Body of the main thread: at each new block, wake the lane if it has work, and reveal what is due; until `stop` is
+    set.
+    """
     context = WorkerContext(machine)
     settings, attempts, reveals = machine.settings, Attempts(time.monotonic), UnaskedReveals(context)
     announced = lane.announced if asks_who_announces(settings) else None
@@ -209,7 +211,9 @@ class LaneRunner:
 
 
 def _periodic_work(app: Celery | None, machine: Machine, lane: LaneRunner, stop: threading.Event) -> None:
-    """The thread: sign in, ping, tidy and check the machine every `ping_seconds`."""
+    """Body of the upkeep thread: sign in, ping, tidy and check the machine every `ping_seconds`, until `stop` is set or
+    the machine is drained or superseded.
+    """
     context = WorkerContext(machine)
     upkeep = Upkeep(context, Resumer(machine), votes_only=app is None)
     checkup = Checkup(machine, context.now)

@@ -185,22 +185,24 @@ class Layout:
 
     @property
     def session(self) -> Path:
-        """API token and broker password, mode 600."""
+        """JSON file with API token and broker password, mode 600."""
         return self.root / "session.json"
 
     @property
     def pool(self) -> Path:
-        """The pool's `/config` as of this machine's last start."""
+        """JSON file with the pool's `/config` as of this machine's last start."""
         return self.root / "pool.json"
 
     @property
     def pins(self) -> Path:
-        """Chain id, hub and workerpool of this machine's first start: a pool that names others is refused."""
+        """JSON file with chain id, hub and workerpool of this machine's first start: a pool that names others is
+        refused.
+        """
         return self.root / "pins.json"
 
     @property
     def market(self) -> Path:
-        """Gas prices as this machine last read them."""
+        """JSON file with gas prices as this machine last read them."""
         return self.root / "market.json"
 
     @property
@@ -229,21 +231,21 @@ class Layout:
 
     @property
     def transfer(self) -> Path:
-        """A deposit or withdrawal whose end was not printed yet."""
+        """JSON file with a deposit or withdrawal whose end was not printed yet."""
         return self.root / "transfer.json"
 
     @property
     def cache(self) -> Path:
-        """Datasets by sha256."""
+        """Folder of downloaded datasets, each named by its sha256."""
         return self.root / "cache"
 
     @property
     def locks(self) -> Path:
-        """One file per thing that only one process may work on."""
+        """Folder of lock files: one for each thing that only one process may work on."""
         return self.root / "locks"
 
     def task(self, task_id: TaskId) -> TaskFolders:
-        """Files of one task."""
+        """The folders and files of one task."""
         return TaskFolders(self.root / "tasks" / task_id)
 
     def make(self) -> None:

@@ -49,8 +49,8 @@ def check(head: Head, api: PoolApi, now: float, block_time: float) -> CheckResul
 
 
 def why_late(rpc: JsonRpc, api: PoolApi, now: float, block_time: float) -> str | None:
-    """For a deadline that has passed by this machine's clock: in words, that the clock is wrong; None if it is right or
-    nothing can be said.
+    """How far this machine's clock is off, in words, to explain a deadline that seems to have passed; None if the clock
+    is right, or nothing can be said of it.
     """
     try:
         off = rules.clock_error(now, read_head(rpc).time, pool_time(api), block_time)

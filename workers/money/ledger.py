@@ -58,7 +58,9 @@ class Ledger:
         return limits.caps_of(self.settings)
 
     def budget(self, before: TaskId | None = None) -> Budget:
-        """What this machine has spent and risks now. `before`: count only the tasks that were stored before this one."""
+        """What this machine has spent and risks now. `before`: count only the tasks that were stored before
+        this one.
+        """
         replicates = self.journal.all_replicates() if before is None else self.journal.replicates_before(before)
         signed = self.store.records(self.lane, (NonceState.OPEN,))
         queued = self.store.in_state(self.lane, (IntentState.QUEUED,), _QUEUED)

@@ -103,7 +103,9 @@ class Reports:
         self._deliver(task_id, self._starts.pop(task_id)[1])
 
     def _take(self, task_id: TaskId, report: Report) -> None:
-        """Deliver a report, or keep it back."""
+        """Deliver a report. One of a start is kept back for START_SECONDS instead, and left out if the task's end is
+        reported by then.
+        """
         if report.step is Step.STARTED:
             self._starts[task_id] = (time.monotonic() + START_SECONDS, report)
             return

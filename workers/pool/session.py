@@ -38,9 +38,8 @@ class SessionFile:
         return self._known[1]
 
     def renew(self, refused_token: str | None, sign_in: Callable[[], Session] | None = None) -> Session:
-        """A session other than the one with `refused_token` (None: any new one). Raises what `sign_in` raises.
-
-        `sign_in`: how to get it this time, if not as always.
+        """A session other than the one with `refused_token` (None: any new one), by a sign-in unless another process
+        has renewed it already. `sign_in`: used in place of the usual sign-in. Raises what that raises.
         """
         with self._layout.lock(_LOCK, wait=True):
             if refused_token is not None and self._path.exists():

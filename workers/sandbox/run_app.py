@@ -159,7 +159,7 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
 
 
 def _image(run: AppRun, tries: _Tries) -> tuple[str, FittingImage]:
-    """The name on the engine of the app's image, fetched if the engine lacks it, and what the image asks of the engine."""
+    """The name on the engine of the app's image, fetched if the engine lacks it, and what the image asks of it."""
     known = run.known_image()
     if known is not None:
         with suppress(NoSuchImage):

@@ -80,7 +80,9 @@ class Confirmed:
 
     @property
     def spent(self) -> list[NonceRecord]:
-        """Records whose nonce is spent although no receipt of theirs is found: those in `missing`, without the reasons."""
+        """Records whose nonce is spent although no receipt of theirs is found: those in `missing`, without
+        the reasons.
+        """
         return [record for record, _ in self.missing]
 
 

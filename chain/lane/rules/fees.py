@@ -3,9 +3,10 @@
 EIP-1559   max_fee ≥ base fee, or the transaction cannot be mined; the miner gets min(tip, max_fee - base fee)
 legacy     one gas price, which may be 0 where gas is free
 
-A node that was named by somebody else is not believed about tips (`FeePolicy.tip_floor`): the base fee that a
-transaction pays is the block's own and no node can raise it, while a tip is paid as offered. What a transaction is
-worth raises the most that is paid for the base fee (`ceiling_worth`), and never what a node can have paid as a tip.
+A node that the operator did not name (a worker machine gets its node from the pool) is not believed about tips
+(`FeePolicy.tip_floor`): the base fee that a transaction pays is the block's own and no node can raise it, while a tip
+is paid as offered. What a transaction is worth raises the most that is paid for the base fee (`ceiling_worth`), and
+never what a node can have paid as a tip.
 """
 
 from __future__ import annotations

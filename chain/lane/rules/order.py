@@ -44,7 +44,7 @@ TIP_PERCENT = {
 #: consensus is in a block whoever copies it has not worked.
 FOLLOWERS = frozenset({"contribute", "contributeAndFinalize", "finalize"})
 #: A machine that does not believe its node about tips offers the base fee at most (`fees`): half of that is behind it.
-_BEHIND_DOUBT_PERCENT = 50
+_UNBELIEVED_TIP_PERCENT = 50
 
 
 def order_of(chain_id: int) -> Order:
@@ -60,8 +60,8 @@ def ordered_fees(fees: Fees, method: str, policy: FeePolicy, market: FeeMarket, 
     percent = TIP_PERCENT.get(method, 100)
     if order is Order.ARRIVAL or fees.legacy or market.base_fee is None or percent == 100:
         return fees
-    doubted = max(market.base_fee, TIP_FLOOR) * _BEHIND_DOUBT_PERCENT // 100
-    tip = Wei(min(fees.tip * percent // 100, doubted))
+    most = max(market.base_fee, TIP_FLOOR) * _UNBELIEVED_TIP_PERCENT // 100
+    tip = Wei(min(fees.tip * percent // 100, most))
     # What is left for the base fee stays the same. A fixed price is the operator's own, and at the ceiling the base fee
     # has got too little already: there the tip alone falls.
     kept = policy.name == "fixed" or fees.max_fee >= policy.ceiling

@@ -85,7 +85,7 @@ def _judge_contribute(intent: Intent, task: TaskFacts, now: Timestamp) -> Readin
     if task.contribution_deadline <= now:
         return _late("contribution", task.contribution_deadline, now)
     if intent.method == "contributeAndFinalize" and task.contributors:
-        return _dead("somebody else has contributed; contributeAndFinalize must be the first")
+        return _dead("another worker has contributed; contributeAndFinalize must be the first")
     return READY
 
 

@@ -345,7 +345,7 @@ def _serve(router: Router, client: socket.socket) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Route until killed; `words` as above."""
+    """Route until killed. `words`: the arguments that the module's docstring names."""
     own, config, *named = words
     router = Router(config, dict(word.split("=", 1) for word in named))
     host, _, port = own.rpartition(":")

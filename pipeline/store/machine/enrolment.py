@@ -175,7 +175,7 @@ def _invite_id(name: str) -> str:
 
 
 def _invite(row: Mapping[str, Any], wallet: Wallet | None = None) -> Invite:
-    """A row as an invite. `wallet`: who asks about it."""
+    """The invite in a stored row. `wallet`: who asks about it."""
     used_by = row["used_by"]
     name = row["_id"].partition(":")[2]
     return Invite(name, row["uses"], len(used_by), row["expires_at"], used_by_applicant=wallet in used_by)

@@ -209,7 +209,7 @@ class Workers:
         return [Wallet(wallet) for wallet in dict.fromkeys(row["_id"] for row in rows)]
 
     def count_outcomes(self, counted: Sequence[tuple[Wallet, Outcome]], now: float) -> None:
-        """Count these for or against workers, which keep what they hold. `now`: Unix seconds."""
+        """Count these outcomes for or against workers, whose slots and stakes stay reserved. `now`: Unix seconds."""
         self.reader.write([UpdateOne({"_id": who}, outcome_changes(outcome, now)) for who, outcome in counted])
 
     def mark_without_queues(self, wallet: Wallet, before: float) -> bool:

@@ -257,7 +257,7 @@ class Movements:
 
 
 def _outside(row: Mapping[str, Any]) -> Outside:
-    """A row as a change beside the lane."""
+    """The change beside the lane in a stored row."""
     return Outside(
         BlockNumber(row["after"]),
         BlockNumber(row["block"]),
@@ -286,7 +286,7 @@ def _sum(number: int, row: Mapping[str, Any]) -> Movement:
 
 
 def _document(books: Books) -> dict[str, Any]:
-    """The books as their row."""
+    """The document that stores the books."""
     return {
         "first": books.first,
         "opening": _pair(books.opening),
@@ -305,7 +305,7 @@ def _document(books: Books) -> dict[str, Any]:
 
 
 def _books(row: Mapping[str, Any]) -> Books:
-    """A row as the books."""
+    """The books in a stored document."""
     return Books(
         first=BlockNumber(row["first"]),
         opening=None if row["opening"] is None else Balances(*row["opening"]),
@@ -329,7 +329,7 @@ def _pair(account: Balances | None) -> list[int] | None:
 
 
 def _mark_document(mark: Mark | None) -> dict[str, Any] | None:
-    """A mark of the native balance as a row holds it."""
+    """A mark of the native balance as a part of the books' document."""
     # Wei is kept as text: it outgrows the 64-bit integers of BSON.
     return None if mark is None else {"block": mark.block, "balance": str(mark.balance), "count": mark.count}
 

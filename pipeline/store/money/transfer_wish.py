@@ -102,7 +102,7 @@ def give_up(rows: Collection[dict[str, Any]], intents: Collection[dict[str, Any]
 
 
 def _wish(row: Mapping[str, Any]) -> TransferWish:
-    """A row as a wanted deposit or withdrawal."""
+    """The wanted deposit or withdrawal in a stored row."""
     return TransferWish(
         direction="deposit" if row["direction"] == "deposit" else "withdraw",
         amount=NRlc(int(row["amount"])),

@@ -20,7 +20,7 @@ Rows = Collection[dict[str, Any]]
 
 
 def orphan(rows: Rows, deal_ids: Sequence[DealId]) -> None:
-    """Note that deals left the chain in a reorg, from now on."""
+    """Mark all tasks of these deals as orphaned, since a reorg took the deals off the chain."""
     _mark_orphaned(rows, {"deal": {"$in": list(deal_ids)}})
 
 

@@ -282,11 +282,13 @@ class Tasks:
         )
 
     def orphan(self, deal_ids: Sequence[DealId]) -> None:
-        """Note that deals left the chain in a reorg, from now on."""
+        """Mark all tasks of these deals as orphaned, since a reorg took the deals off the chain."""
         reorgs.orphan(self._rows, deal_ids)
 
     def bring_back(self, deal: DealRecord) -> None:
-        """Note that a deal is on the chain, with these terms: see `pipeline.store.task.reorgs.bring_back`."""
+        """Give a deal's tasks the terms that it has now, since it is on the chain (again): see
+        `pipeline.store.task.reorgs.bring_back`.
+        """
         reorgs.bring_back(self._rows, deal)
 
     def lose_worker(self, wallet: Wallet) -> list[TaskId]:

@@ -17,8 +17,8 @@ _STARTED: Final = 19
 
 
 def since_start(process: int, container: str, processes: Path = _PROCESSES) -> float | None:
-    """Seconds since the first process of a container began. None if the engine runs elsewhere, as on another host: then
-    the process id here is of no process, or of one that is not the container's.
+    """Seconds since the first process of a container began. None if that process is not seen here, as where the engine
+    is elsewhere: the number `process` may then be another process's.
     """
     folder = processes / str(process)
     try:

@@ -42,7 +42,7 @@ def test_a_worker_whose_vote_came_too_late_is_not_counted_as_failing() -> None:
     assert Free(wallet(4), Outcome.NEUTRAL) in decided(
         task(replicates=[replicate(1), replicate(2), replicate(3), late]), view(*CONSENSUS)
     )
-    beaten = replicate(1, ReplicateState.FAILED, cause="somebody else has contributed", pledged=True)
+    beaten = replicate(1, ReplicateState.FAILED, cause="another worker has contributed", pledged=True)
     solo = task(trust=1, replicates=[beaten])
     assert Free(wallet(1), Outcome.NEUTRAL) in decided(solo, view(initialized(), voted(2)))
 
