@@ -123,7 +123,7 @@ check-style:
 	@$(RUN)/lint-imports
 
 # `all` takes ten minutes and writes bench/results/<time>.json; `compare bench/results/baseline.json NEW` fails if a ratio
-# lost a fifth. Not part of .ci/run: a CI that has a machine to itself may run both. To accept new ratios, copy NEW over it.
+# lost a fifth. `.ci/nightly` runs both, `.ci/run` neither. To accept new ratios, copy NEW over it.
 bench: $(READY)
 	@$(RUN)/python -m bench $(ARGS)
 

@@ -64,8 +64,8 @@ class Figures:
         open_ = self.tasks - self.completed - self.failed_claimed
         if open_:
             yield f"{open_} of {self.tasks} tasks have not ended."
-        if in_vain := self.failed_claimed - self.failed_by_strangers:
-            yield f"{in_vain} of {self.tasks} tasks FAILED though a machine of the pool had a say in them."
+        if with_say := self.failed_claimed - self.failed_by_strangers:
+            yield f"{with_say} of {self.tasks} tasks FAILED though a machine of the pool had a say in them."
         for name in ("duplicates", "nonce_gaps", "stake_locked", "database_differs"):
             if getattr(self, name):
                 yield f"{name}: {getattr(self, name)}, not 0."

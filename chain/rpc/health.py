@@ -17,7 +17,7 @@ from protocol.types import BlockNumber
 #: Checks whose times are remembered: 40 s of them.
 LATENCIES = 8
 #: Seconds for which a failing node is left alone: first, and at most.
-REST_FIRST, REST_LAST = 1.0, 60.0
+PAUSE_FIRST, PAUSE_LAST = 1.0, 60.0
 #: Doublings of the first that are counted: more than lead to the last, since a float ends at the 1,024th.
 _MOST_DOUBLINGS = 16
 #: Blocks a node may be behind the best one before it gets no more questions.
@@ -36,7 +36,7 @@ class NodeHealth:
     latencies: tuple[float, ...] = ()
     failures: int = 0
     #: Time (monotonic seconds) until which a failing node is not even checked.
-    rests_until: float = 0.0
+    paused_until: float = 0.0
     head: BlockNumber | None = None
     wrong_chain: bool = False
     #: Whether it says that it still reads the chain: what it lacks may exist.
@@ -54,15 +54,15 @@ class NodeHealth:
 
     def answered(self) -> NodeHealth:
         """The record after the node answered a request."""
-        return replace(self, failures=0, rests_until=0.0)
+        return replace(self, failures=0, paused_until=0.0)
 
     def failed(self, now: float) -> NodeHealth:
         """The record after the node did not answer at `now` (monotonic seconds): it pauses, twice as long each time.
 
         One failure suffices, since each may have cost a whole timeout.
         """
-        pause = min(REST_FIRST * 2.0 ** min(self.failures, _MOST_DOUBLINGS), REST_LAST)
-        return replace(self, failures=self.failures + 1, rests_until=now + pause)
+        pause = min(PAUSE_FIRST * 2.0 ** min(self.failures, _MOST_DOUBLINGS), PAUSE_LAST)
+        return replace(self, failures=self.failures + 1, paused_until=now + pause)
 
     def checked(self, head: BlockNumber, seconds: float, *, right_chain: bool, syncing: bool = False) -> NodeHealth:
         """The record after a check, which took `seconds`, read the node's chain id and head.
@@ -92,7 +92,7 @@ def order(nodes: Sequence[NodeHealth], current: int | None) -> list[int]:
     good = sorted(usable(nodes), key=lambda position: nodes[position].latency)
     if not good:
         right = [position for position, node in enumerate(nodes) if node.on_our_chain]
-        return sorted(right, key=lambda position: nodes[position].rests_until)[:1]
+        return sorted(right, key=lambda position: nodes[position].paused_until)[:1]
     fastest = nodes[good[0]].latency
     if current is not None and current in good and nodes[current].latency <= MUCH_SLOWER * fastest:
         good.remove(current)

@@ -231,7 +231,7 @@ class RpcPool:
                 or not (known or self._running_checks())
             ):
                 self._checked_at = now
-                due = [at for at, record in enumerate(self._health) if not known or record.rests_until <= now]
+                due = [at for at, record in enumerate(self._health) if not known or record.paused_until <= now]
                 executors, checks = self._executors.get(), self._checks.get()
                 checks[:] = [executors[at].submit(self._check_node, at) for at in due]
 

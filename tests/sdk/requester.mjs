@@ -7,7 +7,7 @@
 //       obsTask  ◄──────────────────────────────── chain
 //       fetchResults ◄───────────────────────────── IPFS gateway
 //
-// The account is made here and gets coins for gas from the development chain; it owns no RLC and no stake.
+// The account is made here and gets native token for gas from the development chain; it owns no RLC and no stake.
 // Standard output: one line of JSON {deal_id, task_id, requester, status, messages, files}. Exit 0 when `--until` is reached.
 
 import { readFile } from 'node:fs/promises';
@@ -35,7 +35,7 @@ if (positionals.length !== 1) {
 
 const demo = JSON.parse(await readFile(positionals[0], 'utf8'));
 
-/** A wallet that has coins for gas and nothing else. */
+/** A wallet that has native token for gas and nothing else. */
 async function newRequester(rpc) {
   // Without the cache: ethers would answer an old nonce for 250 ms after a transaction.
   const provider = new JsonRpcProvider(rpc, undefined, { cacheTimeout: -1, pollingInterval: 100 });

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 #: No pipe or no reader (the process `upkeep` is starting again), or a pipe full of wake-ups.
-_IN_VAIN = frozenset({errno.ENOENT, errno.ENXIO, errno.EPIPE, errno.EAGAIN})
+_NO_READER = frozenset({errno.ENOENT, errno.ENXIO, errno.EPIPE, errno.EAGAIN})
 #: Bytes that a pipe holds on Linux.
 _PIPE_BYTES = 65536
 
@@ -37,7 +37,7 @@ class LaneWakeup:
             finally:
                 os.close(pipe)
         except OSError as error:
-            if error.errno not in _IN_VAIN:
+            if error.errno not in _NO_READER:
                 raise
 
     @contextmanager

@@ -186,7 +186,7 @@ def says_broken_disk(stdout: bytes, stderr: bytes) -> bool:
 # -- files over HTTP --------------------------------------------------------------------------------------------------
 
 _GONE = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
-_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
 
 def of_http(status: int) -> Verdict:
@@ -195,7 +195,7 @@ def of_http(status: int) -> Verdict:
         return Verdict.APP
     client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     # 401, 403, 451 ...: it may serve other addresses than this machine's.
-    return Verdict.MACHINE if client_error and status not in _PASSING else Verdict.RETRY
+    return Verdict.MACHINE if client_error and status not in _TRANSIENT else Verdict.RETRY
 
 
 def _line(words: str) -> str:

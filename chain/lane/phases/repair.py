@@ -202,7 +202,7 @@ def _replace_attempts(
         fresh[item.nonce] = apply(repairs.open[item.nonce], move)
         log.info(
             "Another attempt signed.",
-            action="lane_bumped" if item.purpose is Purpose.CALL else "lane_gives_way",
+            action="lane_bumped" if item.purpose is Purpose.CALL else "lane_noop",
             wallet=run.context.lane.wallet,
             nonce=item.nonce,
             tx=attempt.tx_hash,

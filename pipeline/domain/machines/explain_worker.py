@@ -36,7 +36,7 @@ def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: flo
 def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]:
     """What keeps a machine from work whatever the task."""
     silent = now - worker.seen_at
-    rests = worker.rest_until - now
+    cools_down = worker.rest_until - now
     left = count(len(worker.held), "task")
     checks = (
         (worker.banned, f"It is banned: `sluice worker unban {worker.wallet}`."),
@@ -62,8 +62,8 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
             f"Its wallet holds {_native(worker.facts.balance)}, too little for the gas of a task: send it some.",
         ),
         (
-            rests > 0,
-            f"It cools down for another {rests:.0f} s after {worker.failures} failures in a row.",
+            cools_down > 0,
+            f"It cools down for another {cools_down:.0f} s after {worker.failures} failures in a row.",
         ),
         (worker.free <= 0 and not worker.drained, _slots(worker)),
     )

@@ -119,7 +119,7 @@ def outcome_changes(outcome: Outcome, now: float) -> Stages:
         case Outcome.PAID:
             return [CLEARED, PAID, SET_SUCCESSES, SET_FREE]
         case Outcome.WITHHELD:
-            # It rests longest and comes after all others until a task is completed with its vote.
+            # It cools down longest and comes after all others until a task is completed with its vote.
             return [{"$set": {"failures": MOST_FAILURES, "rest_until": now + LONGEST_COOL_DOWN}}]
 
 

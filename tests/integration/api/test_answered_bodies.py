@@ -26,18 +26,18 @@ def test_a_body_that_goes_on_after_its_answer_is_read_for_a_while_and_its_sender
     def refuse() -> Response:
         return Response("no", 401)
 
-    sent_in_vain = threading.Event()
+    sent_it_all = threading.Event()
 
     def without_end() -> Iterator[bytes]:
         until = time.monotonic() + ample(10)
         while time.monotonic() < until:
             yield b"x" * 1000
-        sent_in_vain.set()
+        sent_it_all.set()
 
     with small_server(app) as port:
         answer = httpx.put(f"http://127.0.0.1:{port}/result", content=without_end(), timeout=ample(20))
         assert (answer.status_code, answer.text) == (401, "no")
-        assert not sent_in_vain.is_set()
+        assert not sent_it_all.is_set()
 
 
 def test_the_rest_of_an_answered_body_keeps_its_connection_for_the_next_request() -> None:

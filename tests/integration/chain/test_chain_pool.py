@@ -41,14 +41,14 @@ KEY = dev_key(5)
 class CountingRpc(Rpc):
     """A node that counts how often who reads from a pool waited for it and got no answer."""
 
-    in_vain = 0
+    unanswered = 0
 
     def batch(self, requests: Sequence[Request]) -> list[Reply]:
         """As a node; the pool's own checks, which have threads of their own, do not count."""
         try:
             return super().batch(requests)
         except RpcUnavailable:
-            self.in_vain += threading.current_thread() is threading.main_thread()
+            self.unanswered += threading.current_thread() is threading.main_thread()
             raise
 
 
@@ -64,7 +64,7 @@ class Farm:
 
     def waits(self, node: Anvil) -> int:
         """How many reads waited for that node and got no answer."""
-        return self.nodes[node.rpc_url].in_vain
+        return self.nodes[node.rpc_url].unanswered
 
 
 @pytest.fixture

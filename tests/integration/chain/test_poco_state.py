@@ -76,7 +76,7 @@ def test_the_five_public_categories_keep_their_ids_and_the_short_ones_follow(cha
     assert found[TEST_CATEGORY].seconds == 1
 
 
-def test_every_development_account_holds_rlc_and_coins(chain: Chain) -> None:
+def test_every_development_account_holds_rlc_and_native_token(chain: Chain) -> None:
     for index in range(10):
         wallet = dev_key(index).wallet
         answer = chain.rpc.call("eth_call", {"to": chain.at.rlc, "data": calls.BALANCE_OF.encode(wallet)}, "latest")

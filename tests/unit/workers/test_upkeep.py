@@ -49,7 +49,7 @@ def test_a_task_whose_message_was_lost_is_moved_on(
     assert world.sent == [(expected, task)]
 
 
-def test_a_task_is_not_moved_on_twice_within_the_same_patience(world: World) -> None:
+def test_a_task_is_not_moved_on_twice_within_the_same_pause(world: World) -> None:
     world.put(ReplicateStage.TAKEN)
     world.clock += RESUME_SECONDS
     upkeep = world.upkeep

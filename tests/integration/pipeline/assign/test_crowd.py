@@ -89,7 +89,7 @@ def test_eleven_hundred_free_sign_ins_do_not_stop_four_honest_machines(store: St
     assert {who for who, _ in pool.computing()} <= {wallet(n) for n in range(4)}
 
 
-def test_a_crowd_with_coins_and_no_stake_comes_after_those_who_put_something_at_risk(store: Store) -> None:
+def test_a_crowd_with_native_token_and_no_stake_comes_after_those_who_put_something_at_risk(store: Store) -> None:
     tasks = fill(store, [1, 1, 1, 1], [1, 1, 1])
     store.tasks._rows.update_many({}, {"$set": {"trust": 1}})
     strangers(store, 1100, ChainFacts(2, NRlc(0), Wei(BALANCE), funded=True))
@@ -111,7 +111,7 @@ def test_only_chosen_workers_facts_are_read_and_again_only_when_they_are_old(sto
     assert len(pool.hub.asked) == 3
 
 
-def test_a_chosen_worker_whose_coins_are_gone_is_replaced_in_the_same_round(store: Store) -> None:
+def test_a_chosen_worker_whose_native_token_is_gone_is_replaced_in_the_same_round(store: Store) -> None:
     fill(store, [1] * 6, [3])
     store.workers._rows.update_many({}, {"$set": {"checked_at": time.time() - 60}})
     pool = Pool(store, Node({wallet(n) for n in (3, 4, 5)}))
@@ -137,7 +137,7 @@ def test_old_facts_will_do_while_the_node_is_silent(store: Store) -> None:
     assert pool.assign() == 3
 
 
-def test_a_machine_that_just_signed_in_with_coins_gets_work_at_once(store: Store) -> None:
+def test_a_machine_that_just_signed_in_with_native_token_gets_work_at_once(store: Store) -> None:
     fill(store, [1], [1])
     store.workers._rows.update_many({}, {"$set": {"facts.funded": False, "checked_at": 0.0, "check_at": 0.0}})
     assert Pool(store, Node({wallet(0)})).assign() == 1

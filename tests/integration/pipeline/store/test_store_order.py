@@ -70,7 +70,7 @@ def test_workers_with_the_stake_or_the_tag_are_found_behind_better_ones_without(
     assert len(store.workers.with_free_slots(0.0, 100, tag=NO_TAG)) == 32
 
 
-def test_wallets_without_coins_are_looked_at_again_in_turn(store: Store) -> None:
+def test_wallets_without_native_token_are_looked_at_again_in_turn(store: Store) -> None:
     poor = ChainFacts(2, NRlc(0), Wei(0), funded=False)
     wallets = many(store, 1, 5, None)
     first = store.workers.wallets_to_check(NOW, 3)

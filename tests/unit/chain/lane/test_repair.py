@@ -66,7 +66,7 @@ def test_the_fee_ceiling_is_never_passed() -> None:
     assert rig.chain.executed() == {"a": 1}
 
 
-def test_bytes_that_no_node_takes_give_way_and_the_intent_fails_with_the_nodes_words() -> None:
+def test_a_transaction_that_no_node_takes_is_replaced_by_a_noop_and_the_intent_fails_with_the_nodes_words() -> None:
     rig = Rig(LanePolicy(finality=2))
     rig.chain.refuses["bad"] = "intrinsic gas too low"
     bad, good = rig.submit("any", "bad", "good")
@@ -122,7 +122,7 @@ def test_what_is_not_mined_for_no_reason_is_replaced_at_first_soon_and_then_ever
     assert rig.chain.executed() == {"a": 1}
 
 
-def test_patience_begins_with_the_first_transaction_after_a_quiet_time() -> None:
+def test_the_timeout_begins_with_the_first_transaction_after_a_quiet_time() -> None:
     rig = Rig()
     rig.submit("any", "a")
     rig.step(20)

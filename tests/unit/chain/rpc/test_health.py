@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from chain.rpc.health import MOST_LAG, REST_LAST, NodeHealth, order, usable
+from chain.rpc.health import MOST_LAG, PAUSE_LAST, NodeHealth, order, usable
 from protocol.types import BlockNumber
 
 
@@ -38,27 +38,27 @@ def test_a_node_on_another_chain_is_never_asked_and_its_head_counts_for_nothing(
     assert order([stranger], current=0) == []
 
 
-def test_if_none_is_good_the_one_that_rested_longest_is_tried() -> None:
+def test_if_none_is_good_the_one_that_failed_longest_ago_is_tried() -> None:
     assert order([at(10).failed(now=5.0), at(10).failed(now=2.0)], current=0) == [1]
 
 
-def test_rests_double_up_to_the_longest() -> None:
+def test_pauses_double_up_to_the_longest() -> None:
     node = at(10)
-    rests = []
+    pauses = []
     for _ in range(8):
         node = node.failed(now=0.0)
-        rests.append(node.rests_until)
+        pauses.append(node.paused_until)
 
-    assert rests == [1, 2, 4, 8, 16, 32, REST_LAST, REST_LAST]
+    assert pauses == [1, 2, 4, 8, 16, 32, PAUSE_LAST, PAUSE_LAST]
 
 
-def test_a_node_that_fails_for_hours_rests_as_long_as_before() -> None:
+def test_a_node_that_fails_for_hours_pauses_as_long_as_before() -> None:
     """Each call of an outage counts: hours of it are thousands of failures in a row."""
     node = at(10)
     for _ in range(5000):
         node = node.failed(now=7.0)
 
-    assert node.rests_until == 7.0 + REST_LAST
+    assert node.paused_until == 7.0 + PAUSE_LAST
 
 
 def test_latency_is_the_median_of_the_last_checks() -> None:

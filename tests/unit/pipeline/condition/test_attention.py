@@ -25,7 +25,7 @@ def parts(facts: Facts, *, paid: bool = True, quarantined: int = 0) -> list[str]
     return [need.part for need in needs(facts, quarantined, [], paid=paid)]
 
 
-def test_a_task_that_waits_for_a_busy_or_resting_machine_needs_nobody() -> None:
+def test_a_task_that_waits_for_a_busy_machine_or_one_that_cools_down_needs_nobody() -> None:
     assert found([task(trust=1, wants=1)], worker(1, rest_until=START + 99)) == []
     assert found([task(trust=1, wants=1)]) == [], "that no machine has signed in is told otherwise"
 

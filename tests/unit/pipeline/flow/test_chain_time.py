@@ -65,7 +65,7 @@ class World:
 
 
 @pytest.mark.parametrize("off", [-HOUR, -18.0, 31.0, HOUR])
-def test_a_clock_that_is_off_gives_way_to_the_newest_block(off: float) -> None:
+def test_where_the_clock_is_off_the_newest_blocks_time_counts(off: float) -> None:
     world = World(stored=5000, head=5002)
     assert world.chain_time.read(5002 + off) == 5002
 

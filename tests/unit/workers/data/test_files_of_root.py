@@ -145,7 +145,7 @@ def test_an_app_that_swaps_a_folder_while_it_is_deleted_neither_stops_it_nor_has
 
 
 @pytest.mark.usefixtures("forbidden")
-def test_the_keeper_goes_on_past_files_that_it_cannot_delete(tmp_path: Path) -> None:
+def test_the_upkeep_goes_on_past_files_that_it_cannot_delete(tmp_path: Path) -> None:
     folders = Layout(tmp_path / "worker")
     folders.make()
     journal = Journal(folders.journal)

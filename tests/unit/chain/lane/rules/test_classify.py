@@ -82,7 +82,7 @@ def test_every_kind_has_a_reaction() -> None:
     assert set(REACTIONS) == set(Kind)
 
 
-def test_only_bytes_that_the_node_will_never_take_give_way() -> None:
+def test_only_a_transaction_that_the_node_will_never_take_is_replaced_by_a_noop() -> None:
     assert [kind for kind, reaction in REACTIONS.items() if reaction.replace_with_noop] == [
         Kind.FEE_TOO_HIGH,
         Kind.FATAL,
