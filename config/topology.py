@@ -16,6 +16,8 @@ A worker machine may read its two queues and write to nothing: what follows on a
 
 from __future__ import annotations
 
+import re
+
 from kombu import Exchange, Queue
 
 from protocol.types import Wallet
@@ -57,6 +59,8 @@ DEAD_LENGTH = 10_000
 #: A confirmed message in a quorum queue survives a crash of the broker. Celery uses per-consumer prefetch if it finds
 #: this argument.
 QUORUM = {"x-queue-type": "quorum"}
+#: The name of a worker machine's queue for work.
+_COMPUTE_QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
 DEAD_LETTERS = {
     "x-delivery-limit": DELIVERY_LIMIT,
     "x-dead-letter-exchange": CORE_EXCHANGE.name,
@@ -72,6 +76,12 @@ def lane_queue_name(wallet: Wallet) -> str:
 def compute_queue_name(wallet: Wallet) -> str:
     """Name of a worker machine's queue for work, of its exchange, and of its Celery node."""
     return f"w.{wallet}"
+
+
+def wallet_of_queue(name: str) -> Wallet | None:
+    """The machine whose `compute_queue_name` this is; None for any other name."""
+    found = _COMPUTE_QUEUE.fullmatch(name)
+    return None if found is None else Wallet(found[1])
 
 
 def tx_queue_name(wallet: Wallet) -> str:

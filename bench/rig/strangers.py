@@ -40,7 +40,7 @@ from chain.contracts import calls
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
 from config.celery_apps import connect_machine, machine_app
-from config.topology import COMPUTE, worker_queues
+from config.topology import COMPUTE, REVEAL, UPLOAD, worker_queues
 from ops.market.contracts import deposits_of
 from ops.market.match import Matched
 from ops.poco.accounts import dev_key, give_ether
@@ -137,7 +137,7 @@ class Stranger:
             self.given_at.setdefault(TaskId(assignment.task_id), time.time())
             pool.submit(self._attempt, self._work, assignment)
         elif (held := self.given.get(TaskId(subject))) is not None:
-            act = {"worker.reveal": self._reveal, "worker.upload": self._upload}.get(name)
+            act = {REVEAL: self._reveal, UPLOAD: self._upload}.get(name)
             if act is not None:
                 pool.submit(self._attempt, act, held)
         message.ack()

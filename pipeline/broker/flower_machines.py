@@ -7,7 +7,6 @@ can ask can also shut down): each machine's page would be a wait, then "Unknown 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,8 +16,6 @@ from celery.app.control import Control
 from config import topology
 from protocol.types import Wallet
 
-#: A machine's name in Flower: that of its compute queue.
-_MACHINE = re.compile(r"w\.(0x[0-9a-f]{40})")
 #: Shown in place of process ids and the like.
 NOTE = "Worker machine: no remote control. Its row under Workers counts its tasks and leads to them."
 
@@ -62,9 +59,10 @@ def machine_facts(command: str, wallet: Wallet) -> Any:
 
 
 def _machine(destination: Sequence[str] | None) -> Wallet | None:
-    """The machine that a command is for; None if it is for several workers, or for one of the scheduler's."""
-    found = _MACHINE.fullmatch(destination[0]) if destination and len(destination) == 1 else None
-    return None if found is None else Wallet(found[1])
+    """The machine that a command is for, which Flower names by its compute queue; None if it is for several workers, or
+    for one of the scheduler's.
+    """
+    return topology.wallet_of_queue(destination[0]) if destination and len(destination) == 1 else None
 
 
 def _queue(name: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ they are marked and the pool withdraws what it offers.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +24,7 @@ from celery import Celery
 from pymongo.errors import PyMongoError
 
 from config.connections.broker_nodes import with_vhost
+from config.topology import compute_queue_name, wallet_of_queue
 from pipeline.broker.link import BROKER_ERRORS, CONNECT_SECONDS, BrokerLink
 from pipeline.store.machine.workers import Workers
 from protocol.errors import BrokerUnavailable
@@ -35,8 +35,6 @@ log = structlog.get_logger(__name__)
 #: The plugin's name, and where it publishes.
 PLUGIN, EXCHANGE, VHOST = "rabbitmq_event_exchange", "amq.rabbitmq.event", "/"
 EVENTS = ("consumer.created", "consumer.deleted", "queue.deleted")
-#: A machine's queue for work. Its other queue is not checked: a machine does what comes there without a message too.
-_QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
 #: Seconds within which a machine's queue is looked at once, however often its owner makes and cancels consumers.
 LOOK_SECONDS = 0.5
 #: Events read at once, and held by RabbitMQ for us; beyond that the oldest are dropped.
@@ -142,8 +140,9 @@ class Presence:
         told = message.headers or {}
         # An event about a consumer names its queue so, one about a queue has its `name`.
         queue, vhost = told.get("queue", told.get("name")), told.get("vhost")
-        if vhost == self._vhost and isinstance(queue, str) and (found := _QUEUE.fullmatch(queue)):
-            self._due.add(Wallet(found[1]))
+        # Only the queue for work: what comes in its other queue, a machine does without a message too.
+        if vhost == self._vhost and isinstance(queue, str) and (wallet := wallet_of_queue(queue)) is not None:
+            self._due.add(wallet)
 
     def _look(self) -> None:
         """Check the queues that are due, and mark their machines as connected or not."""
@@ -174,7 +173,7 @@ class Presence:
             with self._link.producer() as producer:
                 channel: Any = producer.channel
                 try:
-                    found[wallet] = channel.queue_declare(f"w.{wallet}", passive=True).consumer_count > 0
+                    found[wallet] = channel.queue_declare(compute_queue_name(wallet), passive=True).consumer_count > 0
                 except NotFound:
                     # The queue is gone; the broker has closed the channel.
                     found[wallet] = False

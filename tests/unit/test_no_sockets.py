@@ -1,3 +1,5 @@
+"""Unit tests cannot reach the network."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""Reports of worker machines to a real API: what is stored, what is published, and who may read an app's output."""
+
 from __future__ import annotations
 
 import os

@@ -1,3 +1,5 @@
+"""Sign-ins of worker machines at a real API, broker and database: challenges, tokens, second machines, bans."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""The lane's store in MongoDB, by the contract of all stores, and what only several threads and processes show."""
+
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""The secret service's store in MongoDB, by the contract of all stores."""
+
 from __future__ import annotations
 
 import pytest

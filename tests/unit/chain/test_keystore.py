@@ -1,3 +1,5 @@
+"""Private keys from a keystore, a key file or a setting, and how each is refused."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Log lines: secrets that are cut out, and what writes no line."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Passwords and tokens that are cut out of any text."""
+
 from __future__ import annotations
 
 from urllib.parse import quote

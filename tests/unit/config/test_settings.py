@@ -1,3 +1,5 @@
+"""Settings from the environment: which values are refused, and what is shown of secrets."""
+
 from __future__ import annotations
 
 import pytest

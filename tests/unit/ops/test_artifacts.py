@@ -1,3 +1,5 @@
+"""Compiled contracts: libraries, selectors, and files that are not installed."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Orders, result links and zips as the demo and the benchmarks make and read them."""
+
 from __future__ import annotations
 
 import io

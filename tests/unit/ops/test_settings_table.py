@@ -1,3 +1,5 @@
+"""docs/settings.md is what the settings class says, without secrets."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The demo's time line of a task, in blocks from its match."""
+
 from __future__ import annotations
 
 from ops.demo.timeline import timeline

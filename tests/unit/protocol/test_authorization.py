@@ -1,3 +1,5 @@
+"""Authorizations of workers for tasks, against iExec's documented and published ones."""
+
 from __future__ import annotations
 
 from typing import Any

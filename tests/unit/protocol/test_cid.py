@@ -1,3 +1,5 @@
+"""The CIDv0 of a file, as kubo gives it."""
+
 from __future__ import annotations
 
 import pytest

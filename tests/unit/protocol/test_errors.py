@@ -1,3 +1,5 @@
+"""Our errors: their messages, fields, tree, and way from one process to another."""
+
 from __future__ import annotations
 
 import inspect

@@ -1,3 +1,5 @@
+"""Ids of deals and tasks, result hashes and seals, against iExec's."""
+
 from __future__ import annotations
 
 from typing import Any

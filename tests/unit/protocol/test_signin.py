@@ -1,3 +1,5 @@
+"""Sign-in challenges and their signatures."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Every conformance case that iExec's own libraries computed is tested somewhere."""
+
 from __future__ import annotations
 
 from tests.unit.protocol import vectors

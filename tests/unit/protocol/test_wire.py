@@ -1,3 +1,5 @@
+"""Messages between machines and the pool: their shapes, bounds, and secrets that are not shown."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""How sessions reach their enclaves: simulated, or by the service that attests."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

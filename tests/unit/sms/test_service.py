@@ -1,3 +1,5 @@
+"""The secret service: who stores which secret, who gets a challenge or a session, and what is refused."""
+
 from __future__ import annotations
 
 from collections.abc import Callable

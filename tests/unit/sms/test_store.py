@@ -1,3 +1,5 @@
+"""The secret service's stores in memory and SQLite, by the contract of all stores, and what is forgotten."""
+
 from __future__ import annotations
 
 import sqlite3

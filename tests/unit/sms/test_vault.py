@@ -1,3 +1,5 @@
+"""Encrypted secrets and their keys: place, rotation, key service."""
+
 from __future__ import annotations
 
 from dataclasses import replace

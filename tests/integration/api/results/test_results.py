@@ -1,3 +1,5 @@
+"""Uploads of results to a real API, IPFS and chain: what is stored, shared, refused, pinned and unpinned."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Calldata of each contract function: selectors, layout, gas limits, and answers that do not fit."""
+
 from __future__ import annotations
 
 import pytest

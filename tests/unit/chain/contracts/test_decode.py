@@ -1,3 +1,5 @@
+"""Event logs of the PoCo contracts: topics, decoding and encoding."""
+
 from __future__ import annotations
 
 from typing import Any

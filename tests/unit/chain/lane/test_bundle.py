@@ -1,3 +1,5 @@
+"""Which intents share a transaction, and what becomes of a group that fails."""
+
 from __future__ import annotations
 
 from dataclasses import replace

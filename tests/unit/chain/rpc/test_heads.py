@@ -1,3 +1,5 @@
+"""New heads from polling and from a subscription: repeats, stops and missed blocks."""
+
 from __future__ import annotations
 
 import contextlib

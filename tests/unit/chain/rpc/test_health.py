@@ -1,3 +1,5 @@
+"""The health of each node of several: who is asked first, who pauses and for how long."""
+
 from __future__ import annotations
 
 import pytest

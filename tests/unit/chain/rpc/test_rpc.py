@@ -1,3 +1,5 @@
+"""The JSON-RPC client over HTTP: batches, errors, retries and limits."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Audits and replays of stored events against a fake chain."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

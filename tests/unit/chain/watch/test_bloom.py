@@ -1,3 +1,5 @@
+"""Bloom filters of blocks: what they prove to be absent."""
+
 from __future__ import annotations
 
 from chain.watch import bloom

@@ -1,3 +1,5 @@
+"""The size of block ranges: how it grows, shrinks, and follows a node's words."""
+
 from __future__ import annotations
 
 import pytest

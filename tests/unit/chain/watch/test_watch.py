@@ -1,3 +1,5 @@
+"""The watcher on a fake chain: order, restarts, reorgs, and nodes that lag or hide logs."""
+
 from __future__ import annotations
 
 import pytest

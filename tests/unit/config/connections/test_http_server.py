@@ -1,3 +1,5 @@
+"""Addresses, rate limits and connections of our HTTP servers."""
+
 from __future__ import annotations
 
 from types import SimpleNamespace

@@ -1,3 +1,5 @@
+"""Turns that a bounded number of threads take and wait for."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""The supervisor of a service's processes: restarts, signals, and files that children inherit."""
+
 from __future__ import annotations
 
 import os

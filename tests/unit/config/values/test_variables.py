@@ -1,3 +1,5 @@
+"""Environment variables by misspelt names are refused with the name that exists."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Limits of request bodies: size and time."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""A task and its replicates in the form of iExec Core's API."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""The queue from which one thread publishes: order, batches, failures, a full queue."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""What Flower asks of a worker machine is answered here, and what it asks of others goes to them."""
+
 from __future__ import annotations
 
 from typing import Any

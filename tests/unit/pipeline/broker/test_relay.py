@@ -1,3 +1,5 @@
+"""Flower's events from machines' reports and the chain: names, times, failures."""
+
 from __future__ import annotations
 
 import ast

@@ -1,3 +1,5 @@
+"""The scheduler's timeouts, as they follow from the settings."""
+
 from __future__ import annotations
 
 from pipeline.domain.replicas import Timeouts

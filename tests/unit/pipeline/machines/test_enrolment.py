@@ -1,3 +1,5 @@
+"""Which wallets may sign in, by mode, lists, invites, stake, score and numbers."""
+
 from __future__ import annotations
 
 import threading

@@ -1,3 +1,5 @@
+"""Updates of stored tasks: what is written, and which tasks share an update."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Names, keys and signed hashes of secrets at the secret service, against iExec's own."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""Keys, signatures and recovered signers, byte for byte as eth-account has them."""
+
 from __future__ import annotations
 
 import copy

@@ -1,3 +1,5 @@
+"""Signed transactions and their RLP, byte for byte as eth-account writes them."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""EIP-712 digests, against eth-account's, and values that do not fit their type."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Deadlines of a task, from its deal and category."""
+
 from __future__ import annotations
 
 from protocol.poco.deadlines import contribution_deadline, final_deadline, reveal_deadline

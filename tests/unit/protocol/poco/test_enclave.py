@@ -1,3 +1,5 @@
+"""Signatures of enclaves over results and sessions, against iExec's documented ones."""
+
 from __future__ import annotations
 
 from protocol.poco.enclave import enclave_message, recover_enclave, session_message, sign_result

@@ -1,3 +1,5 @@
+"""Hashes, signatures and JSON of orders, against eth-account and the contracts."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Tags: what they demand, and which machines fit."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""A task's state on chain, folded from its events in any order."""
+
 from __future__ import annotations
 
 import random

@@ -1,3 +1,5 @@
+"""Weights of votes and consensus, as the contract computes them."""
+
 from __future__ import annotations
 
 from itertools import count

@@ -1,3 +1,5 @@
+"""An app's argument line, split as iExec's worker splits it."""
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,3 +1,5 @@
+"""Digests of results: files, folders, callbacks, and the order of names."""
+
 from __future__ import annotations
 
 import base64

@@ -1,3 +1,5 @@
+"""Error results, their causes, and whom each cause counts against."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""A deal's params, read as iExec's worker reads them."""
+
 from __future__ import annotations
 
 import json

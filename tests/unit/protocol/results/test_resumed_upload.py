@@ -1,3 +1,5 @@
+"""Headers of an upload that goes on where it was cut."""
+
 from __future__ import annotations
 
 import hashlib

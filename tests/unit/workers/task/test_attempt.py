@@ -1,3 +1,5 @@
+"""Parts of a machine's upkeep that fail: what is logged how often, and that the others go on."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -118,16 +118,18 @@ def test_a_machine_follows_no_heads_while_none_can_matter(context: Any, rests: b
     assert lane.needs_no_heads is rests
 
 
-def test_a_lane_that_rested_looks_at_the_chain_anew_and_its_wake_up_ends_the_rest(same: list[bool]) -> None:
+def test_a_lane_without_heads_reads_the_chain_anew_when_it_is_woken_and_heads_are_followed_again(
+    same: list[bool],
+) -> None:
     lane = runner(Wakeups(1, 0, 0))
     wait = lane._listener.wait
 
-    def wait_and_rest() -> bool:
+    def wait_and_stop_heads() -> bool:
         if len(same) == 2:
             lane.stop_heads_if_idle(idle())
         return wait()
 
-    lane._listener.wait = wait_and_rest  # type: ignore[method-assign, assignment]
+    lane._listener.wait = wait_and_stop_heads  # type: ignore[method-assign, assignment]
     lane.run()
     assert same == [False, True, False]
     assert lane.woken_within(0.0)

@@ -54,7 +54,7 @@ def test_an_abort_ends_it_though_the_journal_is_read_once_a_second_only() -> Non
     assert len(looks) == 1
 
 
-def rested(clock: Clock, until: float, work: float = 0.0) -> TaskDeadline:
+def deadline_of(clock: Clock, until: float, work: float = 0.0) -> TaskDeadline:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
@@ -63,7 +63,7 @@ def rested(clock: Clock, until: float, work: float = 0.0) -> TaskDeadline:
 
 def test_a_download_is_tried_again_as_long_as_the_app_has_its_time() -> None:
     clock = Clock()
-    deadline = rested(clock, 2000.0, work=300.0)
+    deadline = deadline_of(clock, 2000.0, work=300.0)
     tries = 0
     with pytest.raises(TaskDeclined, match="HTTP 503") as caught:
         while True:
@@ -108,7 +108,7 @@ def test_where_the_contribution_deadline_is_nearer_that_ends_a_fetch_and_it_is_n
 def test_a_wait_that_a_server_asks_for_and_the_task_cannot_give_ends_it_at_once() -> None:
     clock = Clock()
     with pytest.raises(TaskDeclined):
-        rested(clock, 2000.0).wait_before_retry(5000.0, "HTTP 429")
+        deadline_of(clock, 2000.0).wait_before_retry(5000.0, "HTTP 429")
     assert clock.now == 1000.0
 
 

@@ -1,3 +1,5 @@
+"""Fees of the lane's transactions: quotes, fee bumps and ceilings, by each policy."""
+
 from __future__ import annotations
 
 import pytest

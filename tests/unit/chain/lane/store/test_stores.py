@@ -1,3 +1,5 @@
+"""The lane's stores in memory and in SQLite, by the contract of all stores, and SQLite's own files and processes."""
+
 from __future__ import annotations
 
 import multiprocessing

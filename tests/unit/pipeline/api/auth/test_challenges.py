@@ -1,3 +1,5 @@
+"""Sign-in challenges that the API makes and finds again without storing them."""
+
 from __future__ import annotations
 
 import pytest

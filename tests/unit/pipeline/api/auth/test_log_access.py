@@ -1,3 +1,5 @@
+"""Signatures by which a requester reads its tasks' logs, in the SDK's form."""
+
 from __future__ import annotations
 
 import base64

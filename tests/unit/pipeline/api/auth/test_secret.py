@@ -1,3 +1,5 @@
+"""The key file of tokens and challenges: modes, rotation, overlap."""
+
 from __future__ import annotations
 
 import os

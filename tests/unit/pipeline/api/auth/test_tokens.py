@@ -1,3 +1,5 @@
+"""API tokens of machines: whom they prove, until when, and what is refused."""
+
 from __future__ import annotations
 
 import base64

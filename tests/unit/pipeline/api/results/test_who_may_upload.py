@@ -1,3 +1,5 @@
+"""Which uploads are refused before their body is read, by the task, the vote and the size."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -172,7 +172,7 @@ def test_a_delay_is_held_against_a_worker_only_if_the_pool_heard_and_saw_all_the
 # -- winners -----------------------------------------------------------------------------------------------------------
 
 ASKED = START + 2.0
-ASKED_WITHOUT_EFFECT = replicate(1, reveal_asked_at=ASKED, upload_asked_at=ASKED)
+ASKED_TWICE = replicate(1, reveal_asked_at=ASKED, upload_asked_at=ASKED)
 COMPLETED = view(*CONSENSUS, revealed(1), revealed(2), finalized())
 
 
@@ -184,19 +184,22 @@ def end_of(first: Replicate, now: float) -> Outcome:
 
 def test_a_winner_that_left_the_result_to_others_is_counted_as_late_and_not_as_right() -> None:
     in_time, late = ASKED + PACE.upload_timeout - 1, ASKED + PACE.upload_timeout
-    assert end_of(ASKED_WITHOUT_EFFECT, in_time) is Outcome.VOTED
-    assert end_of(ASKED_WITHOUT_EFFECT, late) is Outcome.LATE
+    assert end_of(ASKED_TWICE, in_time) is Outcome.VOTED
+    assert end_of(ASKED_TWICE, late) is Outcome.LATE
     assert end_of(replicate(1), late) is Outcome.VOTED
-    assert end_of(replace(ASKED_WITHOUT_EFFECT, link=LINK), late) is Outcome.VOTED
+    assert end_of(replace(ASKED_TWICE, link=LINK), late) is Outcome.VOTED
 
 
 def test_a_winner_whose_large_result_is_on_its_way_or_that_the_pool_could_not_store_was_right() -> None:
-    for first in (replace(ASKED_WITHOUT_EFFECT, upload_begun_at=ASKED + 1), replace(ASKED_WITHOUT_EFFECT, not_stored_at=ASKED + 1)):
+    for first in (
+        replace(ASKED_TWICE, upload_begun_at=ASKED + 1),
+        replace(ASKED_TWICE, not_stored_at=ASKED + 1),
+    ):
         assert end_of(first, ASKED + 100) is Outcome.VOTED
 
 
 def test_winners_are_excused_if_the_pool_could_not_be_reached_since_they_were_asked() -> None:
-    record, chain, now = task(replicates=[ASKED_WITHOUT_EFFECT]), view(*CONSENSUS, revealed(1)), ASKED + 100
+    record, chain, now = task(replicates=[ASKED_TWICE]), view(*CONSENSUS, revealed(1)), ASKED + 100
     free = [Free(wallet(1), Outcome.LATE), Free(wallet(1), Outcome.WITHHELD)]
     assert outcomes.excused(record, chain, free, Trouble(unheard_at=ASKED + 90, block_at=now), now, PACE) == [
         Free(wallet(1), Outcome.VOTED),
@@ -206,7 +209,7 @@ def test_winners_are_excused_if_the_pool_could_not_be_reached_since_they_were_as
 
 
 def test_a_winner_that_was_bringing_another_tasks_result_meanwhile_was_right_and_one_without_a_vote_is_late() -> None:
-    record, chain, now = task(replicates=[ASKED_WITHOUT_EFFECT]), view(*CONSENSUS, revealed(1)), ASKED + 100
+    record, chain, now = task(replicates=[ASKED_TWICE]), view(*CONSENSUS, revealed(1)), ASKED + 100
     late, withheld = Free(wallet(1), Outcome.LATE), Free(wallet(1), Outcome.WITHHELD)
     for uploading, kept in ((1, [Free(wallet(1), Outcome.VOTED), withheld]), (2, [late, withheld])):
         trouble = Trouble(0.0, now, frozenset({wallet(uploading)}))
