@@ -29,7 +29,7 @@ from ops.backup.contents import Pool
 from ops.in_flight import account_nonces, wait_for_mined
 from pipeline.flow.takeover import OpenWork, Progress, block_at, find_open_work
 from pipeline.store.client import Store, answering, database
-from pipeline.store.copies import Copies
+from pipeline.store.database.copies import Copies
 from protocol.errors import NotPossible
 from protocol.types import BlockNumber, Contract, Wallet
 

@@ -22,7 +22,7 @@ from config.celery_apps import core_app
 from config.settings import Settings
 from ops.in_flight import CHECK_SECONDS
 from pipeline.broker.link import BROKER_ERRORS
-from pipeline.store.activity import Activity
+from pipeline.store.database.activity import Activity
 from protocol.errors import NotPossible
 from protocol.types import Wallet
 

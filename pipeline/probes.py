@@ -53,7 +53,7 @@ from pipeline.domain.condition.facts import (
     ResultFacts,
 )
 from pipeline.store.client import Store, database
-from pipeline.store.copies import Copies
+from pipeline.store.database.copies import Copies
 from protocol.errors import (
     BadSetting,
     BrokerRefused,
@@ -172,7 +172,7 @@ class Probes:
         return found
 
     def _with_pace(self, facts: Facts) -> Facts:
-        """Also how long the head has stood still, and how fast it moved, as far as this process has seen."""
+        """The facts with how long the head has stood still, and how fast it moved, as far as this process has seen."""
         if not isinstance(facts.node, NodeFacts):
             return facts
         seen = (facts.node.head, facts.node.timestamp, self.monotonic())

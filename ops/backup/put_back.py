@@ -28,9 +28,9 @@ from ops.at_work import require_stopped
 from ops.backup.contents import DATABASE, KEYS, SETTINGS, Pool, key_files, require_usable
 from ops.in_flight import wait_for_mined
 from pipeline.store import orders
-from pipeline.store.activity import Activity
 from pipeline.store.client import Store, answering, database
-from pipeline.store.copies import Copies, split
+from pipeline.store.database.activity import Activity
+from pipeline.store.database.copies import Copies, split
 from pipeline.store.money import transfer_wish
 from protocol.counts import count
 from protocol.errors import BadBackup, NotPossible

@@ -19,8 +19,8 @@ from ops.backup.contents import DATABASE, FORMAT, KEYS, KIND, SETTINGS, Pool, ke
 from ops.settings_table import env_lines
 from pipeline.store.blocks import CURSOR
 from pipeline.store.client import Store, answering, database
-from pipeline.store.copies import Copies, Disturbed, Snapshot
-from pipeline.store.migrations import VERSION
+from pipeline.store.database.copies import Copies, Disturbed, Snapshot
+from pipeline.store.database.migrations import VERSION
 from protocol.counts import count
 from protocol.errors import BadInput, NotPossible, Unavailable
 

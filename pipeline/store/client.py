@@ -14,7 +14,8 @@ from config.connections.mongodb import durable_database, while_indexing
 from config.settings import Settings
 from pipeline.store.audits import Audits
 from pipeline.store.blocks import ChainStore
-from pipeline.store.copies import Copies
+from pipeline.store.database.copies import Copies
+from pipeline.store.database.migrations import migrate
 from pipeline.store.deals import Deals
 from pipeline.store.ended import Ended
 from pipeline.store.hold import HoldSwitch
@@ -22,7 +23,6 @@ from pipeline.store.machine.census import Census
 from pipeline.store.machine.enrolment import Enrolment
 from pipeline.store.machine.ready import Rounds
 from pipeline.store.machine.workers import Workers
-from pipeline.store.migrations import migrate
 from pipeline.store.money import gas, ledger
 from pipeline.store.money.transfer_wish import TransferWishes
 from pipeline.store.orders import Orders

@@ -24,7 +24,7 @@ T = TypeVar("T")
 Document = dict[str, Any]
 Row = Mapping[str, Any]
 
-#: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.migrations`).
+#: Version that new documents carry; rows without one are of release 0.1 (`pipeline.store.database.migrations`).
 SCHEMA = 6
 VERSION = "schema"
 #: How ids, hashes and addresses are written: to the type checker they are text.

@@ -168,7 +168,7 @@ class Logs:
 
     def _replace(self, documents: Sequence[Document]) -> None:
         """Write rows, new or again."""
-        # The task, which a row never changes, says on which shard it is (`pipeline.store.sharding`).
+        # The task, which a row never changes, says on which shard it is (`pipeline.store.database.sharding`).
         places = [{"_id": each["_id"], "event.task_id": each["event"].get("task_id")} for each in documents]
         writes = [ReplaceOne(place, each, upsert=True) for place, each in zip(places, documents, strict=True)]
         try:

@@ -30,7 +30,7 @@ from ops.stack.servers import anvil
 from ops.stack.servers.anvil import Anvil
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
-from pipeline.store import sharding
+from pipeline.store.database import sharding
 from protocol.errors import RpcError
 from protocol.ethereum.transaction import Transaction, sign_transaction
 from protocol.types import Nonce, TxHash

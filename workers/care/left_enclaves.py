@@ -19,8 +19,8 @@ from workers.enclave import tdx
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.spec import read_engine_resources
-from workers.task import app_end
 from workers.task.journal import Journal
+from workers.task.outcome import app_end
 from workers.task.replicate import COMPUTING, Replicate
 
 log = structlog.get_logger(__name__)

@@ -26,9 +26,9 @@ from workers.data import gateway_absence
 from workers.data.guard import DownloadTarget, check, gateway_url, inside_gateway, same_host, same_place
 from workers.data.own_addresses import is_own
 from workers.data.transport import BudgetedTransport
-from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 

@@ -27,8 +27,8 @@ from config.connections.http_dates import read_retry_after
 from protocol.errors import RateLimited, Refused, RefusedHere, StorageUnavailable, TooLarge, WrongPlatform
 from workers.data.download import DownloadBudget, answered
 from workers.data.image_name import ImageName
-from workers.task import verdict
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 #: Media types of a manifest for one platform, and of an index of such.
 _MANIFESTS = frozenset(

@@ -31,7 +31,7 @@ from workers.sandbox.engine.run_time import since_start
 from workers.sandbox.images.image_words import FittingImage
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.spec import ContainerSpec
-from workers.task.verdict import KILLED
+from workers.task.outcome.verdict import KILLED
 
 log = structlog.get_logger(__name__)
 

@@ -52,9 +52,10 @@ from workers.sandbox.network import app_names, listed_apps
 from workers.sandbox.profile import NetworkAccess
 from workers.sandbox.run_app import AppRun
 from workers.sandbox.spec import container_spec
-from workers.task import admission, app_end, disk_limits, failed_task, given_again, own_end, signature
+from workers.task import admission, disk_limits, given_again, signature
 from workers.task.deadline import TaskDeadline
-from workers.task.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
+from workers.task.outcome import app_end, failed_task, own_end
+from workers.task.outcome.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from workers.sandbox import disk
 from workers.sandbox.disk import DiskWatch, Place
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.scratch import SeenScratch
-from workers.task import verdict
+from workers.task.outcome import verdict
 
 
 def disks(context: WorkerContext) -> tuple[Path, ...]:

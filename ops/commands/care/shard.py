@@ -21,8 +21,8 @@ def _shard(dry_run: DryRun = False, as_json: Json = False) -> None:
     MongoDB then moves what was stored. After a restore, give it again. `--dry-run` lists every collection with its
     shard key.
     """
-    from pipeline.store import sharding  # noqa: PLC0415
     from pipeline.store.client import Store, answering, database  # noqa: PLC0415
+    from pipeline.store.database import sharding  # noqa: PLC0415
 
     with answering():
         db = database(settings())

@@ -36,7 +36,7 @@ class Message:
 
     @property
     def database(self) -> str:
-        """The database that it is for."""
+        """Name of the database that the command is for."""
         return str(self.body.get("$db", "admin"))
 
     def with_body(self, body: dict[str, Any]) -> Message:

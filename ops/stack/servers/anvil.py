@@ -37,12 +37,12 @@ class Anvil:
 
     @property
     def rpc_url(self) -> str:
-        """JSON-RPC over HTTP."""
+        """URL of JSON-RPC over HTTP."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
     def ws_url(self) -> str:
-        """JSON-RPC over WebSocket, on the same port."""
+        """URL of JSON-RPC over WebSocket, on the same port."""
         return f"ws://127.0.0.1:{self.port}"
 
     @property

@@ -40,12 +40,12 @@ class Ipfs:
 
     @property
     def api(self) -> str:
-        """Kubo's RPC API (full control: never on a public address)."""
+        """URL of kubo's RPC API (full control: never on a public address)."""
         return f"http://127.0.0.1:{self.api_port}"
 
     @property
     def gateway(self) -> str:
-        """Read-only HTTP gateway."""
+        """URL of the read-only HTTP gateway."""
         return f"http://127.0.0.1:{self.gateway_port}"
 
     def stop(self) -> None:

@@ -74,7 +74,7 @@ class RabbitMQ:
 
     @property
     def api_url(self) -> str:
-        """Management API and user interface."""
+        """URL of the management API and user interface."""
         return api_url(self.port)
 
     def stop(self) -> None:

@@ -176,8 +176,8 @@ class OrderActions:
         return True
 
     def _recheck(self, market: MarketApi, order: OrderRecord) -> bool:
-        """Ask the market whether it still lists the order; whether it is to be published again. Raises MarketRefused,
-        MarketUnavailable.
+        """Ask the market whether it still lists the order; returns whether the order is to be published again. Raises
+        MarketRefused, MarketUnavailable.
         """
         status = market.status(order.order_hash)
         MARKET_ANSWERS.labels("done").inc()

@@ -137,7 +137,7 @@ class Enrolment:
         return self._rows.delete_one({"_id": wallet}).deleted_count == 1
 
     def listed(self, limit: int) -> list[Listed]:
-        """At most `limit` wallets of both lists, the newest first."""
+        """At most `limit` wallets of the allow and deny lists, the newest first."""
         rows = self._rows.find({"kind": _LIST}).sort("at", DESCENDING).limit(limit)
         return [Listed(Wallet(row["_id"]), Listing(row["listing"]), row["at"], row.get("note", "")) for row in rows]
 

@@ -223,7 +223,7 @@ class Movements:
         return sum(int(row["amount"]) for row in self._rows.find(wanted, {"amount": 1}))
 
     def _outside_row(self, each: Outside, at: float) -> dict[str, Any]:
-        """A change beside the lane as its row."""
+        """The row that stores a change of the native balance without the lane."""
         return {
             "_id": f"{_OUTSIDE}:{self._book}:{each.after}",
             "book": self._book,
@@ -257,7 +257,7 @@ class Movements:
 
 
 def _outside(row: Mapping[str, Any]) -> Outside:
-    """The change beside the lane in a stored row."""
+    """The change of the native balance without the lane that a stored row holds."""
     return Outside(
         BlockNumber(row["after"]),
         BlockNumber(row["block"]),

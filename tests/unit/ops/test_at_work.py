@@ -9,7 +9,7 @@ import pytest
 
 from config.settings import read_settings
 from ops import adopt, at_work
-from pipeline.store.activity import Activity
+from pipeline.store.database.activity import Activity
 from protocol.errors import NotPossible
 from protocol.types import Wallet
 

@@ -37,7 +37,7 @@ from workers.care.reveals import REVEAL_CHECK_SECONDS
 from workers.care.upkeep import PING_TASKS
 from workers.data import download, inputs
 from workers.sandbox import disk, spec
-from workers.task import verdict
+from workers.task.outcome import verdict
 
 TEXT = PAGE.read_text()
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}

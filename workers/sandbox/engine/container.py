@@ -46,7 +46,7 @@ from workers.sandbox.network import bridge as network
 from workers.sandbox.network.allow_list import targets_of
 from workers.sandbox.network.bridge import AppNetwork
 from workers.sandbox.spec import LABEL_PINS, LABEL_TASK, LABEL_WALLET, ContainerSpec
-from workers.task import verdict
+from workers.task.outcome import verdict
 
 log = structlog.get_logger(__name__)
 

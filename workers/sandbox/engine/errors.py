@@ -20,7 +20,7 @@ from protocol.errors import (
     EngineUnavailable,
     SluiceError,
 )
-from workers.task.verdict import Verdict
+from workers.task.outcome.verdict import Verdict
 
 
 def message(text: str) -> str:

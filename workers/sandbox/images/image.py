@@ -43,9 +43,9 @@ from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import ImageStore, StoredImage, archive, engine_name, read_config, unpacked_size
 from workers.sandbox.images.images_refused import Obstacle, RefusedImage, RefusedImages
 from workers.sandbox.images.layer_entries import ENTRY_BYTES, LayerEntries
-from workers.task import verdict
 from workers.task.deadline import TaskDeadline, backoff
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 

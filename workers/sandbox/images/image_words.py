@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from protocol.wire import SCRATCH_BYTES
-from workers.task import verdict
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 #: Variables, labels, volumes or ports of an image at most: honest ones have some dozens. Docker 20.10 needs 75 s to
 #: start a container with 200,000 variables, and 0.7 ms for each volume.

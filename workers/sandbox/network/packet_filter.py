@@ -148,7 +148,7 @@ def apply_listed(bridge: str, targets: Iterable[tuple[str, int]]) -> bool:
 
 
 def _apply(rules: Sequence[str], chain: str, hook: str) -> bool:
-    """Set the rules of IPv4 and IPv6; whether the kernel also takes the rule that limits connections. Raises
+    """Set the rules for IPv4 and IPv6; returns whether the kernel also takes the rule that limits connections. Raises
     BadSetting.
     """
     limited = True

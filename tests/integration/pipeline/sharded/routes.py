@@ -14,8 +14,8 @@ from typing import Any
 from pymongo import ASCENDING, MongoClient
 
 from bench.rig.past import Past
-from pipeline.store import sharding
 from pipeline.store.client import Store
+from pipeline.store.database import sharding
 from pipeline.store.deals import DEALS, NEW
 from pipeline.store.task.documents import to_document
 from tests.integration.pipeline import test_every_query

@@ -17,7 +17,7 @@ from config.topology import lane_queue
 from ops.at_work import require_no_consumer, require_stopped
 from ops.stack.stack import Stack
 from pipeline.domain.records import CLOCKS_APART
-from pipeline.store.activity import Activity
+from pipeline.store.database.activity import Activity
 from pipeline.store.sweeps import Sweeps
 from protocol.errors import NotPossible
 from protocol.types import Wallet

@@ -17,9 +17,9 @@ from pipeline.domain.records import TaskStage
 from pipeline.flow import sweep
 from pipeline.scheduler import Scheduler
 from pipeline.store.client import Store, database
+from pipeline.store.database.migrations import migrate
 from pipeline.store.deals import UNREADABLE
 from pipeline.store.documents import SCHEMA
-from pipeline.store.migrations import migrate
 from pipeline.store.quarantine import FIRST_WAIT
 from protocol.errors import InQuarantine
 from protocol.poco.events import BlockRef

@@ -28,7 +28,7 @@ from pipeline.domain.condition.facts import DatabaseFacts, NoAnswer
 from pipeline.probes import ask_database
 from pipeline.store import orders
 from pipeline.store.client import Store
-from pipeline.store.copies import STAGE, Copies, Disturbed
+from pipeline.store.database.copies import STAGE, Copies, Disturbed
 from pipeline.store.money import transfer_wish
 from pipeline.store.money.transfer_wish import TransferWish, TransferWishes
 from pipeline.store.orders import Orders

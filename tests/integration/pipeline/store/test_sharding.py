@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pymongo import ASCENDING
 
-from pipeline.store import sharding
 from pipeline.store.client import Store
+from pipeline.store.database import sharding
 from protocol.errors import NotPossible
 from tests.integration.pipeline.sharded.shards import ONE_SERVER
 

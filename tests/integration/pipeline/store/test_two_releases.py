@@ -12,9 +12,9 @@ from pipeline.domain.money.ledger import Books
 from pipeline.domain.records import ChainFacts, Outcome, Replicate, Reservation, TaskStage
 from pipeline.flow.ingest import task_records
 from pipeline.store.client import Store
+from pipeline.store.database.migrations import migrate
 from pipeline.store.documents import SCHEMA
 from pipeline.store.logs import LOGS, Together
-from pipeline.store.migrations import migrate
 from pipeline.store.money import ledger
 from pipeline.store.money.ledger import BlocksRead, Movements
 from pipeline.store.quarantine import FIRST_WAIT, LATER_RELEASE

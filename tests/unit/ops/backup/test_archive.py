@@ -16,7 +16,7 @@ from config.settings import read_settings
 from ops.archive import MANIFEST, open_archive, write_archive
 from ops.backup.contents import FORMAT, KIND, Pool, require_usable
 from ops.settings_table import env_lines
-from pipeline.store.copies import split
+from pipeline.store.database.copies import split
 from pipeline.store.documents import SCHEMA
 from protocol.errors import BadBackup, BadInput
 

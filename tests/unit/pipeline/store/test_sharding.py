@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.store import deals, ended, logs, sharding
+from pipeline.store import deals, ended, logs
+from pipeline.store.database import sharding
 from pipeline.store.task import lists, outputs, tasks
 
 INDEXES = {

@@ -26,7 +26,7 @@ from workers.enclave import surrounding, tdx
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.sandbox.spec import container_name
-from workers.task import app_end
+from workers.task.outcome import app_end
 from workers.task.replicate import ReplicateStage
 
 APP = container_name("test", WORKER.wallet, TASK)

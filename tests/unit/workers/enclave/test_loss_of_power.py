@@ -12,7 +12,7 @@ from tests.unit.workers.enclave.machine import Bench
 from workers.data import verified
 from workers.data.layout import Layout
 from workers.sandbox.engine.container_state import ContainerExit
-from workers.task import app_end
+from workers.task.outcome import app_end
 from workers.task.replicate import ReplicateStage
 
 

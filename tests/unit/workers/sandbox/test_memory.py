@@ -19,7 +19,7 @@ from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.memory import Counters, MemoryWatch, is_own_limit, read_counters
 from workers.sandbox.spec import EngineResources, read_engine_resources
 from workers.slots import RESERVED_BYTES
-from workers.task.own_end import require_own_end
+from workers.task.outcome.own_end import require_own_end
 
 GIB = 2**30
 ID = "ab" * 32

@@ -22,7 +22,7 @@ from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import ENGINE_LOST, LATE_CAUSE_PAUSES, AppRun, run_app, seconds_needed
 from workers.sandbox.spec import LABEL_BOOT, ContainerSpec
-from workers.task.verdict import KILLED
+from workers.task.outcome.verdict import KILLED
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 ENDED = ContainerState("id", "exited", False, False, KILLED, False, START, START + timedelta(seconds=1))

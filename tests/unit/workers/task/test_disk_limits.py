@@ -24,8 +24,9 @@ from workers.data.outputs import ResultLimits
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.memory import MemoryWatch
 from workers.sandbox.run_app import AppRun, run_app
-from workers.task import disk_limits, verdict
+from workers.task import disk_limits
 from workers.task.disk_limits import require_promised_disk
+from workers.task.outcome import verdict
 
 QUOTA = [
     b"sh: write error: Disk quota exceeded\n",

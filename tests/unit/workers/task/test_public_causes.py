@@ -17,7 +17,7 @@ from tests.unit.workers.assignments import task_id
 from workers.data.layout import discard
 from workers.enclave import surrounding
 from workers.sandbox.engine.container_state import ContainerExit
-from workers.task.failed_task import cause_of
+from workers.task.outcome.failed_task import cause_of
 
 SECRET = "her name is alice"
 

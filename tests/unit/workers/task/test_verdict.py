@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from protocol.errors import ContainerRefused, EngineUnavailable, RefusedHere, SluiceError
 from protocol.results.error_result import MACHINE_FAILED, UNCLEAR_END, counts_against_machine
-from workers.task import verdict
-from workers.task.failed_task import cause_of_refusal
-from workers.task.verdict import WORDS_READ, Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.failed_task import cause_of_refusal
+from workers.task.outcome.verdict import WORDS_READ, Verdict
 
 RUNC = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
 OLD_RUNC = "OCI runtime create failed: container_linux.go:380: starting container process caused: "

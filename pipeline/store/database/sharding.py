@@ -19,7 +19,7 @@ from pymongo import HASHED, IndexModel
 from pymongo.database import Database
 
 from config.connections.mongodb import exclusively, while_indexing
-from pipeline.store.migrations import drop_unique_index
+from pipeline.store.database.migrations import drop_unique_index
 from protocol.errors import NotPossible
 
 #: Field → "hashed", or 1 for a range.

@@ -24,7 +24,7 @@ from pymongo.database import Database
 from pymongo.errors import OperationFailure
 
 from config.connections.mongodb import exclusively
-from pipeline.store.migrations import VERSION
+from pipeline.store.database.migrations import VERSION
 from protocol.errors import SluiceError, Unavailable
 
 #: Prefix of the names of collections that are being filled.

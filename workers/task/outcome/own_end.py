@@ -8,7 +8,7 @@ from protocol.types import TaskId
 from workers.context import Machine, WorkerContext
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.memory import MemoryWatch
-from workers.task.verdict import KILLED
+from workers.task.outcome.verdict import KILLED
 
 
 def memory_watch(context: WorkerContext, container: str) -> MemoryWatch:

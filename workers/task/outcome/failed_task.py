@@ -20,8 +20,8 @@ from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.profile import Sandbox
-from workers.task import verdict
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 STDOUT_FILE, STDERR_FILE = "stdout.txt", "stderr.txt"
 #: Beside an error result: what went wrong, in words that are not part of its digest.
