@@ -24,7 +24,7 @@ class Payments:
     charged: Mapping[TaskId, int]
 
     def twice(self) -> list[str]:
-        """A sentence for each that happened more than once."""
+        """A sentence for each payment that happened more than once."""
         return [
             *(f"Task {task} was finalized {count} times." for task, count in self.finalized.items() if count > 1),
             *(
@@ -40,7 +40,7 @@ class Payments:
         ]
 
     def unpaid(self, completed: Iterable[TaskId]) -> list[str]:
-        """A sentence for each of these tasks that was not finalized, or for which nobody was charged or rewarded."""
+        """A sentence for each of these tasks that was not finalized, or whose payment or rewards are missing."""
         rewarded = {task for task, _ in self.rewarded}
         return [
             f"Task {task} is COMPLETED, and {what}."

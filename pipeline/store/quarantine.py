@@ -196,7 +196,7 @@ class Reader(Generic[T]):
         self._put_off = put_off
 
     def each(self, found: Iterable[Row]) -> list[T]:
-        """The records of those rows that fit."""
+        """The records of those rows that can be read; the others are quarantined and left out."""
         records: list[T] = []
         broken: list[tuple[Any, str]] = []
         later: list[tuple[Any, str]] = []

@@ -99,7 +99,9 @@ def requester_secret(requester: str, name: str) -> SecretId:
 
 
 def wallet_secret(owner: str, name: str) -> SecretId:
-    """What a wallet tells the services. Raises BadMessage for what is no address or no name."""
+    """A wallet's secret for the services, e.g. the key that its results are encrypted for. Raises BadMessage for what
+    is no address or no name.
+    """
     return SecretId(Kind.WALLET, Wallet(_address(owner)), _checked(name))
 
 

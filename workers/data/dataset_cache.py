@@ -60,7 +60,9 @@ def provide(
 
 
 def _is_whole(cached: Path, target: Path, meanwhile: Callable[[], object]) -> bool:
-    """Whether `target` is the dataset. If it is not, neither it nor the cached file that it is a link to stays."""
+    """Whether `target` is the whole dataset. If not, `target` is removed, and so is the cached file if `target` is a
+    link to it.
+    """
     found = target.stat()
     if verified.is_noted(_note_of(cached), found.st_size) and _is_same(cached, found):
         return True

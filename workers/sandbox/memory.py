@@ -144,7 +144,7 @@ class MemoryWatch:
             os.close(opened)
 
     def _read(self, opened: int) -> bool:
-        """Note the counters; False if the cgroup is gone, of which the last ones stay."""
+        """Store the counters as they are now; False if the cgroup is gone, and then the counters read last are kept."""
         try:
             self._seen = read_counters(os.pread(opened, _FILE_BYTES, 0).decode()) or self._seen
         except OSError:

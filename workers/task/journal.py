@@ -156,7 +156,9 @@ class Journal:
         return [_replicate(row) for row in rows]
 
     def mark_running(self, task_id: TaskId, container_id: str | None, now: float) -> bool:
-        """TAKEN → RUNNING, before the container is created; again with its id once known."""
+        """TAKEN → RUNNING, before the container is created; again with its id once known. False if the replicate is at
+        another stage.
+        """
         return self._step(task_id, ReplicateStage.RUNNING, now, container_id=container_id)
 
     def mark_computed(
@@ -187,15 +189,17 @@ class Journal:
         return self._step(task_id, ReplicateStage.COMMITTED, now)
 
     def mark_revealed(self, task_id: TaskId, now: float) -> bool:
-        """COMMITTED → REVEALED: the reveal is in the lane."""
+        """COMMITTED → REVEALED: the reveal is in the lane. False if the replicate is at another stage."""
         return self._step(task_id, ReplicateStage.REVEALED, now)
 
     def mark_failed(self, task_id: TaskId, cause: str, now: float, *, exit_code: int | None = None) -> bool:
-        """→ FAILED: nothing was contributed and nothing will be."""
+        """→ FAILED: nothing was contributed and nothing will be. False if the replicate may not go there from its
+        stage.
+        """
         return self._step(task_id, ReplicateStage.FAILED, now, cause=cause, exit_code=exit_code)
 
     def mark_aborted(self, task_id: TaskId, now: float) -> bool:
-        """Set the replicate to ABORTED, because the scheduler asked for it."""
+        """→ ABORTED, because the scheduler asked for it. False if the replicate may not go there from its stage."""
         return self._step(task_id, ReplicateStage.ABORTED, now)
 
     def mark_uploaded(self, task_id: TaskId, link: ResultLink, now: float) -> None:

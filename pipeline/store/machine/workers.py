@@ -240,7 +240,9 @@ class Workers:
         return self.reader.each(self._rows.find(query).sort(BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
-        """Workers nearest to taking such a task, then others: at most a few times `limit`, each once."""
+        """Workers nearest to taking a task with this tag that locks this stake (nRLC), then others: at most a few times
+        `limit`, each once.
+        """
         rows: dict[str, Any] = {}
         offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
         backed = {"worth": {"$gte": float(stake)}} if stake else {}
