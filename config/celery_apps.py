@@ -62,8 +62,8 @@ CONFIRM_SECONDS = 5
 
 
 def _refuse_compressed(_: bytes) -> bytes:
-    """Stands in for kombu's encoders and decoders: these unpack a message before anything is checked, and 15 KB may
-    become 400 MB.
+    """Raise for a compressed message, in place of kombu's encoders and decoders: these unpack a message before anything
+    is checked, and 15 KB may become 400 MB.
     """
     raise ValueError("the message is compressed, and no message of Sluice is")
 

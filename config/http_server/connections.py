@@ -169,7 +169,7 @@ class BoundedProtocol(H11Protocol):
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """The client has read nearly all; asyncio calls it."""
+        """Stop watching the client's reading: it has read nearly all. asyncio calls it."""
         super().resume_writing()
         self._stop_read_timer()
 

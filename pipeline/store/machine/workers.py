@@ -240,9 +240,7 @@ class Workers:
         return self.reader.each(self._rows.find(query).sort(BEST_FIRST).limit(limit))
 
     def nearest(self, tag: Hash32, stake: NRlc, limit: int) -> list[WorkerRecord]:
-        """Workers nearest to taking a task with this tag that locks this stake (nRLC), then others: at most a few times
-        `limit`, each once.
-        """
+        """Workers nearest to taking a task with this tag and stake, then others: at most a few times `limit`."""
         rows: dict[str, Any] = {}
         offer = {"tag_bits": {"$bitsAllSet": bytes.fromhex(tag[2:])}} if int(tag, 16) else {}
         backed = {"worth": {"$gte": float(stake)}} if stake else {}
