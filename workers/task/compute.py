@@ -55,7 +55,6 @@ from workers.sandbox.spec import container_spec
 from workers.task import admission, disk_limits, given_again, signature
 from workers.task.deadline import TaskDeadline
 from workers.task.outcome import app_end, failed_task, own_end
-from workers.task.outcome.failed_task import STDERR_FILE, STDOUT_FILE, cause_of, error_result, how, require_promised
 from workers.task.replicate import COMPUTING, WITH_RESULT, Replicate, ReplicateStage
 
 log = structlog.get_logger(__name__)
@@ -208,7 +207,7 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
         if _aborted(context, replicate.task_id):
             # Its container was killed by us: that says nothing of the app.
             raise _declined(replicate.task_id, ABORTED, "it was aborted") from error
-        failure, why = cause_of(replicate.task_id, error, attempt.ended)
+        failure, why = failed_task.cause_of(replicate.task_id, error, attempt.ended)
         _require_own_failure(context, replicate, attempt, why)
         log.warning("The task failed.", action="task_failed", task=replicate.task_id, cause=failure, why=why)
         if replicate.assignment.callback != ZERO_ADDRESS or replicate.in_enclave:
@@ -216,7 +215,7 @@ def _result(context: WorkerContext, replicate: Replicate, attempt: _Attempt) -> 
             # none, and no text can stand for it.
             raise _declined(replicate.task_id, failure, f"{why} (it is given no error in place of a result)") from error
         result_limits = context.machine.result_limits
-        return error_result(replicate.task_id, folders, failure, why, attempt.ended, result_limits), failure
+        return failed_task.error_result(replicate.task_id, folders, failure, why, attempt.ended, result_limits), failure
 
 
 def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolders, attempt: _Attempt) -> PackedResult:
@@ -233,9 +232,9 @@ def _app_result(context: WorkerContext, replicate: Replicate, folders: TaskFolde
     enclave.pre_compute(context.machine.downloads)
     _run(context, replicate, params, folders, attempt, deadline, enclave)
     if attempt.ended is not None and not attempt.ended.clean:
-        _require_own_failure(context, replicate, attempt, how(attempt.ended))
+        _require_own_failure(context, replicate, attempt, failed_task.how(attempt.ended))
     if attempt.ended is not None and attempt.ended.clean:
-        for name, content in ((STDOUT_FILE, attempt.stdout), (STDERR_FILE, attempt.stderr)):
+        for name, content in ((failed_task.STDOUT_FILE, attempt.stdout), (failed_task.STDERR_FILE, attempt.stderr)):
             if content:
                 outputs.write_into(folders.outputs, name, content)
     return enclave.post_compute(context.machine.result_limits)
@@ -245,7 +244,7 @@ def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: 
     """Raise TaskDeclined for an app that failed in a container, if what this machine gives apps may be the cause."""
     if attempt.container is not None:
         gpu = needs_gpu(Hash32(replicate.assignment.tag))
-        require_promised(replicate.task_id, context.machine.sandbox, why, gpu=gpu)
+        failed_task.require_promised(replicate.task_id, context.machine.sandbox, why, gpu=gpu)
         disk_limits.require_promised_disk(context, replicate.task_id, attempt.container, attempt.ended)
 
 
