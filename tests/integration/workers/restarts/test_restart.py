@@ -157,24 +157,30 @@ def whole(context: WorkerContext) -> None:
 
 
 def test_an_app_that_is_stopped_and_ends_in_good_order_is_run_anew(context: WorkerContext) -> None:
-    with ThreadPoolExecutor(1) as pool:
-        computed = pool.submit(compute, context, task(POLITE))
+    def operate() -> None:
         wait_until(lambda: begun(context), 30, what="the app to begin")
         stopped = stop(context)
         wait_until(lambda: container(context) != stopped and begun(context), 60, what="another container")
         go_on(context)
-        computed.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        operated = pool.submit(operate)
+        compute(context, task(POLITE))
+        operated.result()
     whole(context)
 
 
 def test_an_app_that_was_stopped_while_the_machine_was_down_is_run_anew(context: WorkerContext) -> None:
+    def operate() -> None:
+        wait_until(lambda: begun(context), 60, what="another container")
+        go_on(context)
+
     wanted = task(POLITE)
     with killed(context, wanted, lambda: begun(context)):
         pass
     stop(context)
     with ThreadPoolExecutor(1) as pool:
-        computed = pool.submit(compute, context, wanted)
-        wait_until(lambda: begun(context), 60, what="another container")
-        go_on(context)
-        computed.result()
+        operated = pool.submit(operate)
+        compute(context, wanted)
+        operated.result()
     whole(context)
