@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from chain.contracts.ens_names import ens_names, with_addresses
 from chain.keystore import load_key
@@ -35,7 +35,7 @@ from pipeline.domain.condition import health
 from pipeline.domain.condition.facts import Facts, NoAnswer, NodeFacts
 from pipeline.domain.condition.health import HealthPart
 from pipeline.probes import Probes
-from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError
+from protocol.errors import BadSetting, RpcError, RpcUnavailable, SchedulerNotReady, SluiceError, WrongChain
 from protocol.ethereum.signing import Key
 from protocol.poco.tags import Framework
 
@@ -324,10 +324,15 @@ def _resolve_with_retries(settings: Settings, wait: float) -> Settings:
         log.warning("Not ready yet, asking again.", action="preflight_wait", why=why)
 
     retrying = Retrying(
-        retry=retry_if_exception_type((RpcUnavailable, RpcError)),
+        retry=retry_if_exception(_may_answer_yet),
         wait=wait_fixed(PAUSE_SECONDS),
         stop=stop_after_delay(wait),
         before_sleep=warn,
         reraise=True,
     )
     return retrying(with_addresses, settings)
+
+
+def _may_answer_yet(error: BaseException) -> bool:
+    """Whether a node is asked again before the start; nodes of another chain are not."""
+    return isinstance(error, (RpcUnavailable, RpcError)) and not isinstance(error, WrongChain)

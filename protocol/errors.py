@@ -48,6 +48,7 @@
     ├── SchedulerNotReady        what the scheduler needs is not there. The command line prints it and exits 1.
     ├── MarketRefused            iExec's market API answered with no: `why`, `status`; the order is asked about again
     ├── WrongChain               chain id or hub code are not what the settings say. The process stops.
+    │   └── NodesOfOtherChain    ... of all nodes that are named; also an RpcUnavailable, which a running process awaits
     ├── LaneError                the serial transaction lane; caught by the lane's own run
     │   ├── LeaseLost            another run holds this wallet now
     │   ├── LaneFull             too many intents queued; the caller must wait
@@ -292,6 +293,10 @@ class MarketRefused(SluiceError):
 
 
 class WrongChain(SluiceError):
+    """The chain is not the one the settings describe: {why}. {fix}"""
+
+
+class NodesOfOtherChain(WrongChain, RpcUnavailable):
     """The chain is not the one the settings describe: {why}. {fix}"""
 
 

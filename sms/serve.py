@@ -15,7 +15,7 @@ from config.http_server.rates import RateLimits, parsed
 from config.http_server.server import http_server
 from config.settings import Settings
 from config.values.sms_settings import SMS_PREFIX, SmsSettings
-from protocol.errors import BadSetting, RpcUnavailable, Unavailable, WrongChain
+from protocol.errors import BadSetting, Unavailable, WrongChain
 from protocol.types import Contract
 from sms.api.application import create_app
 from sms.chain import PocoReader
@@ -118,7 +118,9 @@ def _prepare(settings: Settings, sms: SmsSettings, service: SecretService, hub: 
             service.store.ready()
             require_own_chain(service.store, settings.chain_id, sms)
             require_own_keys(service.store, service.vault, sms)
-        except (RpcUnavailable, Unavailable) as error:
+        except WrongChain:
+            raise
+        except Unavailable as error:
             if str(error) != logged:
                 log.warning("Cannot serve yet.", action="sms_waits", why=str(error))
             logged = str(error)

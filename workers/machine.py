@@ -19,7 +19,15 @@ from functools import partial
 from typing import NoReturn, TypeVar
 
 import structlog
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential, wait_fixed
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential,
+    wait_fixed,
+)
 
 from chain.contracts.hub import Hub
 from chain.keystore import load_key
@@ -155,7 +163,7 @@ def left_unfinished(layout: Layout, wallet: Wallet, settings: Settings, now: flo
         try:
             with closing(connect(settings)) as rpc:
                 views = Hub(rpc, Contract(str(settings.hub))).tasks(voted)
-        except (RpcError, RpcUnavailable, WrongChain):
+        except (RpcError, RpcUnavailable):
             log.warning("The chain was not asked; the times below are the earliest possible.", action="views_unknown")
     return unfinished(replicates, {view.task_id: view for view in views}, wallet, now)
 
@@ -193,14 +201,14 @@ def _refuse_by_former(settings: Settings, key: Key, refusal: SluiceError) -> Non
     """
     try:
         former = _until_answered(partial(votes_first.former_machine, settings, key, refusal))
-    except RpcUnavailable as away:
-        why = f"{refusal} Votes wait to be revealed, so the start is tried again until the node answers."
-        log.error(why, action="node_awaited", why=str(away))  # noqa: TRY400 - it is no surprise
-        return
     except (BadSetting, WrongChain) as error:
         why = f"Votes wait to be revealed, and cannot be without what is refused: {error}"
         log.error(why, action="votes_left", why=str(error))  # noqa: TRY400 - the refusal is raised
         raise refusal from error
+    except RpcUnavailable as away:
+        why = f"{refusal} Votes wait to be revealed, so the start is tried again until the node answers."
+        log.error(why, action="node_awaited", why=str(away))  # noqa: TRY400 - it is no surprise
+        return
     if former is None:
         raise refusal
     log_file.keep(former.layout)
@@ -278,13 +286,18 @@ def _until_answered(ask: Callable[[], Answer]) -> Answer:
         log.warning("No answer yet, asking again.", action=action, attempt=state.attempt_number, why=str(error))
 
     retrying = Retrying(
-        retry=retry_if_exception_type((PoolUnavailable, RpcUnavailable)),
+        retry=retry_if_exception(_may_answer_yet),
         wait=wait_exponential(multiplier=0.2, max=3.0),
         stop=stop_after_delay(START_TIMEOUT),
         before_sleep=warn,
         reraise=True,
     )
     return retrying(ask)
+
+
+def _may_answer_yet(error: BaseException) -> bool:
+    """Whether pool or node is asked again at a start; nodes of another chain are not."""
+    return isinstance(error, (PoolUnavailable, RpcUnavailable)) and not isinstance(error, WrongChain)
 
 
 @contextmanager

@@ -36,13 +36,10 @@ from chain.rpc.announced import AnnouncedHead
 from chain.rpc.answers import Known
 from chain.rpc.client import JsonRpc
 from config.metrics import LANE_FAILED, LANE_HALTED, LANE_IN_FLIGHT, LANE_NONCE_GAP
-from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError, WrongChain
+from protocol.errors import ForeignNonce, LaneFull, LeaseLost, RpcUnavailable, SluiceError
 from protocol.types import Nonce
 
 log = structlog.get_logger(__name__)
-
-#: Errors of nodes that end a run and nothing else: none answers, or all that do are on another chain now.
-_NO_ANSWER = (RpcUnavailable, WrongChain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +142,7 @@ class Lane:
         try:
             if not context.store.busy(context.lane) and not self._last_final_undone(announced):
                 return RunReport()
-        except _NO_ANSWER as error:
+        except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             return RunReport(trouble=str(error))
         started = context.monotonic()
@@ -159,7 +156,7 @@ class Lane:
                 log.error("The lane stands still.", action="lane_halted", wallet=context.lane.wallet, why=lease.halted)
                 return RunReport(halted=lease.halted)
             return self._run_phases(run, before, announced)
-        except _NO_ANSWER as error:
+        except RpcUnavailable as error:
             self._warn("No answer from the node.", "lane_rpc_unavailable", error)
             if lease.halted is None:
                 with suppress(LeaseLost):

@@ -34,7 +34,7 @@ from config.connections.http_client import proxy_for
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from config.values.endpoints import rpc_urls
-from protocol.errors import RpcError, RpcUnavailable, WrongChain
+from protocol.errors import NodesOfOtherChain, RpcError, RpcUnavailable
 from protocol.types import BlockNumber
 
 log = structlog.get_logger(__name__)
@@ -93,7 +93,7 @@ class RpcPool:
         return " or ".join(node.name for node in self._nodes)
 
     def call(self, method: str, *params: object) -> Any:
-        """The result of one call. Raises RpcError, RpcUnavailable, or WrongChain if no node is on the right chain."""
+        """The result of one call. Raises RpcError, RpcUnavailable (NodesOfOtherChain if no node is on ours)."""
         (answer,) = self.batch([(method, params)])
         if isinstance(answer, RpcError):
             raise answer
@@ -283,11 +283,11 @@ class RpcPool:
             )
         self._current = position
 
-    def _no_node_error(self) -> WrongChain | RpcUnavailable:
+    def _no_node_error(self) -> RpcUnavailable:
         """The error to raise where no node can be asked."""
         if not all(record.wrong_chain for record in self._health):
             return RpcUnavailable(what=self.name, why="no node has said yet that it is on the right chain")
-        return WrongChain(
+        return NodesOfOtherChain(
             why=f"none of {self.name} is on chain {self._chain_id}",
             fix="Set SLUICE_RPC_URL to nodes of that chain, or SLUICE_CHAIN_ID to theirs.",
         )

@@ -19,7 +19,7 @@ from chain.contracts.decode import block_ref
 from chain.rpc.answers import Known, decode_reply
 from chain.rpc.client import JsonRpc
 from pipeline.domain.condition.health import CLOCK_SECONDS, STALE_BLOCKS, STALE_SECONDS
-from protocol.errors import RpcUnavailable, WrongChain
+from protocol.errors import RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.types import Timestamp
 
@@ -84,7 +84,7 @@ class ChainTime:
         """The newest block's time by the node; None if it does not answer."""
         try:
             (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("latest", False))])
-        except (RpcUnavailable, WrongChain) as error:
+        except RpcUnavailable as error:
             log.info("The chain's time is not known.", action="chain_time_unknown", why=str(error))
             return None
         found = decode_reply(answer, block_ref)

@@ -6,7 +6,7 @@ A worker that was killed finds its container again by name and goes on from what
     created    start it (with an allow list of domains: start over)
     running    wait for what is left of its time
     exited     take its exit, unless the engine or the machine went down meanwhile (code 255 is Docker's mark for an
-               engine that did): start over
+               engine that did), or the engine tells that somebody stopped it, or cannot tell: start over
 
 An engine that does not answer, or an image or container that another program removed meanwhile (pruning by a timer is
 common): the same, while the task has the time.
@@ -187,9 +187,9 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
         return _await(run, tries, container, run.spec.seconds, memory)
     if state.running:
         return _await(run, tries, container, run.spec.seconds - _ran(run.engine, state), memory)
-    if tries.lost_engine or never_ended(state):
+    if tries.lost_engine or never_ended(state) or was_stopped(run.engine, state):
         # It never ran, and has addresses of hosts from when it was made; or the engine or the machine ended with the
-        # container, or another request removes it: its exit says nothing about the app.
+        # container, or another request stopped or removes it: its exit says nothing about the app.
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)
@@ -210,6 +210,17 @@ def never_ended(state: ContainerState) -> bool:
     """
     before = state.boot is not None and state.boot != verified.this_boot()
     return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST or before
+
+
+def was_stopped(engine: Engine, state: ContainerState) -> bool:
+    """Whether an ended app may have ended because somebody else asked it to, e.g. the engine, which stops all apps
+    before it ends itself: then it may have left half a result, with any exit code. Raises EngineUnavailable.
+
+    One that was killed is not asked about: `verdict` knows that this says nothing, and it may have been our own kill.
+    """
+    if state.running or state.out_of_memory or state.exit_code == KILLED:
+        return False
+    return engine.signalled(state.container) is not False
 
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float, memory: MemoryWatch) -> ContainerExit:
@@ -236,6 +247,9 @@ def _await(run: AppRun, tries: _Tries, container: str, seconds: float, memory: M
         )
         run.engine.kill(container)
         state = run.engine.state(container)
+    elif was_stopped(run.engine, state):
+        run.engine.remove(container)
+        raise NoSuchContainer(why=f"{container}: it was stopped from outside")
     return end_of(run.engine, container, state, run.spec.seconds, memory, killed=killed)
 
 

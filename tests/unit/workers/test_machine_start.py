@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from protocol.errors import BadSetting, PoolUnavailable, RpcUnavailable, WrongChain
+from protocol.errors import BadSetting, NodesOfOtherChain, PoolUnavailable, RpcUnavailable, WrongChain
 from workers import machine, votes_first
 from workers.task.unfinished import Unfinished
 
@@ -33,12 +33,13 @@ def test_a_pool_or_a_node_that_is_still_starting_is_asked_until_it_answers(away:
     assert machine._until_answered(ask) == "answer"
 
 
-def test_a_node_of_another_chain_is_not_asked_again() -> None:
+@pytest.mark.parametrize("kind", [WrongChain, NodesOfOtherChain])
+def test_a_node_of_another_chain_is_not_asked_again(kind: type[WrongChain]) -> None:
     asked = []
 
     def ask() -> None:
         asked.append(1)
-        raise WrongChain(why="it is on chain 2", fix="Name another.")
+        raise kind(why="it is on chain 2", fix="Name another.")
 
     with pytest.raises(WrongChain):
         machine._until_answered(ask)

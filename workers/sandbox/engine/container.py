@@ -1,4 +1,4 @@
-"""One container at the Docker engine: made, started, awaited, read, removed. Seven requests when all goes well.
+"""One container at the Docker engine: made, started, awaited, read, removed. Eight requests when all goes well.
 
 Names are derived from the task, so after a restart the same call finds the container again, whatever became of it:
 
@@ -38,6 +38,7 @@ from protocol.types import TaskId, Wallet
 from workers.sandbox.engine.client import EngineClient
 from workers.sandbox.engine.container_state import ContainerState, read_moment, read_state
 from workers.sandbox.engine.errors import engine_errors, message, refusal, status, words
+from workers.sandbox.engine.events import signalled
 from workers.sandbox.engine.host_config import host_config
 from workers.sandbox.engine.printed import read_frames
 from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage, fitting, why_unfit
@@ -248,10 +249,14 @@ class Engine:
     def state(self, container: str) -> ContainerState:
         """The state of a container by id or name. Raises NoSuchContainer, EngineUnavailable."""
         with engine_errors(self.host):
-            try:
-                return read_state(self._api.inspect_container(container))
-            except docker.errors.NotFound as error:
-                raise NoSuchContainer(why=container) from error
+            return read_state(self.inspect(container))
+
+    def signalled(self, container: str) -> bool | None:
+        """Whether somebody else sent a signal to a container, by id, that has ended (`events`). Raises
+        EngineUnavailable.
+        """
+        with engine_errors(self.host):
+            return signalled(self._api, container)
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Docker's `inspect` of a container. Raises NoSuchContainer, EngineUnavailable."""
@@ -335,12 +340,9 @@ class Engine:
     def resolv_conf(self, container: str) -> str:
         """Text of a container's /etc/resolv.conf, as the engine made it. Raises NoSuchContainer, EngineUnavailable."""
         with engine_errors(self.host):
-            try:
-                found = self._api.inspect_container(container)
-            except docker.errors.NotFound as error:
-                raise NoSuchContainer(why=container) from error
+            file = Path(str(self.inspect(container)["ResolvConfPath"]))
         try:
-            return Path(str(found["ResolvConfPath"])).read_text(errors="replace")
+            return file.read_text(errors="replace")
         except OSError:
             # On another machine, or out of sight of a worker in a container.
             return ""
@@ -348,10 +350,7 @@ class Engine:
     def process_of(self, container: str) -> tuple[int, str]:
         """Process id of a running container on the apps' network, and its address. Raises NoSuchContainer."""
         with engine_errors(self.host):
-            try:
-                found = self._api.inspect_container(container)
-            except docker.errors.NotFound as error:
-                raise NoSuchContainer(why=container) from error
+            found = self.inspect(container)
             (own,) = found["NetworkSettings"]["Networks"].values()
             return int(found["State"]["Pid"]), str(own["IPAddress"])
 

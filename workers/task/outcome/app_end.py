@@ -69,7 +69,8 @@ def settle(engine: Engine, folders: TaskFolders, replicate: Replicate, memory: C
         with suppress(EngineUnavailable, NoSuchContainer):
             state = engine.state(container)
             if not state.running:
-                if kept(folders) is None and not run_app.never_ended(state):
+                ended = not run_app.never_ended(state) and not run_app.was_stopped(engine, state)
+                if kept(folders) is None and ended:
                     keep(folders, run_app.end_of(engine, container, state, seconds, memory(container)))
                 engine.remove(container)
     return run_app.seconds_needed(engine, container, seconds) if kept(folders) is None else 0.0

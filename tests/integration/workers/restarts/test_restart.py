@@ -6,8 +6,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from unittest.mock import ANY
 
+import docker
 import pytest
 
 from protocol.errors import NoSuchContainer
@@ -127,3 +130,57 @@ def test_a_container_that_was_killed_from_outside_says_nothing_of_the_app(contex
     compute(context, wanted)
     assert journaled(context).stage is ReplicateStage.FAILED
     assert cause_code(journaled(context).cause) == UNCLEAR_END
+
+
+#: Ends in good order when it is asked to, with half of its result written.
+POLITE = (
+    f'trap "exit 0" TERM; {RESULT}; echo half > /iexec_out/r; touch /iexec_out/begun; {WAIT};'
+    " rm /iexec_out/begun; echo whole > /iexec_out/r"
+)
+
+
+def begun(context: WorkerContext) -> bool:
+    return (context.layout.task(task_id(1)).outputs / "begun").exists() and running(context)
+
+
+def stop(context: WorkerContext) -> str:
+    """What an operator's `docker stop` does to the app, and the engine itself as it shuts down. Its container's id."""
+    stopped = container(context) or ""
+    with closing(docker.APIClient(base_url=context.engine.host)) as engine:
+        engine.stop(stopped)
+    return stopped
+
+
+def whole(context: WorkerContext) -> None:
+    assert journaled(context).stage is ReplicateStage.COMPUTED
+    assert zipped(context) == {"computed.json": ANY, "r": b"whole\n"}
+
+
+def test_an_app_that_is_stopped_and_ends_in_good_order_is_run_anew(context: WorkerContext) -> None:
+    def operate() -> None:
+        wait_until(lambda: begun(context), 30, what="the app to begin")
+        stopped = stop(context)
+        wait_until(lambda: container(context) != stopped and begun(context), 60, what="another container")
+        go_on(context)
+
+    with ThreadPoolExecutor(1) as pool:
+        operated = pool.submit(operate)
+        compute(context, task(POLITE))
+        operated.result()
+    whole(context)
+
+
+def test_an_app_that_was_stopped_while_the_machine_was_down_is_run_anew(context: WorkerContext) -> None:
+    def operate() -> None:
+        wait_until(lambda: begun(context), 60, what="another container")
+        go_on(context)
+
+    wanted = task(POLITE)
+    with killed(context, wanted, lambda: begun(context)):
+        pass
+    stop(context)
+    with ThreadPoolExecutor(1) as pool:
+        operated = pool.submit(operate)
+        compute(context, wanted)
+        operated.result()
+    whole(context)

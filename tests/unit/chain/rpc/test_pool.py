@@ -110,12 +110,16 @@ def test_what_is_wrong_with_a_node_is_logged_once(setup: Setup) -> None:
     assert sorted(line["action"] for line in lines) == ["rpc_down", "rpc_wrong_chain"]
 
 
-def test_a_pool_with_only_nodes_of_other_chains_is_a_wrong_chain(setup: Setup) -> None:
+def test_a_pool_with_only_nodes_of_other_chains_is_a_wrong_chain_and_to_who_asks_it_gives_no_answer(
+    setup: Setup,
+) -> None:
+    """A start ends at the first, and whatever runs asks again: nothing is decided by it."""
     for node in setup.nodes:
         node.chain_id = 1
 
-    with pytest.raises(WrongChain, match="none of a or b or c is on chain 31337"):
+    with pytest.raises(WrongChain, match="none of a or b or c is on chain 31337") as raised:
         setup.pool.call("eth_call")
+    assert isinstance(raised.value, RpcUnavailable)
 
 
 def test_a_node_that_falls_behind_is_left(setup: Setup) -> None:

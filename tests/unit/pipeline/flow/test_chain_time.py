@@ -12,7 +12,7 @@ from pipeline.domain.actions import AskReveal, Method, Submit
 from pipeline.domain.progress import next_visit
 from pipeline.flow.chain_time import ASK_SECONDS, LOOK_SECONDS, SILENT_SECONDS, ChainTime
 from pipeline.flow.isolate import is_transient
-from protocol.errors import RpcUnavailable, WrongChain
+from protocol.errors import NodesOfOtherChain, RpcUnavailable
 from protocol.poco.events import BlockRef
 from protocol.types import BlockHash, BlockNumber, Timestamp
 from tests.unit.pipeline.builders import (
@@ -107,7 +107,7 @@ def test_while_the_chain_is_away_its_time_stands_still_and_a_silent_node_is_aske
 
 
 def test_nodes_that_are_all_on_another_chain_tell_no_time_and_are_no_fault_of_a_task() -> None:
-    error = WrongChain(why="none of them is on chain 1", fix="")
+    error = NodesOfOtherChain(why="none of them is on chain 1", fix="")
     assert World(stored=5000, head=None, error=error).chain_time.read(5000.0 + HOUR) == 5000
     assert is_transient(error)
 

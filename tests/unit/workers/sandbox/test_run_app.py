@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -36,16 +37,22 @@ class Engine:
 
     host = "unix:///nowhere"
 
-    def __init__(self, *states: ContainerState) -> None:
+    def __init__(self, *states: ContainerState, signalled: Sequence[bool | None] = ()) -> None:
         self.states, self.waits = [*states], list[float]()
         self.made, self.removed = 0, 0
+        #: What it says of each end that it is asked about; then none was sent a signal.
+        self.told = [*signalled]
+        #: Whether it has the container.
+        self.here = True
 
     def create(self, _: object) -> str:
         self.made += 1
+        self.here = True
         return "id"
 
     def remove(self, _: str) -> None:
         self.removed += 1
+        self.here = False
 
     def state(self, _: str) -> ContainerState:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
@@ -54,7 +61,12 @@ class Engine:
         self.waits.append(seconds)
         return True
 
+    def signalled(self, _: str) -> bool | None:
+        return self.told.pop(0) if self.told else False
+
     def find(self, _: object) -> ContainerState:
+        if not self.here:
+            raise NoSuchContainer(why="app")
         return self.state("app")
 
     def printed(self, _: str) -> tuple[bytes, bytes]:
@@ -123,6 +135,32 @@ def test_any_other_end_is_taken_at_once(code: int) -> None:
     waited: list[float] = []
     assert run(Engine(replace(ENDED, exit_code=code)), waited).exit_code == code
     assert waited == []
+
+
+@pytest.mark.parametrize("code", [0, 1, 143])
+@pytest.mark.parametrize("resumed", [False, True], ids=["awaited", "found"])
+@pytest.mark.parametrize("told", [True, None], ids=["stopped", "forgotten"])
+def test_an_app_that_somebody_stopped_or_whose_end_the_engine_has_forgotten_is_started_over(
+    code: int, resumed: bool, told: bool | None
+) -> None:
+    """The engine, as it shuts down, asks every app to end: one that does so in good order leaves half a result."""
+    engine = Engine(replace(ENDED, exit_code=code), signalled=[told, told])
+    found = run(engine, [], resumed=resumed)
+    assert (found.exit_code, engine.removed, engine.made) == (code, 2, 3 - resumed)
+
+
+def test_an_app_that_is_stopped_time_and_again_has_no_end_of_its_own() -> None:
+    engine = Engine(replace(ENDED, exit_code=0), signalled=[True] * 99)
+    with pytest.raises(NoSuchContainer):
+        run(engine, [])
+    assert engine.made == running.RESTARTS + 1
+
+
+@pytest.mark.parametrize("late", [replace(ENDED, out_of_memory=True), ENDED], ids=["out of memory", "killed"])
+def test_an_app_that_was_killed_is_not_asked_about(late: ContainerState) -> None:
+    engine = Engine(late, signalled=[True])
+    run(engine, [])
+    assert engine.told == [True]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from chain.lane.model.nonce import Fees, Purpose
 from chain.lane.model.policy import LanePolicy
 from chain.lane.rules.send_errors import RANKS, Kind, deciding
 from chain.rpc.pool import _join_answers
-from protocol.errors import RpcError, WrongChain
+from protocol.errors import NodesOfOtherChain, RpcError
 from protocol.types import Nonce
 from tests.unit.chain.lane.model import GWEI
 from tests.unit.chain.lane.rig import Rig
@@ -111,7 +111,7 @@ def test_every_kind_has_one_rank() -> None:
 
 def test_a_lane_whose_nodes_are_all_on_another_chain_says_so_and_goes_on_once_one_is_not() -> None:
     def elsewhere(_: list[Any]) -> NoReturn:
-        raise WrongChain(why="none of a or b is on chain 5", fix="Set SLUICE_RPC_URL to nodes of that chain.")
+        raise NodesOfOtherChain(why="none of a or b is on chain 5", fix="Set SLUICE_RPC_URL to nodes of that chain.")
 
     rig = Rig(LanePolicy(silent_after=20.0))
     (key,) = rig.submit("any", "a")
