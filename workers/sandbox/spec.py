@@ -21,6 +21,7 @@ from protocol.results.params import DealParams
 from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Assignment
 from workers.data import verified
+from workers.sandbox.handed import HandedVariables
 from workers.sandbox.network.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
 
@@ -104,7 +105,7 @@ class ContainerSpec:
     image: str
     #: Empty: the image's own default.
     command: Sequence[str]
-    #: In an enclave it holds secrets.
+    #: Variables that the engine keeps, and shows to whoever may use it: no secrets (`handed`).
     environment: dict[str, str] = field(repr=False)
     labels: dict[str, str]
     #: Host folders; inputs are bound read-only, unless `writes_inputs`.
@@ -131,6 +132,8 @@ class ContainerSpec:
     sockets: tuple[str, ...] = ()
     #: Names by which it, and who shares its network, finds itself.
     names: tuple[str, ...] = ()
+    #: Variables that it gets past the engine, beside `environment`: `hand_over`.
+    handed: HandedVariables | None = None
 
     def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
         """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another
@@ -146,6 +149,10 @@ class ContainerSpec:
     def with_gpus(self, gpus: tuple[str, ...]) -> ContainerSpec:
         """The same container with these GPUs, by their ids, and a label that names them."""
         return replace(self, gpus=gpus, labels=self.labels | {LABEL_GPUS: ",".join(gpus)}) if gpus else self
+
+    def hand_over(self, launcher: str) -> ContainerSpec:
+        """The same container, started by the launcher at that path, with none of its variables known to the engine."""
+        return replace(self, environment={}, handed=HandedVariables(launcher, self.environment))
 
 
 def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:
