@@ -20,9 +20,10 @@ import (
 
 // Exit codes before there is a program.
 const (
-	// Lost: the variables did not come as a whole. Docker's own code for a container whose end it did not see, and runc's
-	// for a program that the system does not execute.
+	// Lost: the variables did not come as a whole. It is Docker's code for a container whose end it did not see.
 	Lost = 255
+	// NotExecuted: the system does not execute the program. runc's code (255 since its version 1.2).
+	NotExecuted = 1
 	// NotExecutable, NotFound: Docker's codes for a program that it cannot start.
 	NotExecutable = 126
 	NotFound      = 127
@@ -66,7 +67,7 @@ func Run(arguments []string, input io.Reader, log io.Writer) int {
 	}
 	err = syscall.Exec(program, arguments, os.Environ())
 	fmt.Fprintf(log, "exec %s: %v\n", program, err)
-	return Lost
+	return NotExecuted
 }
 
 // Read is the variables in input, up to the empty one.

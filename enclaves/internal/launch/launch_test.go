@@ -92,8 +92,8 @@ func TestAProgramThatCannotBeStartedIsToldAsTheEngineTellsIt(t *testing.T) {
 		folder + "/absent": {`exec: "` + folder + `/absent": stat ` + folder + `/absent: no such file or directory`, NotFound},
 		folder + "/closed": {`exec: "` + folder + `/closed": permission denied`, NotExecutable},
 		folder:             {`exec: "` + folder + `": is a directory`, NotExecutable},
-		folder + "/text":   {"exec " + folder + "/text: exec format error", Lost},
-		folder + "/lost":   {"exec " + folder + "/lost: no such file or directory", Lost},
+		folder + "/text":   {"exec " + folder + "/text: exec format error", NotExecuted},
+		folder + "/lost":   {"exec " + folder + "/lost: no such file or directory", NotExecuted},
 	} {
 		said, code := launched(t, "SECRET=of an app\x00\x00", []string{"PATH=/bin"}, program)
 		if said != wanted.says+"\n" || code != wanted.code {
