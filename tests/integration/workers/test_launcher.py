@@ -13,7 +13,7 @@ import pytest
 from docker import DockerClient
 
 from config.settings import read_settings
-from protocol.errors import CannotStart
+from protocol.errors import CannotStart, ContainerRefused
 from tests.integration.sms.service import load_surroundings
 from tests.integration.workers.conftest import IMAGE, engine_host
 from tests.kept_by_engine import files_of_engine, nonce
@@ -23,7 +23,8 @@ from workers.enclave import launcher
 from workers.sandbox.engine import standard_input
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerState
-from workers.sandbox.profile import NetworkAccess, Sandbox, sandbox_of
+from workers.sandbox.handed import HandedVariables
+from workers.sandbox.profile import NetworkAccess, sandbox_of
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.sandbox.spec import ContainerSpec, Limits
 from workers.task import verdict
@@ -84,7 +85,7 @@ class Machine:
             (folder / name).chmod(0o777)
         self.sandbox = replace(sandbox_of(read_settings()), network=NetworkAccess.NONE)
 
-    def spec(self, image: str, *command: str, sandbox: Sandbox | None = None, **given: str) -> ContainerSpec:
+    def spec(self, image: str, *command: str, **given: str) -> ContainerSpec:
         return ContainerSpec(
             name=f"launcher-test-{nonce()}",
             image=image,
@@ -95,7 +96,7 @@ class Machine:
             outputs=str(self.folder / "out"),
             limits=Limits(64 * 2**20, 10**9),
             seconds=60,
-            sandbox=sandbox or self.sandbox,
+            sandbox=self.sandbox,
         )
 
     def handed(self, spec: ContainerSpec) -> ContainerSpec:
@@ -170,7 +171,7 @@ def test_a_program_in_a_read_only_container_without_capabilities_gets_its_variab
     machine: Machine, image: Callable[[str], str], form: str
 ) -> None:
     strict = sandbox_of(read_settings(sandbox="strict"))
-    spec = machine.spec(image(FORMS[form][0]), sandbox=strict, GIVEN="given")
+    spec = replace(machine.spec(image(FORMS[form][0]), GIVEN="given"), sandbox=strict)
     code, stdout, stderr = machine.run(machine.handed(spec))
     assert (code, stderr) == (7, b"")
     assert b"|given|" in stdout
@@ -198,6 +199,16 @@ def test_an_image_without_a_program_is_refused_as_it_is_by_the_engine(machine: M
     for spec in (machine.spec(IMAGE, GIVEN="x"), machine.handed(machine.spec(IMAGE, GIVEN="x"))):
         with pytest.raises(CannotStart, match=r"(?i)no command specified"):
             machine.engine.create(spec)
+
+
+def test_a_launcher_that_cannot_be_executed_is_this_machines_fault(machine: Machine) -> None:
+    closed = machine.folder / "closed"
+    closed.write_bytes(Path(machine.launcher).read_bytes())
+    closed.chmod(0o644)
+    container = machine.engine.create(machine.spec(IMAGE, "true", GIVEN="x").hand_over(str(closed)))
+    with pytest.raises(ContainerRefused):
+        machine.engine.start(container, HandedVariables(str(closed), {"GIVEN": "x"}))
+    machine.engine.remove(container)
 
 
 def test_a_signal_is_the_programs_own(machine: Machine, engine_host: str) -> None:
