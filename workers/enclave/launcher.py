@@ -5,7 +5,6 @@ engine, as those of pre- and post-compute are, out of which this machine takes t
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from typing import Final
 
 from config.whole_files import write_whole
@@ -35,12 +34,13 @@ def provide(engine: Engine, layout: Layout) -> str:
     if found is None:
         raise NoSuchImage(why=IMAGE)
     path = layout.root / f"{_FILE}{found[:_ID_DIGITS]}"
-    if not path.exists():
-        for older in layout.root.glob(f"{_FILE}*"):
-            with suppress(FileNotFoundError):
+    # Tasks begin side by side.
+    with layout.lock(PROGRAM, wait=True):
+        if not path.exists():
+            for older in layout.root.glob(f"{_FILE}*"):
                 older.unlink()
-        write_whole(path, engine.read_file(IMAGE, f"/{PROGRAM}"), mode=_EXECUTABLE)
-        # Whatever this process's umask is.
+            write_whole(path, engine.read_file(IMAGE, f"/{PROGRAM}"), mode=_EXECUTABLE)
+        # Whatever the umask of who wrote it was.
         path.chmod(_EXECUTABLE)
     return str(path)
 
