@@ -1,8 +1,8 @@
 """What a container gets and what it does not: the spec of one replicate's container, decided purely.
 
 iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
-limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, and a GPU where the
-deal asks for one. A spec has no field for privileged mode, host namespaces or further folders, so no assignment can ask
+limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, a GPU where the deal
+asks for one, and the launcher where it is handed variables. A spec has no field for privileged mode, host namespaces or further folders, so no assignment can ask
 for them; `devices` and `sockets` are this machine's own, for SGX enclaves (`workers.enclave.sgx`).
 """
 
@@ -99,7 +99,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything that Docker is told about one container."""
+    """Everything that Docker is told about one container, and in `handed` what it is not told."""
 
     name: str
     image: str
