@@ -2,8 +2,9 @@
 
 iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
 limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, a GPU where the deal
-asks for one, and the launcher where it is handed variables. A spec has no field for privileged mode, host namespaces or further folders, so no assignment can ask
-for them; `devices` and `sockets` are this machine's own, for SGX enclaves (`workers.enclave.sgx`).
+asks for one, and the launcher where it is handed variables. A spec has no field for privileged mode, host namespaces or
+further folders, so no assignment can ask for them; `devices` and `sockets` are this machine's own, for SGX enclaves
+(`workers.enclave.sgx`).
 """
 
 from __future__ import annotations
