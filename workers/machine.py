@@ -237,7 +237,7 @@ def _require_enclaves(machine: Machine) -> None:
             why = "Enclaves are simulated: this machine's owner can read what tasks for enclaves get."
             log.warning(why, action="enclave_simulated", wallet=machine.wallet, tag=machine.framework.tag)
         with closing(Engine(machine.settings.docker_host)) as engine:
-            machine.framework.require(engine)
+            machine.framework.require(engine, machine.layout)
 
 
 def _try_engine(machine: Machine) -> None:

@@ -1,5 +1,5 @@
-"""Our images of pre- and post-compute: one static program each, built from `enclaves/`, the same bytes wherever and
-whenever that is done with the same Go.
+"""Our images of pre- and post-compute, and of the launcher: one static program each, built from `enclaves/`, the same
+bytes wherever and whenever that is done with the same Go.
 
     Go program ─► tar of one file ─► configuration ─► archive ─► `docker load`
                   sha256: diff_id     sha256: the image's id
@@ -24,12 +24,15 @@ from ops.stack import tools
 from ops.stack.go_modules import GoProgram
 from protocol.errors import MissingTool
 from workers.data.registry import Blob
+from workers.enclave import launcher
 from workers.enclave.images import OWN
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.images.image_store import archive
 
 log = structlog.get_logger(__name__)
 
+#: All images by the name of their program.
+IMAGES: Final = {**OWN, launcher.PROGRAM: launcher.IMAGE}
 #: Processors by Linux's name, as Go and Docker call them.
 _ARCHITECTURES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 #: Tar header fields without time, user or path of the machine that builds.
@@ -60,7 +63,7 @@ class BuiltImage:
 
 
 def program(service: str, module: Path | None = None) -> GoProgram:
-    """The program of a session's service, e.g. "pre-compute"."""
+    """The program of a session's service, e.g. "pre-compute", or the launcher."""
     return GoProgram(
         service,
         module or tools.root() / "enclaves",
@@ -73,7 +76,7 @@ def program(service: str, module: Path | None = None) -> GoProgram:
 
 
 def build(service: str, module: Path | None = None) -> BuiltImage:
-    """The image of a service, its program built at the first call. `module`: the sources. Raises MissingTool."""
+    """The image of `program(service)`, which is built at the first call. `module`: the sources. Raises MissingTool."""
     architecture = _ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise MissingTool(tool=service, why=f"it is not built for {platform.machine()}", fix="Use amd64 or arm64.")
@@ -82,12 +85,12 @@ def build(service: str, module: Path | None = None) -> BuiltImage:
     content = _tar(service, built.read_bytes())
     write_whole(layer, content)
     diff_id = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    return BuiltImage(OWN[service], _config(service, architecture, diff_id), layer, diff_id)
+    return BuiltImage(IMAGES[service], _config(service, architecture, diff_id), layer, diff_id)
 
 
 def load(engine: Engine) -> dict[str, BuiltImage]:
-    """Both images, by service; loaded unless the engine has them. Raises MissingTool, EngineUnavailable."""
-    found = {service: build(service) for service in OWN}
+    """All images, by program; loaded unless the engine has them. Raises MissingTool, EngineUnavailable."""
+    found = {name: build(name) for name in IMAGES}
     for image in found.values():
         if engine.image_id(image.name) != image.image_id:
             engine.load(iter([image.archive()]), meanwhile=lambda: None)
@@ -105,6 +108,7 @@ def properties(images: Mapping[str, BuiltImage]) -> dict[str, object]:
             "heapSizeInBytes": 0,
         }
         for service, image in images.items()
+        if service in OWN
     }
     return {"v1": row}
 

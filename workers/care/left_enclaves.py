@@ -1,5 +1,5 @@
-"""Removes containers of tasks for enclaves that a killed machine left, first thing at its next start: Docker keeps a
-container's environment, which has secrets, for as long as the container exists, and shows it to its users.
+"""Removes containers of tasks for enclaves that a killed machine left, first thing at its next start: what a program
+has written in its container may hold secrets, and those of an earlier release have them in their environment.
 
     app that runs          goes on: it is watched again as soon as its task is
     app that has ended     how it ended is kept, its container removed

@@ -6,6 +6,7 @@
     transfer.json                       deposit or withdrawal under way
     resolv.conf                         name servers of apps that do not reach the engine's resolver
     lane.wake                           named pipe that wakes the lane
+    launcher-<image id>                 program that starts those of confidential tasks, with their secrets
     machine  pinged                     this installation's random name; its last accepted ping (the file's time)
     cache/<sha256>                      datasets, shared by tasks
     locks/<task id>

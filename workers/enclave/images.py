@@ -44,9 +44,9 @@ def provide(service: Service, work: Work, host: Host) -> str:
         raise TaskDeclined(task=work.task_id, cause=NOT_PREPARED, why=str(error.fields["why"])) from error
 
 
-def require_own(engine: Engine) -> None:
-    """Raise BadSetting unless the engine has our own images; EngineUnavailable."""
-    missing = [name for name in OWN.values() if not engine.has_image(name)]
+def require_present(engine: Engine, *names: str) -> None:
+    """Raise BadSetting unless the engine has these images of ours; EngineUnavailable."""
+    missing = [name for name in names if not engine.has_image(name)]
     if missing:
         raise BadSetting(
             name=SETTING,

@@ -83,8 +83,8 @@ class Framework(Protocol):
     def tag(self) -> Hash32:
         """The bits of a tag that it serves."""
 
-    def require(self, engine: Engine) -> None:
-        """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
+    def require(self, engine: Engine, layout: Layout) -> None:
+        """Raise BadSetting unless it can be run with this engine and these folders, EngineUnavailable."""
 
     def enter(self, work: Work, host: Host) -> Enclave:
         """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""

@@ -4,8 +4,9 @@
                 container,    sandbox    container,
                 no network               no network
 
-What a session holds stays in this process's memory, and in each container while that exists: after a crash another
-session is asked for. Pre- and post-compute reach this process and nothing else (`door`).
+What a session holds stays in this process's memory, and in that of each container's program, which gets it past the
+engine (`launcher`): after a crash another session is asked for. Pre- and post-compute reach this process and nothing
+else (`door`).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from protocol.enclave.session import APP, POST_COMPUTE, PRE_COMPUTE, Service, Session
-from protocol.errors import BadInput, TaskDeclined, TaskFailure
+from protocol.errors import BadInput, BadMessage, TaskDeclined, TaskFailure
 from protocol.ethereum.signing import Key
 from protocol.results.environment import input_file_name
 from protocol.results.error_result import NO_ENCLAVE_KEY, SESSION_UNKNOWN, EnclaveFailure, Failure
@@ -24,7 +25,7 @@ from workers.data import inputs, verified
 from workers.data.download import DownloadPolicy
 from workers.data.layout import OPEN_TO_CONTAINER
 from workers.data.outputs import PackedResult, ResultLimits
-from workers.enclave import door, named_inputs, surrounding
+from workers.enclave import door, launcher, named_inputs, surrounding
 from workers.enclave.brought import most_zip_bytes, packed
 from workers.enclave.door import Door
 from workers.enclave.port import Host, Work
@@ -74,7 +75,7 @@ class SessionEnclave:
         target.chmod(OPEN_TO_CONTAINER)
         base = door.URL + door.FILES
         variables = named_inputs.fetched_at(base, service.environment, datasets, work.params.input_files)
-        surrounding.run(_with(service, variables), work, self.host, Door(work, files))
+        surrounding.run(_with(service, variables), work, self.host, Door(work, files), self._handed)
         for url in work.params.input_files:
             # What iExec's programs call it by.
             other = target / input_file_name(base + input_file_name(url))
@@ -87,7 +88,7 @@ class SessionEnclave:
 
     def app(self, spec: ContainerSpec) -> ContainerSpec:
         """The app's container, with the variables that it gets here."""
-        return replace(spec, environment=dict(self._of(APP).environment))
+        return self._handed(replace(spec, environment=dict(self._of(APP).environment)))
 
     def post_compute(self, limits: ResultLimits) -> PackedResult:
         """Put the result where it is uploaded from. Raises TaskFailure, TaskDeclined."""
@@ -99,8 +100,20 @@ class SessionEnclave:
             "RESULT_STORAGE_PROXY": door.URL,
             "RESULT_STORAGE_TOKEN": opened.token,
         }
-        surrounding.run(_with(service, variables), work, self.host, opened)
+        surrounding.run(_with(service, variables), work, self.host, opened, self._handed)
         return packed(opened, limits)
+
+    def _handed(self, spec: ContainerSpec) -> ContainerSpec:
+        """The container, with its variables past the engine. Raises TaskDeclined for those that no program can have;
+        NoSuchImage, EngineUnavailable.
+        """
+        found = spec.hand_over(launcher.provide(self.host.engine, self.work.layout))
+        try:
+            if found.handed is not None:
+                found.handed.content()
+        except BadMessage as error:
+            raise TaskDeclined(task=self.work.task_id, cause=SESSION_UNKNOWN, why=str(error)) from None
+        return found
 
     def _require_challenge_key(self, variables: Mapping[str, str]) -> None:
         """Raise TaskDeclined unless the session has the challenge key: the contract reverts for any other."""

@@ -33,7 +33,7 @@ from protocol.types import Hash32
 from protocol.wire import Assignment
 from workers.data import verified
 from workers.data.download import DownloadPolicy
-from workers.data.layout import OPEN_TO_CONTAINER
+from workers.data.layout import OPEN_TO_CONTAINER, Layout
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.enclave import ask, surrounding
 from workers.enclave.brought import most_zip_bytes, packed
@@ -100,7 +100,7 @@ class Sgx:
         """The bits of a tag that it serves."""
         return make_tag(*SGX_BITS[self.host.kind])
 
-    def require(self, engine: Engine) -> None:
+    def require(self, engine: Engine, layout: Layout) -> None:  # noqa: ARG002 - the port's
         """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
         surrounding.require_reach(engine)
 

@@ -4,8 +4,8 @@
     iExec's images   container that holds a network ──► door opened in it ──► program in the same network
                      (for SGX enclaves a network by which they reach the service that attests)
 
-A container's environment holds secrets, so no container stays to be inspected; a later attempt makes another one with
-the variables of its own session.
+No container stays: what its program has read is of one session, and a later attempt has its own. The variables of a
+session that the worker has read go past the engine (`Shape`); those for SGX enclaves hold no secret.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def run(service: Service, work: Work, host: Host, door: Door, shape: Shape = con
 
 
 def clear(service: Service, work: Work, host: Host) -> None:
-    """Remove what an attempt that was killed has left: containers that have the secrets of another session.
+    """Remove what an attempt that was killed has left: containers that have read another session.
 
     Raises TaskDeclined.
     """
@@ -156,7 +156,7 @@ def _running(engine: Engine, spec: ContainerSpec, room: AbstractContextManager[N
     with room or nullcontext():
         container = engine.create(spec)
     try:
-        engine.start(container)
+        engine.start(container, spec.handed)
         yield container
     finally:
         engine.remove(container)
@@ -174,6 +174,7 @@ def _holder(spec: ContainerSpec) -> ContainerSpec:
         entrypoint=None,
         devices=(),
         sockets=(),
+        handed=None,
     )
 
 

@@ -27,7 +27,8 @@ from protocol.errors import Unavailable
 from protocol.poco.tags import TDX_BITS, make_tag
 from protocol.types import Hash32
 from protocol.wire import Assignment
-from workers.enclave import ask, surrounding
+from workers.data.layout import Layout
+from workers.enclave import ask, launcher, surrounding
 from workers.enclave.port import Enclave, Host, Work
 from workers.enclave.session_enclave import SessionEnclave
 from workers.enclave.sms_api import SmsApi
@@ -173,9 +174,10 @@ class Tdx:
         """The bits of a tag that it serves."""
         return make_tag(*TDX_BITS)
 
-    def require(self, engine: Engine) -> None:
+    def require(self, engine: Engine, layout: Layout) -> None:
         """Raise BadSetting unless it can be run with this engine, EngineUnavailable."""
         surrounding.require_reach(engine)
+        launcher.require(engine, layout)
 
     def enter(self, work: Work, host: Host) -> Enclave:
         """The `Enclave` of this replicate, with a session that is asked for now. Raises TaskDeclined."""

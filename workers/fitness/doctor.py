@@ -222,7 +222,7 @@ def enclave(machine: Machine) -> CheckResult:
     if framework is None:
         return CheckResult("enclave", True, f"{kind}: tasks for enclaves go to other machines", {"kind": kind})
     with closing(Engine(machine.settings.docker_host)) as engine:
-        framework.require(engine)
+        framework.require(engine, machine.layout)
     says = f"{kind}, sessions from {machine.pool.secret_service(KINDS[kind])}"
     if kind == "simulated":
         says += ": this machine's owner can read what they hold"

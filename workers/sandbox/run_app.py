@@ -3,10 +3,11 @@
 A worker that was killed finds its container again by name and goes on from what became of it meanwhile:
 
     absent     start over, with an empty output folder
-    created    start it (with an allow list of domains: start over)
+    created    start it (with an allow list of domains, or variables that it is handed: start over)
     running    wait for what is left of its time
     exited     take its exit, unless the engine or the machine went down meanwhile (code 255 is Docker's mark for an
-               engine that did), or the engine tells that somebody stopped it, or cannot tell: start over
+               engine that did, and the launcher's for a worker that was killed while it sent variables), or the engine
+               tells that somebody stopped it, or cannot tell: start over
 
 An engine that does not answer, or an image or container that another program removed meanwhile (pruning by a timer is
 common): the same, while the task has the time.
@@ -46,7 +47,7 @@ LONGEST_PAUSE: Final = 3.0
 #: out apart from the container's end, and on a busy machine seconds after it. Without that, the task is declined,
 #: so that only a machine in trouble waits for all of them.
 LATE_CAUSE_PAUSES: Final = (0.1, 0.4, 1.5, 4.0, 10.0)
-#: Exit code of a container whose end the engine did not see.
+#: Exit code of a container whose end the engine did not see, or whose variables did not come (`handed`).
 ENGINE_LOST: Final = 255
 
 
@@ -154,7 +155,7 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
         container = run.engine.create(run.pinned(spec.with_gpus(gpus)))
     run.created(container)
     memory = run.memory(container)
-    run.engine.start(container)
+    run.engine.start(container, run.spec.handed)
     return _await(run, tries, container, run.spec.seconds, memory)
 
 
@@ -182,14 +183,19 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
     run.found(container)
     memory = run.memory(container)
     log.info("Found the task's container again.", action="container_found", name=run.spec.name, status=state.status)
-    if state.status == "created" and not run.spec.sandbox.domains:
+    if state.status == "created" and not run.spec.sandbox.domains and run.spec.handed is None:
         run.engine.start(container)
         return _await(run, tries, container, run.spec.seconds, memory)
     if state.running:
-        return _await(run, tries, container, run.spec.seconds - _ran(run.engine, state), memory)
+        ended = _await(run, tries, container, run.spec.seconds - _ran(run.engine, state), memory)
+        if run.spec.handed is None or ended.exit_code != ENGINE_LOST:
+            return ended
+        # Perhaps it was no app yet, but the launcher of a worker that was killed while it sent the variables.
+        state = run.engine.state(container)
     if tries.lost_engine or never_ended(state) or was_stopped(run.engine, state):
-        # It never ran, and has addresses of hosts from when it was made; or the engine or the machine ended with the
-        # container, or another request stopped or removes it: its exit says nothing about the app.
+        # It never ran, and has addresses of hosts from when it was made, or waits for variables; or the engine or the
+        # machine ended with the container, or another request stopped or removes it: its exit says nothing about the
+        # app.
         run.engine.remove(container)
         run.clear()
         return _fresh(run, tries)

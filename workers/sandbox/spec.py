@@ -1,9 +1,10 @@
 """What a container gets and what it does not: the spec of one replicate's container, decided purely.
 
 iExec's contract with apps (environment, folders, arguments; iexec-worker 9.2) inside the machine's sandbox (`profile`):
-limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, and a GPU where the
-deal asks for one. A spec has no field for privileged mode, host namespaces or further folders, so no assignment can ask
-for them; `devices` and `sockets` are this machine's own, for SGX enclaves (`workers.enclave.sgx`).
+limits on memory, CPU, processes, file size and logs, and nothing of the host but the two folders, a GPU where the deal
+asks for one, and the launcher where it is handed variables. A spec has no field for privileged mode, host namespaces or
+further folders, so no assignment can ask for them; `devices` and `sockets` are this machine's own, for SGX enclaves
+(`workers.enclave.sgx`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from protocol.results.params import DealParams
 from protocol.types import DealId, TaskId, Wallet
 from protocol.wire import Assignment
 from workers.data import verified
+from workers.sandbox.handed import HandedVariables
 from workers.sandbox.network.allow_list import PinnedHost, label_of
 from workers.sandbox.profile import Sandbox
 
@@ -98,13 +100,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """Everything that Docker is told about one container."""
+    """Everything that Docker is told about one container, and in `handed` what it is not told."""
 
     name: str
     image: str
     #: Empty: the image's own default.
     command: Sequence[str]
-    #: In an enclave it holds secrets.
+    #: Variables that the engine keeps, and shows to whoever may use it: no secrets (`handed`).
     environment: dict[str, str] = field(repr=False)
     labels: dict[str, str]
     #: Host folders; inputs are bound read-only, unless `writes_inputs`.
@@ -131,6 +133,8 @@ class ContainerSpec:
     sockets: tuple[str, ...] = ()
     #: Names by which it, and who shares its network, finds itself.
     names: tuple[str, ...] = ()
+    #: Variables that it gets past the engine, beside `environment`: `hand_over`.
+    handed: HandedVariables | None = None
 
     def has_folders_of(self, mounts: Sequence[Mapping[str, str]]) -> bool:
         """Whether a container with these mounts, as Docker tells them, has this one's folders: those of another
@@ -146,6 +150,10 @@ class ContainerSpec:
     def with_gpus(self, gpus: tuple[str, ...]) -> ContainerSpec:
         """The same container with these GPUs, by their ids, and a label that names them."""
         return replace(self, gpus=gpus, labels=self.labels | {LABEL_GPUS: ",".join(gpus)}) if gpus else self
+
+    def hand_over(self, launcher: str) -> ContainerSpec:
+        """The same container, started by the launcher at that path, with none of its variables known to the engine."""
+        return replace(self, environment={}, handed=HandedVariables(launcher, self.environment))
 
 
 def environment(assignment: Assignment, params: DealParams) -> dict[str, str]:

@@ -92,20 +92,20 @@ def _images(
         bool, typer.Option("--json", help="Errors as JSON too; standard output has it anyway.")
     ] = False,
 ) -> None:
-    """Build our images of pre- and post-compute and load them into this machine's Docker engine (`SLUICE_DOCKER_HOST`).
+    """Build our images of pre- and post-compute, and of the launcher that gives programs their secrets, and load them
+    into this machine's Docker engine (`SLUICE_DOCKER_HOST`).
 
-    Machines with SLUICE_ENCLAVE=simulated need them. Prints what SLUICE_SMS_PROPERTIES_FILE of a secret service may say
-    of them.
+    Machines with SLUICE_ENCLAVE=simulated need them, those with tdx the launcher. Prints what
+    SLUICE_SMS_PROPERTIES_FILE of a secret service may say of the first two.
     """
     from contextlib import closing  # noqa: PLC0415 # help is printed at once
 
     from ops.stack import enclave_images  # noqa: PLC0415
-    from workers.enclave.images import OWN  # noqa: PLC0415
     from workers.sandbox.engine.container import Engine  # noqa: PLC0415
 
     with closing(Engine(settings().docker_host)) as engine:
         if dry_run:
-            has = {name: engine.image_id(name) for name in OWN.values()}
+            has = {name: engine.image_id(name) for name in enclave_images.IMAGES.values()}
             typer.echo(json.dumps({"would_build_and_load": list(has), "loaded_now": has, "done": False}, indent=2))
             return
         typer.echo(json.dumps(enclave_images.properties(enclave_images.load(engine)), indent=2))

@@ -68,7 +68,7 @@ def test_two_builds_in_two_folders_make_the_same_images(
         root = tmp_path / f"checkout {number}"
         shutil.copytree(SOURCES, root / "enclaves")
         monkeypatch.setattr(tools, "cache_folder", lambda at=root: at / "cache")
-        found.append([enclave_images.build(service, root / "enclaves") for service in OWN])
+        found.append([enclave_images.build(service, root / "enclaves") for service in enclave_images.IMAGES])
     first, second = found
     assert [image.image_id for image in first] == [image.image_id for image in second]
     assert [image.archive() for image in first] == [image.archive() for image in second]

@@ -26,6 +26,7 @@ from ops.stack import ports, tools
 from protocol.poco.ids import task_id
 from protocol.poco.view import TaskStatus
 from protocol.types import TaskId
+from tests import kept_by_engine
 from tests.faulty.http import beside
 from tests.integration.conftest import Chain
 from tests.integration.pool.conftest import ended
@@ -34,7 +35,9 @@ from tests.integration.sms.stock_sdks import DATASET, TDX_TAG, start_sdk
 from tests.integration.sms.test_enclave_machine import APP
 from tests.integration.test_sdk_requester import await_deal
 from tests.integration.workers.conftest import IMAGE, engine_host
+from tests.kept_by_engine import nonce
 from tests.waiting import ample, wait_until
+from workers.sandbox.handed import LAUNCHER
 
 __all__ = ["engine_host"]
 
@@ -43,10 +46,11 @@ BLOCK_TIME = 0.5
 TASKS, SLOTS = 50, 2
 #: Seconds for everything the SDK does, and for all tasks.
 WAIT_SECONDS = 180.0
-DEVELOPERS, REQUESTERS = "planted-secret-of-the-developer", "planted-secret-of-the-requester"
+#: Of this run: what an engine kept of an earlier one is not this one's.
+DEVELOPERS, REQUESTERS = (f"planted-secret-of-the-{who}-{nonce()}" for who in ("developer", "requester"))
 ANSWER = hashlib.sha256(f"{DATASET}{DEVELOPERS}{REQUESTERS}".encode()).hexdigest()
-#: Containerd's database, in the engine's data folder.
-ENGINES_OWN = "containerd/daemon/io.containerd.metadata.v1.bolt/meta.db"
+#: Containerd's database, in the engine's folder: it only marks as free what it has deleted.
+ENGINES_OWN = "data/containerd/daemon/io.containerd.metadata.v1.bolt/meta.db"
 #: Datasets of the bulk, and how many of them a task gets.
 BULK, PER_TASK = ["planted-rows-of-one, ", "planted-rows-of-two, ", "planted-rows-of-three"], 2
 #: Writes down all datasets of its slice.
@@ -205,29 +209,19 @@ def nothing_left(pool: BenchPool, sms: Sms, values: list[str], folder: Path, har
                 found[f"{database}.{name}"] = _words_in(stored, words)
     stack = tools.root() / ".sluice" / "stack"
     # The SDK's own files in `folder` hold the secrets, of course.
-    kept = (pool.home, folder / "sms", stack / "rabbitmq", stack / "docker" / "data", stack / "docker" / "log")
-    for place in kept:
-        files = [path for path in (place, *place.rglob("*")) if path.is_file() and not path.is_symlink()]
-        assert files
-        found |= {str(path): _words_in(_content(path), words) for path in files}
+    # All that the engine has, its database's freed pages and bundles of containers too.
+    for place in (pool.home, folder / "sms", stack / "rabbitmq", kept_by_engine.FOLDER):
+        found |= {str(path): _words_in(kept_by_engine.content(path), words) for path in kept_by_engine.files_in(place)}
     assert harmless.encode() in found[f"{pool.names.database}.tasks"]
-    for place, word in ((stack / "rabbitmq", harmless), (pool.home, harmless), (stack / "docker" / "data", IMAGE)):
+    # What the engine is told does stay there.
+    assert LAUNCHER.encode() in kept_by_engine.content(kept_by_engine.FOLDER / ENGINES_OWN)
+    for place, word in ((stack / "rabbitmq", harmless), (pool.home, harmless), (kept_by_engine.FOLDER, IMAGE)):
         assert any(word.encode() in seen for path, seen in found.items() if path.startswith(str(place))), place
     assert any(harmless.encode() in seen for path, seen in found.items() if path.endswith((".log", "/log"))), "logs"
     secret = {value.encode() for value in values}
     left = {place: seen & secret for place, seen in found.items() if seen & secret}
-    # What the engine's own database has deleted stays in pages that it has marked as free (docs/secret-service.md).
-    left.pop(str(stack / "docker" / "data" / ENGINES_OWN), None)
     assert left == {}
 
 
 def _words_in(content: bytes, words: list[bytes]) -> set[bytes]:
     return {word for word in words if word in content}
-
-
-def _content(path: Path) -> bytes:
-    # Some go while they are read.
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""

@@ -82,12 +82,16 @@ ANSWER = f"{hashlib.sha256(ROWS + SECRETS[1] + SECRETS[2]).hexdigest()}  -\n".en
 POINTS = {
     "assignment received": Point("journal.add", "before"),
     "pre-compute's container made": Point("engine.create"),
+    "pre-compute's variables sent": Point("engine.start"),
     "session taken and dataset decrypted": Point("journal.mark_running", "before"),
     "container made": Point("engine.create"),
+    "container about to start": Point("engine.start", "before"),
+    "container started, and its variables sent": Point("engine.start"),
     "container ended": Point("engine.wait"),
     # After two that pre-compute may have left.
     "app's container removed": Point("engine.remove", times=3),
     "post-compute's container made": Point("engine.create"),
+    "post-compute's variables sent": Point("engine.start"),
     "result encrypted and signed": Point("journal.mark_computed", "before"),
     "result uploaded": Point("pool.put_result"),
     "result in the lane": Point("lane_store.add"),

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from config.settings import Settings
 from ops.stack import gvisor
 from protocol.errors import BadSetting
 from protocol.results.error_result import UNCLEAR_END, Failure, cause_code
+from tests.integration.sms.service import load_surroundings
 from tests.integration.workers import syscalls
 from tests.integration.workers.conftest import IMAGE, ReportingPool
 from tests.integration.workers.hostile import ATTACKS
@@ -35,6 +37,7 @@ from tests.integration.workers.network.neighbours import Neighbours, app, datagr
 from tests.integration.workers.network.neighbours import run as run_app
 from tests.integration.workers.network.outside import DNS_PORT, INTERNET, outside_world
 from tests.integration.workers.scripts import done, result, zipped
+from tests.integration.workers.test_launcher import ABOUT, Machine
 from tests.waiting import wait_until
 from workers.context import WorkerContext
 from workers.fitness import doctor
@@ -64,6 +67,18 @@ OF_ITS_MEMORY = {
 def runsc() -> None:
     """It is built before the engine starts, which then has it as a runtime."""
     gvisor.build()
+
+
+def test_a_program_gets_its_variables_past_the_engine_as_it_would_by_it(
+    context: WorkerContext, engine_host: str, tmp_path: Path
+) -> None:
+    load_surroundings(engine_host)
+    sandbox = replace(context.machine.sandbox, runtime=gvisor.RUNTIME)
+    machine = Machine(context.engine, tmp_path)
+    given = replace(machine.spec(IMAGE, "sh", "-c", ABOUT, "zero", GIVEN="given"), sandbox=sandbox)
+    known = machine.run(given)
+    assert (known[0], b"|given|" in known[1]) == (7, True)
+    assert machine.run(machine.handed(given)) == known
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ engine's error means; one that says nothing about the app is EngineUnavailable, 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -35,14 +34,16 @@ from protocol.errors import (
     NoSuchImage,
 )
 from protocol.types import TaskId, Wallet
-from workers.sandbox.engine.client import EngineClient
+from workers.sandbox import handed
+from workers.sandbox.engine import standard_input
 from workers.sandbox.engine.container_state import ContainerState, read_moment, read_state
+from workers.sandbox.engine.engine_images import REQUEST_SECONDS, EngineImages
 from workers.sandbox.engine.errors import engine_errors, message, refusal, status, words
 from workers.sandbox.engine.events import signalled
 from workers.sandbox.engine.host_config import host_config
 from workers.sandbox.engine.printed import read_frames
-from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage, fitting, why_unfit
-from workers.sandbox.images.load import send_archive
+from workers.sandbox.handed import HandedVariables
+from workers.sandbox.images.image_words import NOTHING_ASKED
 from workers.sandbox.network import bridge as network
 from workers.sandbox.network.allow_list import targets_of
 from workers.sandbox.network.bridge import AppNetwork
@@ -51,8 +52,6 @@ from workers.task.outcome import verdict
 
 log = structlog.get_logger(__name__)
 
-#: Seconds the engine may take for a request that does not wait for an app; a busy engine takes a few.
-REQUEST_SECONDS = 60
 #: Seconds the engine may take to report the end of a killed container.
 KILL_SECONDS = 30
 #: Docker's words for an id it does not know; a program missing in the image is a 404 too.
@@ -63,24 +62,12 @@ _BEING_REMOVED = "marked for removal"
 STREAM_BYTES = 8 * 2**20
 
 
-class Engine:
+class Engine(EngineImages):
     """The Docker engine at `host` (None: the one the environment names). One per process."""
 
     def __init__(self, host: str | None) -> None:
-        self.host = host or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+        super().__init__(host)
         self._stuck: set[str] = set()
-        #: Images that the engine had and that fit; `create` says if one has gone meanwhile.
-        self._fitting: dict[str, FittingImage] = {}
-
-    @cached_property
-    def _api(self) -> EngineClient:
-        """Asks the engine for its version; only inside `engine_errors`."""
-        return EngineClient(self.host, REQUEST_SECONDS)
-
-    def close(self) -> None:
-        """Close the connections, if any were opened."""
-        if "_api" in self.__dict__:
-            self._api.close()
 
     def info(self) -> dict[str, Any]:
         """Docker's `info`. Raises EngineUnavailable."""
@@ -121,39 +108,12 @@ class Engine:
             return read_moment(self._api.info().get("SystemTime"))
 
     @cached_property
-    def platform(self) -> tuple[str, str]:
-        """System and processor that the engine runs on, by Go's names. Raises EngineUnavailable."""
-        with engine_errors(self.host):
-            version = self._api.version()
-        return str(version.get("Os") or ""), str(version.get("Arch") or "")
-
-    @cached_property
     def data_folder(self) -> Path | None:
         """Where the engine keeps images and containers, if this machine has that folder. Raises EngineUnavailable."""
         if not self.host.startswith("unix://"):
             return None
         folder = Path(str(self.info().get("DockerRootDir") or "/nonexistent"))
         return folder if folder.is_dir() else None
-
-    def require_fit(self, image: str) -> FittingImage:
-        """What an image asks of the engine. Raises NoSuchImage if it lacks the image, ContainerRefused if it should not
-        run it (`image_words`).
-
-        An image that fitted is not asked for again until `create` does not find it.
-        """
-        if image not in self._fitting:
-            with engine_errors(self.host):
-                try:
-                    found = dict(self._api.inspect_image(image))  # type: ignore[no-untyped-call]
-                except docker.errors.NotFound as error:
-                    raise NoSuchImage(why=image) from error
-                except docker.errors.APIError as error:
-                    raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
-                why = why_unfit(found, self.platform)
-                if why is not None:
-                    raise ContainerRefused(why=why)
-                self._fitting[image] = fitting(found)
-        return self._fitting[image]
 
     def create(self, spec: ContainerSpec) -> str:
         """Create the container, or find the one of that name; its id.
@@ -162,11 +122,14 @@ class Engine:
         """
         with engine_errors(self.host):
             try:
+                entrypoint, command = self._program(spec)
                 made = self._api.create_container(
                     spec.image,
-                    command=list(spec.command) or None,
-                    entrypoint=None if spec.entrypoint is None else list(spec.entrypoint),
+                    command=command or None,
+                    entrypoint=entrypoint,
                     environment=spec.environment,
+                    # Of one use: closed with the connection of whoever writes to it.
+                    stdin_open=spec.handed is not None,
                     labels=self._fitting.get(spec.image, NOTHING_ASKED).labels | spec.labels,
                     # An image's own would be run by the engine, as often as it says, beside the app's limits.
                     healthcheck={"Test": ["NONE"]},
@@ -182,6 +145,17 @@ class Engine:
                 raise refusal(verdict.of_create(status(error), words(error)), error, self.host) from error
             return str(made["Id"])
 
+    def _program(self, spec: ContainerSpec) -> tuple[list[str] | None, list[str]]:
+        """(entry point, command) of a container; None: the image's own. With variables that it is handed, the launcher
+        and what the engine would run; if that is nothing, `create` is refused as without them.
+        """
+        if spec.handed is None:
+            return None if spec.entrypoint is None else list(spec.entrypoint), list(spec.command)
+        # Asked for each time: the engine's own images of one name change.
+        found = self._api.inspect_image(spec.image)  # type: ignore[no-untyped-call]
+        program = handed.program_of(found.get("Config"), spec.entrypoint, spec.command)
+        return ([handed.LAUNCHER], program) if program else (None, [])
+
     def _take_over(self, spec: ContainerSpec) -> str:
         """The id of a container of this name that has never run and has our folders; any other is removed.
 
@@ -191,16 +165,24 @@ class Engine:
             found = self._api.inspect_container(spec.name)
         except docker.errors.NotFound as error:
             raise NoSuchContainer(why=spec.name) from error
-        if read_state(found).status == "created" and spec.has_folders_of(found["Mounts"]) and not spec.pins:
+        fresh = read_state(found).status == "created" and spec.has_folders_of(found["Mounts"])
+        if fresh and not spec.pins and spec.handed is None:
             return str(found["Id"])
         self.remove(str(found["Id"]))
         raise NoSuchContainer(why=f"{spec.name} with this task's folders")
 
-    def start(self, container: str) -> None:
-        """Start a container; does nothing if it runs already. Raises CannotStart, ContainerRefused, NoSuchContainer."""
+    def start(self, container: str, variables: HandedVariables | None = None) -> None:
+        """Start a container; does nothing if it runs already. `variables`: what one that never ran is handed.
+
+        Raises CannotStart, ContainerRefused, NoSuchContainer, EngineUnavailable; BadMessage.
+        """
+        given: AbstractContextManager[None] = nullcontext()
+        if variables is not None:
+            given = standard_input.written(self._api, container, variables.content(), REQUEST_SECONDS)
         with engine_errors(self.host):
             try:
-                self._api.start(container)
+                with given:
+                    self._api.start(container)
             except docker.errors.APIError as error:
                 said = words(error)
                 gone = isinstance(error, docker.errors.NotFound) and _NO_CONTAINER.lower() in said.lower()
@@ -210,6 +192,9 @@ class Engine:
                     if network.GONE in said:
                         self.confine_apps()
                     raise EngineTrouble(what=self.host, why=said) from error
+                if variables is not None and handed.LAUNCHER in said:
+                    # What the engine runs is ours.
+                    raise ContainerRefused(why=said) from error
                 raise refusal(verdict.of_start(status(error), said), error, self.host) from error
 
     def wait(self, container: str, seconds: float) -> bool:
@@ -353,46 +338,3 @@ class Engine:
             found = self.inspect(container)
             (own,) = found["NetworkSettings"]["Networks"].values()
             return int(found["State"]["Pid"]), str(own["IPAddress"])
-
-    def make_image(self, repository: str, tag: str, archive: bytes) -> None:
-        """Make an image of a tar archive of files, unless there is one of this name. Raises EngineUnavailable."""
-        with engine_errors(self.host):
-            if self._api.images(f"{repository}:{tag}", quiet=True):
-                return
-            self._api.import_image_from_data(archive, repository=repository, tag=tag)
-
-    def has_image(self, name: str) -> bool:
-        """Whether the engine has an image of this name. Raises EngineUnavailable."""
-        return self.image_id(name) is not None
-
-    def image_id(self, name: str) -> str | None:
-        """The id of an image, 64 hex digits; None if the engine has none of this name. Raises EngineUnavailable."""
-        with engine_errors(self.host):
-            try:
-                found = self._api.inspect_image(name)  # type: ignore[no-untyped-call]
-            except docker.errors.NotFound:
-                return None
-            return str(found["Id"]).removeprefix("sha256:")
-
-    def load(self, archive: Iterator[bytes], *, meanwhile: Callable[[], None]) -> None:
-        """Take an image, as `docker save` writes one. `meanwhile` is called for every piece; what it raises ends it.
-
-        Raises EngineUnavailable.
-        """
-        with engine_errors(self.host):
-            why = send_archive(self._api, archive, meanwhile)
-        if why is not None:
-            raise EngineTrouble(what=self.host, why=why)
-
-    def remove_image(self, name: str) -> bool:
-        """Remove an image of this name; False if a container uses it. Raises EngineUnavailable."""
-        with engine_errors(self.host):
-            try:
-                self._api.remove_image(name)
-            except docker.errors.NotFound:
-                return True
-            except docker.errors.APIError as error:
-                if error.status_code == requests.codes.conflict:
-                    return False
-                raise
-            return True

@@ -9,6 +9,7 @@ import docker.types
 
 from protocol.results.computed import OUTPUT_FOLDER
 from protocol.results.environment import INPUT_FOLDER
+from workers.sandbox.handed import LAUNCHER
 from workers.sandbox.network.bridge import NETWORK, listed_network
 from workers.sandbox.profile import TMP_PART, NetworkAccess
 from workers.sandbox.spec import (
@@ -33,6 +34,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
     """`HostConfig` of the container."""
     sandbox = spec.sandbox
     names = [docker.types.Mount("/etc/resolv.conf", spec.resolv_conf, type="bind", read_only=True)]
+    launchers = [] if spec.handed is None else [spec.handed.launcher]
     tmp = f"size={spec.limits.memory_bytes // TMP_PART},mode=1777,nosuid,nodev"
     return api.create_host_config(
         # Not `binds`: their text is cut at colons, and a folder that the engine does not see would be made anew.
@@ -40,6 +42,7 @@ def host_config(api: docker.APIClient, spec: ContainerSpec) -> dict[str, Any]:
             docker.types.Mount(INPUT_FOLDER, spec.inputs, type="bind", read_only=not spec.writes_inputs),
             docker.types.Mount(OUTPUT_FOLDER, spec.outputs, type="bind"),
             *(names if spec.resolv_conf else []),
+            *(docker.types.Mount(LAUNCHER, path, type="bind", read_only=True) for path in launchers),
             *(docker.types.Mount(path, path, type="bind") for path in spec.sockets),
         ],
         devices=[f"{path}:{path}:rwm" for path in spec.devices] or None,

@@ -2,8 +2,8 @@
 
     app ends ──► how it ended is on disk ──► container removed ──► post-compute
 
-Docker keeps a container's environment, which has the session's secrets, for as long as the container exists. Other
-tasks' containers stay until the result is packed: they have nothing to hide.
+What an app has left in its container's own layer, or printed, may hold the session's secrets, so it stays no longer
+than it must. Other tasks' containers stay until the result is packed: they have nothing to hide.
 """
 
 from __future__ import annotations

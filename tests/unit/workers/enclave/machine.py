@@ -38,10 +38,11 @@ from tests.unit.workers.enclave import programs
 from tests.unit.workers.enclave.service import Wire
 from workers.data.layout import Layout
 from workers.data.outputs import ResultLimits
+from workers.enclave import launcher
 from workers.enclave.simulated import Simulated
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.profile import sandbox_of
-from workers.sandbox.spec import EngineResources, Limits
+from workers.sandbox.spec import ContainerSpec, EngineResources, Limits
 from workers.task.compute import compute
 from workers.task.journal import Journal
 from workers.task.replicate import Replicate
@@ -53,6 +54,13 @@ DEVELOPERS, REQUESTERS = "the-developers-secret-value", "the-requesters-secret-v
 ANSWER = b"the answer"
 ANSWER_SHA256 = hashlib.sha256(ANSWER).digest()
 ENDED = ContainerState("container", "exited", False, False, 0, False, datetime.now(UTC), datetime.now(UTC))
+
+
+def handed_to(spec: ContainerSpec) -> dict[str, str]:
+    """The variables that a container gets past the engine, which has none."""
+    assert spec.environment == {}
+    assert spec.handed is not None
+    return dict(spec.handed.variables)
 
 
 @cache
@@ -108,6 +116,7 @@ class Bench:
                 remove=self.removed.append,
                 state=lambda _: self.container,
                 printed=lambda _: (b"printed", b""),
+                signalled=lambda _: False,
                 inspect=lambda _: {},
             ),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),
@@ -115,6 +124,7 @@ class Bench:
         monkeypatch.setattr("workers.data.inputs.download", self._download)
         monkeypatch.setattr("workers.sandbox.run_app.run_app", self._run)
         monkeypatch.setattr("workers.enclave.surrounding._run", programs.run)
+        monkeypatch.setattr(launcher, "provide", lambda *_: "/launcher")
         world = self.wire.world
         world.keep(OWNER, dataset_key(DATASET), base64.b64encode(KEY))
         world.keep(OWNER, app_secret(APP), DEVELOPERS.encode())
@@ -147,7 +157,7 @@ class Bench:
 
     def _run(self, app: Any, *, resumed: bool) -> ContainerExit:
         self.resumed.append(resumed)
-        self.environments.append(app.spec.environment)
+        self.environments.append(handed_to(app.spec) if app.spec.handed else app.spec.environment)
         assert DEVELOPERS not in repr(app.spec)
         app.created("container")
         folders = self.layout.task(TASK)

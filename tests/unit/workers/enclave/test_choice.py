@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
@@ -18,6 +20,8 @@ from tests.unit.workers.assignments import WORKER_KEY
 from tests.unit.workers.pool.test_complete_settings import POOL
 from workers import machine as machine_process
 from workers.context import Machine
+from workers.data.layout import Layout
+from workers.enclave import launcher
 from workers.enclave.choice import chosen
 from workers.enclave.images import OWN
 from workers.enclave.sgx import SgxHost
@@ -26,6 +30,8 @@ from workers.fitness import doctor
 from workers.pool.api import PoolApi
 from workers.sandbox.network import egress
 
+#: All images of ours.
+OURS = (*OWN.values(), launcher.IMAGE)
 SERVING = POOL.model_copy(update={"sms_url": "https://sms.pool.example"})
 
 
@@ -53,7 +59,7 @@ class Images:
 @pytest.fixture
 def fit_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (machine_process, doctor):
-        monkeypatch.setattr(module, "Engine", lambda _: Images("unix:///engine", *OWN.values()))
+        monkeypatch.setattr(module, "Engine", lambda _: Images("unix:///engine", *OURS))
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(egress, "why_closed", lambda _: None)
 
@@ -108,27 +114,38 @@ def test_tdx_is_refused_with_what_is_missing_on_this_machine_and_chosen_where_al
 @pytest.mark.parametrize(
     ("user", "engine", "closed", "words"),
     [
-        (1000, Images("unix:///engine", *OWN.values()), None, "root on the machine of its Docker engine"),
-        (0, Images("tcp://elsewhere:2376", *OWN.values()), None, "root on the machine of its Docker engine"),
-        (0, Images("unix:///engine", *OWN.values()), "it is elsewhere", "it is elsewhere.*--pid host --privileged"),
+        (1000, Images("unix:///engine", *OURS), None, "root on the machine of its Docker engine"),
+        (0, Images("tcp://elsewhere:2376", *OURS), None, "root on the machine of its Docker engine"),
+        (0, Images("unix:///engine", *OURS), "it is elsewhere", "it is elsewhere.*--pid host --privileged"),
         (
             0,
             Images("unix:///engine", "sluice/pre-compute:1"),
             None,
             "no image sluice/post-compute:1.*sms images",
         ),
+        (0, Images("unix:///engine", *OWN.values()), None, "no image sluice/launcher:1.*sms images"),
     ],
-    ids=["no root", "elsewhere", "processes of its own", "no image"],
+    ids=["no root", "elsewhere", "processes of its own", "no image", "no launcher"],
 )
 def test_enclaves_are_simulated_only_with_an_engine_that_can_run_what_surrounds_an_app(
-    monkeypatch: pytest.MonkeyPatch, user: int, engine: Any, closed: str | None, words: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, user: int, engine: Any, closed: str | None, words: str
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: user)
     monkeypatch.setattr(egress, "why_closed", lambda _: closed)
     framework = machine(settings(enclave="simulated")).framework
     assert framework is not None
     with pytest.raises(BadSetting, match=f"SLUICE_ENCLAVE.*{words}"):
-        framework.require(engine)
+        framework.require(engine, Layout(tmp_path / "worker"))
+
+
+def test_a_folder_that_nothing_may_be_executed_in_is_refused_before_it_holds_the_launcher(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine: Any = Images("unix:///engine", *OURS)
+    launcher.require(engine, Layout(tmp_path / "worker"))
+    monkeypatch.setattr("os.statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    with pytest.raises(BadSetting, match=f"SLUICE_HOME.*{tmp_path} is mounted with noexec"):
+        launcher.require(engine, Layout(tmp_path / "worker"))
 
 
 @pytest.mark.parametrize("kind", ["scone", "gramine"])

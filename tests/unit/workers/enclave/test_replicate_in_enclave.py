@@ -27,7 +27,7 @@ from protocol.enclave.secrets import dataset_key
 from protocol.enclave.session import Session, SessionPlace
 from protocol.poco.enclave import recover_enclave
 from protocol.results.digest import file_digest
-from protocol.results.error_result import LOST_CHALLENGE, EnclaveFailure, Failure, cause_code
+from protocol.results.error_result import LOST_CHALLENGE, SESSION_UNKNOWN, EnclaveFailure, Failure, cause_code
 from protocol.types import ZERO_ADDRESS, Contract, Hash32
 from protocol.wire import ResultLink, Step, Stored
 from tests.unit.sms import test_bulk
@@ -167,6 +167,25 @@ def test_datasets_lie_under_the_names_of_the_session_also_in_capitals_as_iexecs_
     monkeypatch.setattr(service, "take_session", in_capitals)
     found = bench.replicate()
     assert found.stage is ReplicateStage.COMPUTED, found.cause
+
+
+def test_a_variable_that_no_program_can_have_is_declined_and_its_value_told_to_nobody(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = bench.machine.framework.service
+    take = service.take_session
+
+    def with_zero_byte(place: SessionPlace) -> Session:
+        session: Session = take(place)
+        for each in session.services:
+            each.environment["OWN"] = f"{DEVELOPERS}\0LD_PRELOAD=/evil.so"
+        return session
+
+    monkeypatch.setattr(service, "take_session", with_zero_byte)
+    cause = str(bench.replicate().cause)
+    assert cause_code(cause) == SESSION_UNKNOWN
+    assert DEVELOPERS not in cause
+    assert bench.environments == []
 
 
 def capitals(address: str) -> str:

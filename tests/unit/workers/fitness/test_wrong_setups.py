@@ -72,7 +72,7 @@ class Around:
             require_reach=lambda _: INFO,
             create=create,
             remove=lambda _: None,
-            start=lambda _: None,
+            start=lambda *_: None,
             make_image=lambda *_: None,
             platform=self.platform,
             file_exists=lambda *_: True,

@@ -14,13 +14,16 @@ from typing import Any, Self, cast
 
 import pytest
 
+from config.settings import read_settings
 from protocol.errors import EngineUnavailable, NoSuchContainer
 from workers.data import verified
 from workers.sandbox import run_app as running
 from workers.sandbox.engine.container_state import ContainerState, read_state
 from workers.sandbox.engine.run_time import since_start
+from workers.sandbox.handed import HandedVariables
 from workers.sandbox.images.image_words import NOTHING_ASKED, FittingImage
 from workers.sandbox.memory import MemoryWatch
+from workers.sandbox.profile import sandbox_of
 from workers.sandbox.run_app import ENGINE_LOST, LATE_CAUSE_PAUSES, AppRun, run_app, seconds_needed
 from workers.sandbox.spec import LABEL_BOOT, ContainerSpec
 from workers.task.outcome.verdict import KILLED
@@ -39,7 +42,7 @@ class Engine:
 
     def __init__(self, *states: ContainerState, signalled: Sequence[bool | None] = ()) -> None:
         self.states, self.waits = [*states], list[float]()
-        self.made, self.removed = 0, 0
+        self.made, self.removed, self.handed = 0, 0, list[HandedVariables | None]()
         #: What it says of each end that it is asked about; then none was sent a signal.
         self.told = [*signalled]
         #: Whether it has the container.
@@ -72,8 +75,9 @@ class Engine:
     def printed(self, _: str) -> tuple[bytes, bytes]:
         return b"", b""
 
-    def start(self, _: str) -> None:
+    def start(self, _: str, variables: HandedVariables | None = None) -> None:
         """It runs, and is over at once."""
+        self.handed.append(variables)
 
     def require_fit(self, _: str) -> FittingImage:
         return NOTHING_ASKED
@@ -95,13 +99,13 @@ class Watch:
         """It is not."""
 
 
-def run(engine: Engine, waited: list[float], *, resumed: bool = False) -> Any:
+def run(engine: Engine, waited: list[float], *, resumed: bool = False, spec: ContainerSpec = SPEC) -> Any:
     def nothing(*_: object) -> None:
         """Nothing is to be done."""
 
     app = AppRun(
         engine=cast("Any", engine),
-        spec=SPEC,
+        spec=spec,
         known_image=lambda: "image",
         fetch_image=lambda: "image",
         pinned=lambda spec: spec,
@@ -249,3 +253,44 @@ def test_an_app_of_whose_container_nothing_is_known_needs_all_its_time(error: Ex
     engine = cast("Any", SimpleNamespace(state=state))
     assert seconds_needed(engine, "id", 60.0) == 60.0
     assert seconds_needed(engine, None, 60.0) == 60.0
+
+
+WAITING = replace(ENDED, status="running", running=True, finished=None, exit_code=0)
+LOST = replace(ENDED, exit_code=ENGINE_LOST)
+HANDED = replace(SPEC, sandbox=sandbox_of(read_settings()), environment={"KEY": "value"}).hand_over("/launcher")
+
+
+def test_an_app_is_handed_its_variables_when_it_starts_and_the_engine_has_none() -> None:
+    engine = Engine(replace(ENDED, exit_code=0))
+    assert run(engine, [], spec=HANDED).exit_code == 0
+    assert (HANDED.environment, engine.handed) == ({}, [HandedVariables("/launcher", {"KEY": "value"})])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [replace(ENDED, status="created", started=None, finished=None)],
+        # It still waited for variables when its worker was killed, and ends for that now, or has ended.
+        [WAITING, LOST, LOST],
+        [LOST],
+    ],
+    ids=["not started", "waits for variables", "had no variables"],
+)
+def test_a_container_whose_worker_was_killed_before_it_sent_the_variables_is_made_anew(
+    found: list[ContainerState],
+) -> None:
+    engine = Engine(*found, replace(ENDED, exit_code=0))
+    assert run(engine, [], spec=HANDED, resumed=True).exit_code == 0
+    assert (engine.made, engine.removed, engine.handed) == (1, 1, [HANDED.handed])
+
+
+def test_an_app_that_was_handed_its_variables_before_its_worker_was_killed_goes_on() -> None:
+    engine = Engine(WAITING, replace(ENDED, exit_code=3))
+    assert run(engine, [], spec=HANDED, resumed=True).exit_code == 3
+    assert (engine.made, engine.removed, engine.handed) == (0, 0, [])
+
+
+def test_an_app_that_itself_ends_with_the_launchers_code_is_believed() -> None:
+    engine = Engine(LOST)
+    assert run(engine, [], spec=HANDED).exit_code == ENGINE_LOST
+    assert engine.made == 1
