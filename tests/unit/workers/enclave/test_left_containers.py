@@ -125,6 +125,9 @@ class Engine:
     def printed(self, _: str) -> tuple[bytes, bytes]:
         return b"said", b""
 
+    def signalled(self, _: str) -> bool | None:
+        return False
+
     def info(self) -> dict[str, int]:
         return {"NCPU": 2, "MemTotal": 2**33}
 
