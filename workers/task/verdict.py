@@ -54,7 +54,7 @@ _NO_USER = re.compile(
     re.DOTALL,
 )
 #: The image's user is one that the engine's user namespaces leave out, or a volume of it lies where the kernel's files
-#: are: the engine says so each time, with a status that otherwise tells of its own trouble.
+#: are: the engine refuses each time, with a status that otherwise tells of its own trouble.
 _NOT_HERE = re.compile(
     r".*unable to start container process: .*(?:cannot set [ug]id to unmapped (?:user|group) in user namespace"
     r'|error mounting ".*/volumes/[0-9a-f]{64}/_data" to rootfs at .*)(?:: unknown)?',
