@@ -113,6 +113,7 @@ IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py dev_runs.py image_runs.py
 # (5 minutes the first time), so that no image registry is needed; docker compose is built once (4 minutes).
 image-test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
+	@$(RUN)/python -m tests.image.composed
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 
 # Types take longest: the rest is looked at beside them.
