@@ -110,7 +110,7 @@ def test_an_app_whose_user_the_engine_cannot_have_is_declined(context: WorkerCon
     found = context.journal.find(task_id(1))
     assert found is not None
     assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
-    assert "unmapped user" in str(found.cause)
+    assert "Docker refuses to run the container" in str(found.cause)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
