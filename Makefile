@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-geth test-gvisor test-strict test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana test-alerts image-test check check-types check-style bench clean
+.PHONY: help demo test test-geth test-gvisor test-strict test-userns test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana test-alerts image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -45,6 +45,11 @@ test-gvisor: $(READY)
 test-strict: $(READY)
 	@$(SLUICE) stack up docker
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/workers/strict_runs.py $(ARGS)
+
+# Apps, the hostile ones too, on an engine with user namespaces (userns-remap), which is one of its own: a minute. Docker
+# adds a user `dockremap` to this machine for it.
+test-userns: $(READY)
+	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/workers/user_namespace_runs.py $(ARGS)
 
 # Stock SDKs 8 and 9 against a secret service, which is a process of its own; 9 against a whole pool that does 50
 # confidential tasks with it, and a bulk; the demo's confidential deal, and docs/quickstart/confidential.md as printed;
@@ -108,6 +113,7 @@ IMAGE_RUNS := $(addprefix tests/image/,compose_runs.py dev_runs.py image_runs.py
 # (5 minutes the first time), so that no image registry is needed; docker compose is built once (4 minutes).
 image-test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
+	@$(RUN)/python -m tests.image.composed
 	@$(RUN)/python -m pytest -p no:cacheprovider $(IMAGE_RUNS) $(ARGS)
 
 # Types take longest: the rest is looked at beside them.

@@ -16,7 +16,9 @@ import structlog
 
 from config import metrics_folder
 from config.connections import broker_nodes
+from config.password_files import FILES
 from config.settings import Settings
+from config.values.variables import PREFIX
 from pipeline.broker.admin import BrokerAdmin, flower_user
 from pipeline.broker.monitor import admit_monitor, flower_sign_in
 
@@ -26,6 +28,11 @@ log = structlog.get_logger(__name__)
 MAX_WORKERS, MAX_TASKS = 10_000, 10_000
 #: Columns of Flower's page of tasks: `args` is the iExec task's id, `kwargs` the machine's name; and why it failed.
 TASKS_COLUMNS = "name,args,kwargs,state,runtime,worker,received,exception,uuid"
+
+
+#: Variables of ours that Flower is not given: the folder in which our processes count together, since Flower's own
+#: series have a page of their own there, and the file with the password of another user than its own.
+NOT_FLOWERS = frozenset((metrics_folder.VARIABLE, f"{PREFIX}{FILES['amqp_url'].upper()}"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +87,7 @@ def run(settings: Settings) -> None:
         password = admin.admit_flower()
     launch = flower_launch(settings, password, admin.api_url, flower_sign_in(settings))
     log.info("Flower starts.", action="flower_start", port=settings.flower_port)
-    # Without the folder in which our processes count together: Flower's own series have a page of their own there.
-    inherited = {name: value for name, value in os.environ.items() if name != metrics_folder.VARIABLE}
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_FLOWERS}
     os.execve(launch.argv[0], list(launch.argv), inherited | launch.env)  # noqa: S606 - no shell, our own list
 
 

@@ -38,6 +38,7 @@ from pipeline.domain.actions import (
     Stop,
     Submit,
 )
+from pipeline.domain.condition.hearing import latest_sweep
 from pipeline.domain.outcomes import Trouble
 from pipeline.domain.records import Outcome, TaskRecord, TaskStage
 from pipeline.domain.replicas import lacks_reopening
@@ -164,9 +165,11 @@ class _TroubleOf:
 
     def of(self, task: TaskRecord, actions: Sequence[Action]) -> Trouble:
         """The outages that concern this task. Only winners that would count as late are looked up for other uploads."""
-        store = self._scheduler.store
+        store, settings = self._scheduler.store, self._scheduler.settings
         if self._common is None:
-            self._common = store.sweeps.outages()
+            now = self._scheduler.clock()
+            last_after = latest_sweep(now, settings.worker_lost_seconds, settings.sweep_seconds)
+            self._common = store.sweeps.outages(now, last_after)
         asked = {wallet: task.replicate(wallet) for wallet in outcomes.late_winners(actions)}
         uploading = {
             wallet

@@ -25,6 +25,7 @@ from chain.lane.model.intent import LaneId
 from chain.lane.store.lease import clock_of, new_holder, process_of
 from pipeline.broker import notify
 from pipeline.domain import due
+from pipeline.domain.condition.hearing import latest_sweep
 from pipeline.domain.machines.slots import forgotten_slots
 from pipeline.domain.records import CLOCKS_APART, WorkerRecord
 from pipeline.flow import isolate, unserved
@@ -105,8 +106,7 @@ def lose_silent_workers(scheduler: Scheduler) -> None:
     now, silence = scheduler.clock(), scheduler.settings.worker_lost_seconds
     before = now - silence
     heard = scheduler.store.workers.heard_since(now - UNHEARD_SHARE * silence)
-    # One that is later than two sweeps take is one that did not run.
-    last_after = now - max(silence, 2 * scheduler.settings.sweep_seconds)
+    last_after = latest_sweep(now, silence, scheduler.settings.sweep_seconds)
     holder = new_holder()
     unheard_at = scheduler.store.sweeps.record(
         now, heard=heard, last_after=last_after, by=process_of(holder) or "", clock=clock_of(holder)

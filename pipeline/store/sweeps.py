@@ -40,16 +40,18 @@ class Sweeps:
             None if swept_at is None else float(swept_at), float(row.get("unheard_since", unheard_at)), unheard_at
         )
 
-    def outages(self) -> Trouble:
-        """The pool's own outages, as far as the rows of the sweep and the watcher tell.
+    def outages(self, now: float, last_after: float) -> Trouble:
+        """The pool's own outages, as far as the rows of the sweep and the watcher tell. If no sweep ran since
+        `last_after`, machines cannot be heard `now`: the next one will find that, and may not be the first to act.
 
         0 for what is not known, also where a row cannot be read: that is not of the task that asks.
         """
-        shown = {"unheard_at": 1, "at": 1, "again_at": 1}
+        shown = {"unheard_at": 1, "swept_at": 1, "at": 1, "again_at": 1}
         found = {row["_id"]: row for row in self._cursors.find({"_id": {"$in": [SWEEP, WATCH]}}, shown)}
         sweep, watch = found.get(SWEEP, {}), found.get(WATCH, {})
+        none_ran = 0 < _seconds(sweep.get("swept_at")) < last_after
         return Trouble(
-            _seconds(sweep.get("unheard_at")),
+            now if none_ran else _seconds(sweep.get("unheard_at")),
             _seconds(watch.get("at")),
             blocks_again_at=_seconds(watch.get("again_at")),
         )

@@ -61,6 +61,12 @@ UP_SECONDS = 900
 DOWN = ("--profile", "*", "down", "--volumes", "--rmi", "local", "--remove-orphans", "--timeout", "60")
 
 
+def build() -> None:
+    """Build the plugin where none is installed."""
+    if not program():
+        PLUGIN.build()
+
+
 def program() -> list[str | Path]:
     """Words that run docker compose: the installed plugin, else the one that was built; none if there is none."""
     docker = shutil.which("docker")
@@ -127,7 +133,7 @@ def project(host: str, engine: DockerClient, env: Mapping[str, str], ports: Mapp
 
     `ports`: published ones on loopback, in place of the file's; `env`: the scheduler's settings that tell of them.
     """
-    PLUGIN.build() if not program() else None
+    build()
     with ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="sluice-compose-")))
         # Secrets are read by the users of containers.
@@ -233,3 +239,8 @@ def _of_anvil() -> Sequence[Path]:
 
 _FILES = {"mongodb": _of_mongodb, "rabbitmq": _nothing, "ipfs": _of_kubo, "proxy": _nothing, "chain": _of_anvil}
 _FOLDERS = {"mongodb": "mongodb", "rabbitmq": "rabbitmq", "ipfs": "kubo", "proxy": "haproxy", "chain": "anvil"}
+
+
+if __name__ == "__main__":
+    # Before the tests, of which each has a time limit.
+    build()

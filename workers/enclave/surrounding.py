@@ -29,6 +29,7 @@ from workers.enclave.door import VARIABLES, Door
 from workers.enclave.port import SETTING, Host, Work
 from workers.sandbox import disk
 from workers.sandbox.disk import DiskWatch, Place
+from workers.sandbox.engine import given_folders
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit
 from workers.sandbox.engine_disk import room_for_copies
@@ -154,6 +155,7 @@ def _run(service: Service, work: Work, host: Host, door: Door, shape: Shape) -> 
 def _running(engine: Engine, spec: ContainerSpec, room: AbstractContextManager[None] | None = None) -> Iterator[str]:
     """The id of a container that runs, and is gone afterwards. `room`: held while it is made."""
     with room or nullcontext():
+        given_folders.give(spec, engine.data_folder)
         container = engine.create(spec)
     try:
         engine.start(container, spec.handed)

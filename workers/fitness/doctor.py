@@ -49,7 +49,7 @@ from workers.sandbox.images.image_store import ImageStore
 from workers.sandbox.images.images_refused import KEPT_SECONDS, RefusedImages
 from workers.sandbox.network import allow_list, listed_apps
 from workers.sandbox.network.egress import Target
-from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, own_kernel, sandbox_of
+from workers.sandbox.profile import NetworkAccess, check_runtime, has_user_namespaces, own_kernel, sandbox_of, shortfall
 from workers.sandbox.rehearsal import rehearse
 from workers.sandbox.spec import ContainerSpec, container_name
 
@@ -192,9 +192,10 @@ def sandbox(settings: Settings) -> CheckResult:
             f". {runtime} gives apps a kernel of their own{_program(info, runtime)}: that answers their calls, with its"
             " own limits in place of the seccomp filter; the packet filter is this machine's and still holds"
         )
-    if asked.stricter is not None:
+    stricter = shortfall(asked, info)
+    if stricter is not None:
         says += (
-            f". {asked.stricter} is stricter than the pool promises to apps, which may fail for that: a task whose app"
+            f". {stricter} is stricter than the pool promises to apps, which may fail for that: a task whose app"
             " fails here is declined and earns nothing; only results are voted for"
         )
     numbers: Numbers = {
@@ -203,7 +204,7 @@ def sandbox(settings: Settings) -> CheckResult:
         "network": str(asked.network),
         "domains": allow_list.words(asked.domains),
         "user_namespaces": remapped,
-        "votes_failures": asked.stricter is None,
+        "votes_failures": stricter is None,
     }
     return CheckResult("sandbox", True, says, numbers)
 

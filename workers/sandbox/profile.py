@@ -10,7 +10,8 @@ SLUICE_APP_DOMAINS makes `public` a list of hosts (`allow_list`).
 All of them: no new privileges, Docker's seccomp filter, no devices but a GPU that the deal asks for, limits of `spec`.
 
 The pool promises apps no less than `compat` with the internet. Under anything less, or another runtime, an app may fail
-for what this machine keeps from it: such a machine votes for results, never for failures of apps (`Sandbox.stricter`).
+for what this machine keeps from it: such a machine votes for results, never for failures of apps (`Sandbox.stricter`,
+and `shortfall` with what the engine itself keeps from apps).
 """
 
 from __future__ import annotations
@@ -110,6 +111,15 @@ def sandbox_of(settings: Settings) -> Sandbox:
     )
 
 
+def shortfall(sandbox: Sandbox, info: Mapping[str, object]) -> str | None:
+    """What gives apps less than the pool promises them, in words: settings, or the engine (its `info`) with its user
+    namespaces; None: nothing does.
+    """
+    if sandbox.stricter is None and has_user_namespaces(info):
+        return "an engine with user namespaces (userns-remap, rootless)"
+    return sandbox.stricter
+
+
 def check_runtime(sandbox: Sandbox, info: Mapping[str, object]) -> None:
     """Raise BadSetting if the engine (its `info`) is Podman, does not have the sandbox's runtime, or would run apps in
     a kernel of their own while the sandbox has what the pool promises: a failure there would be voted as the app's.
@@ -150,7 +160,11 @@ def own_kernel(runtime: str, info: Mapping[str, object]) -> bool:
 
 
 def has_user_namespaces(info: Mapping[str, object]) -> bool:
-    """Whether root in a container is an ordinary user outside: `userns-remap` of the engine, or a rootless engine."""
+    """Whether root in a container is an ordinary user outside: `userns-remap` of the engine, or a rootless engine.
+
+    An app has fewer users and groups there (65,536 by default), and what is bound into its container belongs to nobody
+    in it: it may fail for that although it has what the pool promises.
+    """
     options = info.get("SecurityOptions")
     found = [str(option) for option in options] if isinstance(options, list) else []
     return any(word in option.split(",") for option in found for word in ("name=userns", "name=rootless"))

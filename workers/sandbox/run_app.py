@@ -26,6 +26,7 @@ import structlog
 from protocol.errors import ContainerRefused, EngineTrouble, EngineUnavailable, NoSuchContainer, NoSuchImage
 from workers.data import verified
 from workers.sandbox.disk import DiskWatch
+from workers.sandbox.engine import given_folders
 from workers.sandbox.engine.container import Engine
 from workers.sandbox.engine.container_state import ContainerExit, ContainerState
 from workers.sandbox.engine.run_time import since_start
@@ -152,6 +153,7 @@ def _fresh(run: AppRun, tries: _Tries) -> ContainerExit:
     name, asked = _image(run, tries)
     spec = replace(run.spec, image=name)
     with run.gpus() as gpus, run.room(asked.copied):
+        given_folders.give(spec, run.engine.data_folder)
         container = run.engine.create(run.pinned(spec.with_gpus(gpus)))
     run.created(container)
     memory = run.memory(container)

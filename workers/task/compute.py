@@ -244,7 +244,7 @@ def _require_own_failure(context: WorkerContext, replicate: Replicate, attempt: 
     """Raise TaskDeclined for an app that failed in a container, if what this machine gives apps may be the cause."""
     if attempt.container is not None:
         gpu = needs_gpu(Hash32(replicate.assignment.tag))
-        failed_task.require_promised(replicate.task_id, context.machine.sandbox, why, gpu=gpu)
+        failed_task.require_promised(replicate.task_id, context.machine.sandbox, context.engine.info(), why, gpu=gpu)
         disk_limits.require_promised_disk(context, replicate.task_id, attempt.container, attempt.ended)
 
 

@@ -29,11 +29,19 @@ class Hearing:
     unheard_at: float = 0.0
 
 
+def latest_sweep(now: float, silence: float, sweep_seconds: float) -> float:
+    """Unix seconds since when one must have run, unless none runs. `silence`: as of `unheard_lately`.
+
+    One that is later than two take is one that did not run.
+    """
+    return now - max(silence, 2 * sweep_seconds)
+
+
 def unheard_lately(found: Hearing, now: float, silence: float, sweep_seconds: float) -> bool:
     """Whether the silence of machines means nothing at `now` (Unix seconds). `silence`: seconds after which one
     counts as lost (SLUICE_WORKER_LOST_SECONDS).
     """
-    if found.swept_at is not None and now > found.swept_at + max(silence, 2 * sweep_seconds):
+    if found.swept_at is not None and found.swept_at < latest_sweep(now, silence, sweep_seconds):
         # Nobody has looked: the next sweep will find that.
         return True
     # A moment that is still to come is of a clock that was wrong.

@@ -39,8 +39,12 @@ def engine_host() -> str:
 
     The local stack's engine: others use it too, so it is left running.
     """
-    engine = docker.start(tools.root() / ".sluice" / "stack" / "docker")
-    client = DockerClient(base_url=engine.host)
+    return prepared(docker.start(tools.root() / ".sluice" / "stack" / "docker").host)
+
+
+def prepared(host: str) -> str:
+    """Have the engine at this address make IMAGE and the apps' network; its address."""
+    client = DockerClient(base_url=host)
     context = io.BytesIO()
     with tarfile.open(fileobj=context, mode="w") as tar:
         for name, content in (("Dockerfile", _DOCKERFILE), ("busybox", tools.busybox().read_bytes())):
@@ -50,9 +54,9 @@ def engine_host() -> str:
     context.seek(0)
     build_image(client, context, tag=IMAGE)
     client.close()
-    with closing(Engine(engine.host)) as own:
+    with closing(Engine(host)) as own:
         own.confine_apps()
-    return engine.host
+    return host
 
 
 @dataclass(slots=True)

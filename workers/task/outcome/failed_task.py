@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 from protocol.errors import ContainerRefused, SluiceError, TaskDeclined, TaskFailure
 from protocol.results.computed import COMPUTED_FILE
@@ -19,7 +20,7 @@ from workers.data import outputs
 from workers.data.layout import TaskFolders
 from workers.data.outputs import PackedResult, ResultLimits
 from workers.sandbox.engine.container_state import ContainerExit
-from workers.sandbox.profile import Sandbox
+from workers.sandbox.profile import Sandbox, shortfall
 from workers.task.outcome import verdict
 from workers.task.outcome.verdict import Verdict
 
@@ -66,14 +67,18 @@ def how(ended: ContainerExit) -> str:
     return f"the app ended with exit code {ended.exit_code}"
 
 
-def require_promised(task_id: TaskId, sandbox: Sandbox, why: str, *, gpu: bool = False) -> None:
-    """Raise TaskDeclined for an app that failed in a container (`why`), if this machine's sandbox is stricter than what
-    the pool promises, or if it had a GPU, of which the pool promises no kind: the app may have failed for that.
+def require_promised(
+    task_id: TaskId, sandbox: Sandbox, engine: Mapping[str, object], why: str, *, gpu: bool = False
+) -> None:
+    """Raise TaskDeclined for an app that failed in a container (`why`), if this machine's sandbox or engine is stricter
+    than what the pool promises, or if it had a GPU, of which the pool promises no kind: the app may have failed for
+    that. `engine`: its `info`.
     """
     if gpu:
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"this machine's GPU may be why: {why}")
-    if sandbox.stricter is not None:
-        strictly = f"{sandbox.stricter} is stricter than the pool promises, which may be why"
+    stricter = shortfall(sandbox, engine)
+    if stricter is not None:
+        strictly = f"{stricter} is stricter than the pool promises, which may be why"
         raise TaskDeclined(task=task_id, cause=UNCLEAR_END, why=f"{strictly}: {why}")
 
 

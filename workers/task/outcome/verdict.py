@@ -47,9 +47,18 @@ _PROGRAM_ABSENT = re.compile(
 )
 #: crun's words for the same.
 _CRUN = re.compile(r"(?:.*: )?executable file [`'\"].*[`'\"] not found(?: in \$PATH)?: No such file or directory")
-#: The image names a user that its own /etc/passwd lacks.
+#: The image names a user that its own /etc/passwd lacks, or by a number that no user has.
 _NO_USER = re.compile(
-    r"(?:.*: )?unable to find (?:user|group) .*: no matching entries in (?:passwd|group) file", re.DOTALL
+    r"(?:.*: )?(?:unable to find (?:user|group) .*: no matching entries in (?:passwd|group) file"
+    r"|uids and gids must be in range \d+-\d+)",
+    re.DOTALL,
+)
+#: The image's user is one that the engine's user namespaces leave out, or a volume of it lies where the kernel's files
+#: are: the engine refuses each time, with a status that otherwise tells of its own trouble.
+_NOT_HERE = re.compile(
+    r".*unable to start container process: .*(?:cannot set [ug]id to unmapped (?:user|group) in user namespace"
+    r'|error mounting ".*/volumes/[0-9a-f]{64}/_data" to rootfs at .*)(?:: unknown)?',
+    re.DOTALL,
 )
 
 
@@ -83,7 +92,7 @@ def of_start(status: int, words: str) -> Verdict:
         return Verdict.APP if _PROGRAM_ABSENT.fullmatch(program["reason"]) else _refused(status)
     if _CRUN.fullmatch(line) or _NO_USER.fullmatch(line):
         return Verdict.APP
-    return _refused(status)
+    return Verdict.MACHINE if _NOT_HERE.fullmatch(line) else _refused(status)
 
 
 def _refused(status: int) -> Verdict:

@@ -30,7 +30,7 @@ EVERYWHERE = {
         "ChainStore.at_head",
         *("Deals.any_waiting", "Deals.deals_to_ingest", "Deals.lease_next", "Deals.waiting"),
         *("Tasks.any_undecided", "Tasks.tasks_due", "Tasks.tasks_wanting_workers", "Tasks.uninitialized"),
-        *("Tasks.any_received", "TaskLists.waiting"),
+        *("Tasks.any_received", "TaskLists.waiting", "Rounds.begin", "UnservedTasks.tags", "UnservedTasks.take_up"),
         *("MongoStore.busy", "MongoStore.in_state", "MongoStore.queued"),
     ),
     "once a range of blocks that is audited, or a reorganisation": (

@@ -184,7 +184,7 @@ def test_a_cursor_that_cannot_be_read_is_the_newest_block_that_can(store: Store)
     store.chain.commit(blocks, [])
     assert store.chain.cursor() == blocks[1]
     store._db["cursors"].update_one({"_id": "watch"}, {"$set": {"number": "six", "at": "noon"}})
-    assert store.sweeps.outages() == Trouble(0.0, 0.0), "nothing else is quarantined for it"
+    assert store.sweeps.outages(0.0, 0.0) == Trouble(0.0, 0.0), "nothing else is quarantined for it"
     store._db["blocks"].update_one({"_id": 6}, {"$unset": {"hash": ""}})
     assert store.chain.cursor() == blocks[0]
     store.chain.commit([blocks[1]], [])

@@ -220,16 +220,16 @@ def test_when_blocks_are_seen_again_after_a_while_without_any_is_remembered(stor
     cursors = store._db["cursors"]
     for number in (1, 2):
         store.chain.commit([block(number)], [])
-    assert store.sweeps.outages().blocks_again_at == 0.0, "one follows on the other"
+    assert store.sweeps.outages(NOW, 0.0).blocks_again_at == 0.0, "one follows on the other"
     for before in (GAP_SECONDS + 5.0, 0.0):
         # As if the last one had been stored so much longer ago.
         cursors.update_one({"_id": CURSOR}, [{"$set": {"stored_at": {"$subtract": ["$stored_at", before]}}}])
         store.chain.commit([block(3)], [])
-        again_at = store.sweeps.outages().blocks_again_at
+        again_at = store.sweeps.outages(NOW, 0.0).blocks_again_at
         assert again_at > 0
         store.chain.commit([block(4)], [])
         store.chain.orphan(BlockNumber(2))
-        assert store.sweeps.outages().blocks_again_at == again_at
+        assert store.sweeps.outages(NOW, 0.0).blocks_again_at == again_at
 
 
 def test_tasks_of_a_deal_that_left_the_chain_wait(store: Store) -> None:

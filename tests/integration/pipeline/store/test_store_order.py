@@ -180,7 +180,7 @@ def test_what_each_wake_up_ping_and_report_asks_is_found_by_an_index(store: Stor
     assert store.workers.token_terms(ALICE) == (False, 0.0)
     assert store.workers.mark_seen(ALICE, NOW, "a machine") == "$name"
     assert store.tasks.record_report(tasks[7].task_id, ALICE, Step.STARTED, NOW, None, None) is None
-    assert store.sweeps.outages() == Trouble(0.0, 0.0)
+    assert store.sweeps.outages(NOW, 0.0) == Trouble(0.0, 0.0)
     store._db.command("profile", 0)
     asked = list(
         store._db["system.profile"].find({"ns": {"$not": {"$regex": "system"}}, "planSummary": {"$exists": 1}})

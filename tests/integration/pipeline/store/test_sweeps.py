@@ -43,6 +43,14 @@ def test_hosts_that_sweep_no_more_are_forgotten(store: Store) -> None:
     assert [item["clock"] for item in row["clocks"]] == ["container 4"]
 
 
+def test_a_scheduler_that_has_not_swept_yet_after_an_outage_knows_of_it_by_the_last_sweep(store: Store) -> None:
+    """What a report or an event has it decide then holds no silence against a machine."""
+    assert store.sweeps.outages(NOW, NOW - 60).unheard_at == 0.0, "a new database"
+    store.sweeps.record(NOW, heard=True, last_after=0.0)
+    assert store.sweeps.outages(NOW + 59, NOW - 1).unheard_at == 0.0
+    assert store.sweeps.outages(NOW + 61, NOW + 1).unheard_at == NOW + 61
+
+
 def test_the_first_of_the_sweeps_in_a_row_that_heard_nobody_is_kept(store: Store) -> None:
     def swept(after: float, *, heard: bool) -> tuple[float, float]:
         store.sweeps.record(NOW + after, heard=heard, last_after=NOW + after - 60)

@@ -19,7 +19,7 @@ from ops.new_pool.files import CHAIN, OWNERS
 from ops.stack.clusters import members
 from ops.stack.servers import mongodb, rabbitmq
 from ops.stack.servers.broker_sockets import advanced_config
-from tests.image import composed, printed
+from tests.image import composed, confined, printed
 from tests.image.conftest import IMAGE_USER
 
 ROOT = Path(__file__).parents[4]
@@ -102,6 +102,12 @@ def test_a_container_of_the_compose_file_has_an_image_of_one_version_and_limits(
     assert {"max-size", "max-file"} == service["logging"]["options"].keys()
     assert service["restart"] == "unless-stopped"
     assert {"healthcheck"} <= service.keys() or name in {MACHINE, "ipfs"}
+
+
+def test_the_scheduler_alone_is_run_in_tests_with_all_that_the_compose_file_says_of_its_container() -> None:
+    assert {"--read-only", "--cap-drop=ALL", "--log-driver=json-file", "--log-opt=max-file=4"} <= {
+        *confined.confinement()
+    }
 
 
 def test_strangers_reach_the_proxy_of_the_compose_file_and_nothing_else() -> None:

@@ -86,10 +86,11 @@ def scheduler_with(record: TaskRecord) -> Any:
         clock=lambda: LATER,
         chain_time=SimpleNamespace(read=lambda _: None),
         timeouts=PACE,
+        settings=SimpleNamespace(worker_lost_seconds=60.0, sweep_seconds=5.0),
         store=SimpleNamespace(
             tasks=SimpleNamespace(load_with_logs=lambda _: [(record, [])]),
             chain=SimpleNamespace(logs=logs),
-            sweeps=SimpleNamespace(outages=lambda: (0.0, LATER)),
+            sweeps=SimpleNamespace(outages=lambda *_: (0.0, LATER)),
         ),
         begins=lambda: SimpleNamespace(nothing=False),
     )

@@ -113,6 +113,7 @@ class Bench:
             ledger=SimpleNamespace(why_not=lambda _: None),
             engine=SimpleNamespace(
                 data_folder=None,
+                info=dict,
                 remove=self.removed.append,
                 state=lambda _: self.container,
                 printed=lambda _: (b"printed", b""),

@@ -39,6 +39,7 @@ class Engine:
     """Gives these states one after the other, the last one for ever."""
 
     host = "unix:///nowhere"
+    data_folder = None
 
     def __init__(self, *states: ContainerState, signalled: Sequence[bool | None] = ()) -> None:
         self.states, self.waits = [*states], list[float]()

@@ -54,7 +54,7 @@ def context(tmp_path: Path) -> Iterator[Any]:
         machine=machine,
         sent=sent,
         ledger=SimpleNamespace(why_not=lambda _: None),
-        engine=SimpleNamespace(data_folder=None),
+        engine=SimpleNamespace(data_folder=None, info=dict),
         reports=SimpleNamespace(send=lambda _, report: sent.append(report), later=lambda act: act()),
     )
     journal.close()

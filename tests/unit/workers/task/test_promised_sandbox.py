@@ -47,6 +47,8 @@ STRICTER: list[dict[str, str]] = [
     {"sandbox": "isolated", "app_domains": "data.example.org"},
 ]
 PROMISED: list[dict[str, str]] = [{}, {"sandbox": "compat"}, {"app_network": "public"}, {"app_network": "open"}]
+#: What an engine with `userns-remap` says of itself.
+REMAPPED: dict[str, object] = {"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}
 RESULT = {"deterministic-output-path": "/iexec_out/r"}
 
 
@@ -98,7 +100,7 @@ def context(tmp_path: Path) -> Iterator[Any]:
         machine=machine,
         sent=sent,
         ledger=SimpleNamespace(why_not=lambda _: None),
-        engine=SimpleNamespace(data_folder=None, remove=lambda _: None),
+        engine=SimpleNamespace(data_folder=None, info=dict, remove=lambda _: None),
         reports=SimpleNamespace(send=lambda _, report: sent.append(report), later=lambda act: act()),
     )
     journal.close()
@@ -180,6 +182,24 @@ def test_an_app_that_fails_with_all_that_is_promised_is_voted_to_have_failed(
 
 
 @pytest.mark.parametrize("how", FAILURES)
+def test_an_app_that_fails_on_an_engine_with_user_namespaces_is_declined_since_they_are_not_promised(
+    context: Any, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    context.engine.info = lambda: REMAPPED
+    found = run(context, monkeypatch, {}, FAILURES[how][0])
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
+    assert "user namespaces" in found.cause
+    assert not blames_task(found.cause)
+    assert not counts_against_machine(found.cause)
+
+
+def test_a_result_on_an_engine_with_user_namespaces_is_voted_for(context: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    context.engine.info = lambda: REMAPPED
+    found = run(context, monkeypatch, {}, ends, RESULT)
+    assert (found.stage, found.cause) == (ReplicateStage.COMPUTED, None)
+
+
+@pytest.mark.parametrize("how", FAILURES)
 def test_an_app_that_fails_with_a_gpu_is_declined_since_no_kind_of_gpu_is_promised(
     context: Any, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -258,3 +278,13 @@ def test_the_doctor_says_what_a_stricter_machine_gives_up(
     assert ("runsc gives apps a kernel of their own (/opt/runsc)" in found.says) is (
         settings.get("sandbox") == "isolated"
     )
+
+
+def test_the_doctor_says_what_user_namespaces_of_the_engine_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "info", lambda _: REMAPPED)
+    found = doctor.sandbox(read_settings(docker_host="unix:///nowhere"))
+    assert found.ok
+    assert (found.numbers["user_namespaces"], found.numbers["votes_failures"]) == (True, False)
+    assert "an ordinary user outside" in found.says
+    assert "an engine with user namespaces (userns-remap, rootless) is stricter" in found.says
+    assert "earns nothing" in found.says

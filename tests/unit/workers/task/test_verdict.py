@@ -25,6 +25,7 @@ APP_STARTS = [
     OLD_RUNC + 'exec: "a \\"quoted\\" name": executable file not found in $PATH: unknown',
     "unable to find user nobody9: no matching entries in passwd file",
     "unable to find group g: no matching entries in group file",
+    "uids and gids must be in range 0-2147483647",
     "crun: executable file `x` not found in $PATH: No such file or directory",
 ]
 #: ... and for which another machine may do better.
@@ -41,6 +42,14 @@ MACHINE_STARTS = [
     "no space left on device",
     "driver failed programming external connectivity on endpoint x: permission denied",
     "",
+]
+#: ... among them those that an image brings about by itself, each time it is started on such a machine.
+OF_THE_IMAGE = [
+    RUNC + "unable to setup user: cannot set uid to unmapped user in user namespace: unknown",
+    RUNC + "error during container init: cannot set gid to unmapped group in user namespace",
+    RUNC
+    + f'error during container init: error mounting "/var/lib/docker/volumes/{"8" * 64}/_data" to rootfs at "/proc":'
+    ' "/merged/proc" cannot be mounted because it is not of type proc: unknown',
 ]
 
 OTHER_WORDS = [
@@ -72,6 +81,18 @@ def test_a_program_or_user_that_the_image_lacks_is_the_apps_own_failure(words: s
 @pytest.mark.parametrize("status", [400, 403, 404, 409, 500, 503])
 def test_an_engine_that_cannot_start_a_container_says_nothing_of_the_app(words: str, status: int) -> None:
     assert verdict.of_start(status, words) is not Verdict.APP
+
+
+@pytest.mark.parametrize("words", OF_THE_IMAGE)
+@pytest.mark.parametrize("status", [400, 500])
+def test_what_an_image_asks_for_in_vain_each_time_is_not_asked_again(words: str, status: int) -> None:
+    assert verdict.of_start(status, words) is Verdict.MACHINE
+    assert cause_of_refusal(ContainerRefused(why=words)) == UNCLEAR_END
+
+
+def test_a_folder_of_this_machines_that_cannot_be_mounted_is_tried_again() -> None:
+    own = RUNC + 'error mounting "/volumes/sluice/in" to rootfs at "/iexec_in": permission denied: unknown'
+    assert verdict.of_start(500, own) is Verdict.RETRY
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         remove=lambda container: acts.append(f"remove {container}"),
         require_fit=lambda _: NOTHING_ASKED,
         create=create,
+        data_folder=None,
         start=lambda container, _: acts.append(f"start {container}"),
         wait=lambda *_: True,
         state=lambda _: ended,
