@@ -29,7 +29,7 @@ demo: $(READY)
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
-	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider --jobs $(JOBS) $(ARGS)
 
 # A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
 test-geth: $(READY)
