@@ -11,8 +11,9 @@ PYTHON ?= python3
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
-JOBS ?= 4
+# Many integration tests wait for blocks or for processes: four at a time kept two cores less than half busy. All are
+# forked from one that has collected the tests, so that two more cost little.
+JOBS ?= 6
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never

@@ -1,1 +1,1 @@
-"""What people are shown of a pool: Flower, the web page, RabbitMQ, Prometheus."""
+"""Commands that an operator types beside a pool at work: those of Sluice, and those of Celery."""
