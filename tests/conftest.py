@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 
 import pytest
 
@@ -61,5 +62,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     jobs = session.config.option.jobs
     if jobs < 2 or session.config.option.collectonly or session.testsfailed:
         return None
+    # A test has imported it, if one starts processes by it.
+    forged = sys.modules.get("tests.integration.forged")
+    if forged is not None:
+        forged.begin()
     spread.run(session, jobs, spread.grouped(session.items, together))
     return True
