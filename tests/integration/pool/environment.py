@@ -6,6 +6,8 @@ import shlex
 
 from bench.rig.bench_pool import BenchPool
 from ops.pool.local import SETTINGS
+from tests.integration import forged
+from tests.integration.forged import Ended
 
 
 def scheduler_environment(bench_pool: BenchPool) -> dict[str, str]:
@@ -13,3 +15,8 @@ def scheduler_environment(bench_pool: BenchPool) -> dict[str, str]:
     settings = bench_pool.pool.home / "scheduler" / SETTINGS
     lines = [shlex.split(line)[1] for line in settings.read_text().splitlines() if line.startswith("export ")]
     return dict(line.split("=", 1) for line in lines)
+
+
+def scheduler_command(bench_pool: BenchPool, *words: str, **env: str) -> Ended:
+    """How `sluice WORDS` ends on the scheduler's machine. `env`: variables that it has besides."""
+    return forged.sluice(*words, env=scheduler_environment(bench_pool) | env)

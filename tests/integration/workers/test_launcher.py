@@ -27,8 +27,8 @@ from workers.sandbox.handed import HandedVariables
 from workers.sandbox.profile import NetworkAccess, sandbox_of
 from workers.sandbox.run_app import ENGINE_LOST
 from workers.sandbox.spec import ContainerSpec, Limits
-from workers.task import verdict
-from workers.task.verdict import Verdict
+from workers.task.outcome import verdict
+from workers.task.outcome.verdict import Verdict
 
 __all__ = ["engine_host"]
 

@@ -1,4 +1,4 @@
-"""The pool of this folder, whose servers may be killed and whose scheduler may be lost, and what strikes it."""
+"""The pool of this folder, whose servers may be killed and whose scheduler may be lost."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from bench.faults import disturb, faults, nonce_gaps
 from bench.rig.bench_pool import BenchPool, open_bench_pool
 from ops.pool.site import Servers
 from ops.stack import ports
 from ops.stack.parts import StackPart
 from ops.stack.servers import mongodb, rabbitmq
 from tests.integration.pool.conftest import WAIT_SECONDS
-from tests.waiting import ample, wait_until
+from tests.waiting import ample
 
 #: Seconds between blocks: the tests here wait for little else.
 BLOCK_TIME = 0.5
-#: Tasks of a bag, and how many are done when a fault strikes: both machines are at work then.
-TASKS, DONE_BEFORE = 6, 2
-#: What each container does: it lasts two blocks, so that some run when the fault strikes.
-WORK = "sleep 0.5"
-#: Seconds that a frozen chain stands still.
-FREEZE_SECONDS = 5.0
 
 
 class OwnServers:
@@ -126,13 +119,3 @@ def bench_pool(pool_until_spoilt: PoolUntilSpoilt, request: pytest.FixtureReques
     spoilt = stash.get(_SPOILT, False)
     stash[_SPOILT] = False
     return pool_until_spoilt.get(spoilt=spoilt)
-
-
-def completes_a_bag(bench_pool: BenchPool, own: OwnServers, name: str, *, trust: int) -> None:
-    """Fails the test unless a bag is completed, with all stakes free and no nonce lost, though this fault strikes."""
-    (fault,) = (fault for fault in faults(own.crash, FREEZE_SECONDS) if fault.name == name)
-    outcome = disturb(bench_pool, fault, tasks=TASKS, trust=trust, done_before=DONE_BEFORE, work=WORK)
-    assert outcome.completed == TASKS
-    assert (outcome.database_only, outcome.chain_only) == (0, 0)
-    assert outcome.stake_locked == 0
-    wait_until(lambda: nonce_gaps(bench_pool) == 0, 10, what="all nonces to be mined")

@@ -1,11 +1,12 @@
-"""The faults that `test_faults` leaves to `make test-faults`."""
+"""The faults that `make test` and `make test-trouble` leave to `make test-faults`."""
 
 from __future__ import annotations
 
 import pytest
 
 from bench.rig.bench_pool import BenchPool
-from tests.integration.pool.trouble.conftest import OwnServers, completes_a_bag
+from tests.integration.pool.struck import completes_a_bag
+from tests.integration.pool.trouble.conftest import OwnServers
 
 #: Fault, and trust of the bag.
 STRUCK = {
@@ -23,4 +24,4 @@ STRUCK = {
 def test_a_bag_is_completed_though_something_breaks_in_the_middle(
     bench_pool: BenchPool, own: OwnServers, name: str
 ) -> None:
-    completes_a_bag(bench_pool, own, name, trust=STRUCK[name])
+    completes_a_bag(bench_pool, name, trust=STRUCK[name], crash=own.crash)

@@ -19,7 +19,8 @@ from protocol.poco.view import ChainView, TaskStatus
 from protocol.types import TaskId
 from tests.integration.conftest import MiningSender
 from tests.integration.pool.conftest import WAIT_SECONDS, view
-from tests.integration.pool.trouble.conftest import OwnServers, completes_a_bag
+from tests.integration.pool.struck import completes_a_bag
+from tests.integration.pool.trouble.conftest import OwnServers
 from tests.waiting import ample, wait_until
 
 #: Seconds between blocks: whole ones, which is what anvil takes when it begins again.
@@ -97,4 +98,4 @@ def test_a_task_of_trust_3_takes_two_blocks_and_no_reveal_is_at_the_node_before_
 def test_a_bag_is_completed_though_something_breaks_in_the_middle(
     pending_pool: BenchPool, own: OwnServers, name: str, trust: int
 ) -> None:
-    completes_a_bag(pending_pool, own, name, trust=trust)
+    completes_a_bag(pending_pool, name, trust=trust, crash=own.crash)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import stat
-import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +15,12 @@ from config.connections.mongodb import client
 from ops.market.match import Matched
 from ops.pool import site
 from protocol.poco.view import TaskStatus
-from tests.integration import forged
-from tests.integration.forged import Ended
-from tests.integration.pool.environment import scheduler_environment
+from tests.integration.pool.environment import scheduler_command
 from tests.waiting import ample, wait_until
 
 #: Each container outlasts two blocks, so that tasks are at every step when the backup is taken and when all is lost.
 WORK = "sleep 0.7"
 BEFORE, AFTER, MISSED = 8, 4, 2
-
-
-def sluice(bench_pool: BenchPool, *words: str, **env: str) -> Ended:
-    """A command on the scheduler's machine."""
-    return forged.sluice(*words, env=scheduler_environment(bench_pool) | env)
 
 
 def completed(bench_pool: BenchPool, *deals: Matched) -> int:
@@ -63,7 +55,7 @@ def test_a_pool_restored_from_a_backup_under_load_ends_every_task_and_reuses_no_
     pool, backup = bench_pool.pool, tmp_path / "pool.backup"
     first = bench_pool.buy(trust=3, volume=BEFORE, args=WORK)
     wait_until(lambda: completed(bench_pool, first) >= 2, 60, what="tasks at every step")
-    taken = sluice(bench_pool, "backup", str(backup), "--keys", "--json")
+    taken = scheduler_command(bench_pool, "backup", str(backup), "--keys", "--json")
     assert taken.code == 0, taken.err
     assert stat.S_IMODE(backup.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [backup.name]
@@ -77,11 +69,11 @@ def test_a_pool_restored_from_a_backup_under_load_ends_every_task_and_reuses_no_
     # Nobody is there for it until the scheduler is back, however far the others are by now.
     missed = bench_pool.buy(trust=1, volume=MISSED, args=WORK)
 
-    looked = sluice(bench_pool, "restore", str(backup), "--dry-run", "--json")
+    looked = scheduler_command(bench_pool, "restore", str(backup), "--dry-run", "--json")
     assert (looked.code, looked.json["dry_run"], looked.json["block"]) == (0, True, taken.json["block"]), looked.err
     database = client(bench_pool.servers.mongodb_uri)[bench_pool.names.database]
     assert database.list_collection_names() == []
-    restored = sluice(bench_pool, "restore", str(backup), "--keys", "--json")
+    restored = scheduler_command(bench_pool, "restore", str(backup), "--keys", "--json")
     assert restored.code == 0, restored.err
     assert (restored.json["documents"], restored.json["pending"]) == (taken.json["documents"], 0)
     assert not [name for name in database.list_collection_names() if name.startswith("restore.")]
@@ -100,63 +92,11 @@ def test_a_pool_restored_from_a_backup_under_load_ends_every_task_and_reuses_no_
     mined = list(database["nonces"].find({"mined": {"$ne": None}}))
     assert mined
     assert {row["nonce"]: row["mined"]["hash"] for row in mined}.items() <= on_chain.items()
-    audited = sluice(bench_pool, "chain", "audit")
+    audited = scheduler_command(bench_pool, "chain", "audit")
     assert audited.code == 0, audited
-    lane = sluice(bench_pool, "tx", "audit")
+    lane = scheduler_command(bench_pool, "tx", "audit")
     assert lane.code == 0, lane
     # What the lost scheduler sent after the backup is in no journal, but in the chain's blocks.
-    wait_until(lambda: sluice(bench_pool, "ledger").code == 0, 30, what="a ledger that is equal to the chain")
-
-
-def test_a_backup_goes_only_where_it_belongs(bench_pool: BenchPool, tmp_path: Path) -> None:
-    backup, other = tmp_path / "pool.backup", "0x" + "12" * 20
-    looked = sluice(bench_pool, "backup", str(backup), "--dry-run", "--json")
-    assert (looked.code, looked.json["dry_run"], backup.exists()) == (0, True, False)
-    assert looked.json["documents"] > 0
-    assert sluice(bench_pool, "backup", str(backup)).code == 0
-    again = sluice(bench_pool, "backup", str(backup))
-    assert (again.code, again.err.strip()) == (
-        2,
-        f"sluice: {backup} exists, and is not overwritten: name another file.",
+    wait_until(
+        lambda: scheduler_command(bench_pool, "ledger").code == 0, 30, what="a ledger that is equal to the chain"
     )
-    env = scheduler_environment(bench_pool)
-
-    for words, more, why in (
-        ((), {}, "is not empty: add --replace"),
-        (("--replace",), {}, "A scheduler works on this database: stop it first"),
-        ((), {"SLUICE_WORKERPOOL": other}, f"it is of workerpool {env['SLUICE_WORKERPOOL'].lower()}, and the settings"),
-        ((), {"SLUICE_CHAIN_ID": "1"}, "it is of chain 31337, and the settings name 1"),
-        (("--keys",), {}, "it holds no keys"),
-        ((), {"SLUICE_MONGODB_URI": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"}, "MongoDB does not answer"),
-    ):
-        refused = sluice(bench_pool, "restore", str(backup), *words, **more)
-        assert refused.code == (1 if "answer" in why else 2)
-        assert why in refused.err
-        assert refused.err.count("\n") == 1
-
-
-def test_a_backup_holds_no_secret_unless_asked_for(bench_pool: BenchPool, tmp_path: Path) -> None:
-    home = bench_pool.pool.home / "scheduler"
-    secrets = {
-        "password of RabbitMQ": "s3cret-of-the-broker",
-        "key of a node": "s3cret-of-the-node",
-        "wallet": (home / "key").read_text().strip(),
-        "token": (home / "admin.token").read_text().strip(),
-    }
-    env = {"SLUICE_PUBLIC_RPC_URL": f"https://node.example/v2/{secrets['key of a node']}"}
-    env["SLUICE_AMQP_URL"] = f"amqp://me:{secrets['password of RabbitMQ']}@broker.example"
-
-    assert sluice(bench_pool, "backup", str(tmp_path / "plain"), **env).code == 0
-    plain = unpacked(tmp_path / "plain")
-    assert {what for what, secret in secrets.items() if secret.encode() in plain} == set()
-    assert b"# SLUICE_AMQP_URL holds a secret and is left out." in plain
-
-    assert sluice(bench_pool, "backup", str(tmp_path / "full"), "--keys", "--secrets", **env).code == 0
-    full = unpacked(tmp_path / "full")
-    assert {what for what, secret in secrets.items() if secret.encode() in full} == set(secrets) - {"wallet"}
-
-
-def unpacked(path: Path) -> bytes:
-    """Every byte in an archive, and of its raw form."""
-    with zipfile.ZipFile(path) as archive:
-        return b"".join(archive.read(name) + name.encode() for name in archive.namelist()) + path.read_bytes()

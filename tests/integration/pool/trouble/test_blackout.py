@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from bench.blackout import Servers, black_out, broken
 from bench.rig.bench_pool import BenchPool
-from tests.integration.pool.trouble.conftest import WORK, OwnServers
+from tests.integration.pool.struck import WORK
+from tests.integration.pool.trouble.conftest import OwnServers
 
 
 def test_everything_killed_at_once_goes_on_within_three_blocks_and_loses_no_task(

@@ -1,6 +1,7 @@
 """One fault in the middle of a bag of real containers: every task is COMPLETED, all stakes are free, no nonce is lost.
 
-The short form of `bench/faults.py`, which also measures how much later; `each_fault` has those that are not here.
+The short form of `bench/faults.py`, which also measures how much later; `tests/integration/pool/test_one_fault.py` and
+`each_fault` have those that are not here.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ from protocol.poco.weights import weight
 from protocol.types import Wallet
 from tests.integration.conftest import given
 from tests.integration.pool.conftest import WAIT_SECONDS, banned, view
-from tests.integration.pool.trouble.conftest import OwnServers, completes_a_bag
+from tests.integration.pool.struck import completes_a_bag
+from tests.integration.pool.trouble.conftest import OwnServers
 from tests.waiting import wait_until
 
-#: One of each kind: a process, a machine, each server, the chain. Both machines vote, with a stake, and the scheduler's
-#: lane has most to do.
-STRUCK = ("lane", "worker-machine", "mongodb", "rabbitmq", "reorg-3-dropped")
+#: One of each kind that the pool of `test_one_fault` cannot have: each server, the chain. Both machines vote, with a
+#: stake.
+STRUCK = ("mongodb", "rabbitmq", "reorg-3-dropped")
 
 
 @pytest.mark.parametrize("name", STRUCK)
 def test_a_bag_is_completed_though_something_breaks_in_the_middle(
     bench_pool: BenchPool, own: OwnServers, name: str
 ) -> None:
-    completes_a_bag(bench_pool, own, name, trust=3)
+    completes_a_bag(bench_pool, name, trust=3, crash=own.crash)
 
 
 def test_a_machine_killed_between_contribute_and_reveal_reveals_after_its_restart(bench_pool: BenchPool) -> None:
