@@ -36,7 +36,6 @@ app = typer.Typer(help="Measure the whole pool on the local stack; one line of J
 #: Accepted because every command has it; the output is JSON lines anyhow.
 Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
 
-State = Literal["latest", "pending"]
 
 
 @app.command("all")
@@ -70,11 +69,16 @@ def compare_command(
 def latency_command(
     block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
     tasks: Annotated[int, typer.Option(help="Tasks per trust, one after the other.")] = 20,
-    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    state: Annotated[latency.State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    node: Annotated[
+        latency.Node, typer.Option(help="Whose the chain is. geth is built once (5 minutes); whole seconds only.")
+    ] = "anvil",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20 --state pending"""
-    _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state))
+    if node == "geth" and block_time != round(block_time):
+        raise typer.BadParameter("geth's blocks are whole seconds apart.", param_hint="--block-time")
+    _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state, node=node))
 
 
 @app.command("throughput")
@@ -111,7 +115,7 @@ def faults_command(
     only: Annotated[list[str] | None, typer.Option(help="Names of faults; default all.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = faults.TASKS,
     trust: Annotated[int, typer.Option(help="Trust of the deal.")] = 1,
-    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    state: Annotated[latency.State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
