@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -35,7 +35,6 @@ from protocol.errors import SluiceError
 app = typer.Typer(help="Measure the whole pool on the local stack; one line of JSON per figure.", no_args_is_help=True)
 #: Accepted because every command has it; the output is JSON lines anyhow.
 Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
-
 
 
 @app.command("all")

@@ -26,7 +26,7 @@ def run(*, block_time: float, tasks: int, state: State = "latest", node: Node = 
 
     `state`: SLUICE_STATE of the scheduler and of its machines. `node`: whose the chain is; geth takes whole seconds.
     """
-    env = {"SLUICE_STATE": state}
+    env: dict[str, str] = {"SLUICE_STATE": state}
     with open_bench_pool(block_time=block_time, workers=4, slots=1, env=env, on_geth=node == "geth") as bench_pool:
         reverts = 0
         for trust in TRUSTS:

@@ -77,8 +77,8 @@ def start(
 ) -> Geth:
     """Start a chain and wait until it answers.
 
-    `block_seconds`: whole seconds between blocks. `load`: a state that anvil has saved, which becomes the first block of
-    a chain with id `chain_id`. Raises NotReady, MissingTool.
+    `block_seconds`: whole seconds between blocks. `load`: a state that anvil has saved, which becomes the first block
+    of a chain with id `chain_id`. Raises NotReady, MissingTool.
     """
     data = folder.absolute() / "data"
     if load is not None:
