@@ -1,5 +1,5 @@
-"""`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, connected, flat, faults,
-blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
+"""`python -m bench NAME`: all, compare, latency, headstart, throughput, idle, lane, catchup, bag, crowd, connected,
+flat, faults, blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bench import (
     cluster,
     faults,
     flat,
+    headstart,
     idle,
     lane,
     latency,
@@ -75,9 +76,20 @@ def latency_command(
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20 --state pending"""
-    if node == "geth" and block_time != round(block_time):
-        raise typer.BadParameter("geth's blocks are whole seconds apart.", param_hint="--block-time")
+    _require_whole_seconds(node, block_time)
     _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state, node=node))
+
+
+@app.command("headstart")
+def headstart_command(
+    block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
+    deals: Annotated[int, typer.Option(help="Deals, one after the other.", min=1)] = 40,
+    node: Annotated[latency.Node, typer.Option(help="Whose the chain is; see latency.")] = "anvil",
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """How long a match waits for its block, and what computing meanwhile would save. Example: headstart --node geth"""
+    _require_whole_seconds(node, block_time)
+    _print_lines(headstart.run(block_time=block_time, deals=deals, on_geth=node == "geth"))
 
 
 @app.command("throughput")
@@ -266,6 +278,12 @@ def ledger_command(
 ) -> None:
     """The ledger beside the chain after lies, reorgs, reopened and claimed tasks. Example: ledger --tasks 100"""
     _print_lines(ledger.run(tasks=tasks, seed=seed))
+
+
+def _require_whole_seconds(node: latency.Node, block_time: float) -> None:
+    """Raise BadParameter for blocks that geth cannot make."""
+    if node == "geth" and block_time != round(block_time):
+        raise typer.BadParameter("geth's blocks are whole seconds apart.", param_hint="--block-time")
 
 
 def _print_lines(lines: Iterator[str]) -> None:

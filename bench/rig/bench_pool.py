@@ -141,6 +141,19 @@ class BenchPool:
         return NotReady(part=f"Deal {deal.deal_id}", seconds=self.timeout, log=log, why="It is not COMPLETED on chain.")
 
 
+def start_chain(
+    folder: Path, *, block_time: float, block_gas: int = anvil.BLOCK_GAS, on_geth: bool = False
+) -> tuple[Chain, Anvil | Geth]:
+    """Start a chain of its own with PoCo's contracts, and the node to stop at the end. `on_geth`: geth's."""
+    state, port = ensure_state(Path(".sluice")), ports.free_port()
+    node = (
+        geth.start(folder, port, block_seconds=round(block_time), load=state.path, chain_id=CHAIN_ID)
+        if on_geth
+        else anvil.start(folder, port, block_time=block_time, load=state.path, block_gas=block_gas)
+    )
+    return Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses), node
+
+
 @contextmanager
 def prepared_pool(
     *,
@@ -160,14 +173,7 @@ def prepared_pool(
     servers = servers or bring_up()
     names = Names.fresh()
     home = Path(".sluice") / "bench" / names.database
-    state = ensure_state(Path(".sluice"))
-    folder, port = home / "chain", ports.free_port()
-    node = (
-        geth.start(folder, port, block_seconds=round(block_time), load=state.path, chain_id=CHAIN_ID)
-        if on_geth
-        else anvil.start(folder, port, block_time=block_time, load=state.path, block_gas=block_gas)
-    )
-    chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses)
+    chain, node = start_chain(home / "chain", block_time=block_time, block_gas=block_gas, on_geth=on_geth)
     engine = docker.DockerClient(base_url=servers.docker_host)
     try:
         image = app_image.build(engine)
