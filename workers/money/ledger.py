@@ -59,7 +59,7 @@ class Ledger:
 
     def budget(self, before: TaskId | None = None) -> Budget:
         """What is spent and risked now; with `before` only by that task's predecessors."""
-        replicates = self.journal.all_replicates() if before is None else self.journal.replicates_before(before)
+        replicates = self.journal.all_replicates() if before is None else self.journal.costly_before(before)
         signed = self.store.records(self.lane, (NonceState.OPEN,))
         queued = self.store.in_state(self.lane, (IntentState.QUEUED,), _QUEUED)
         surcharge = market.noted_surcharge(self.layout)
