@@ -31,7 +31,8 @@ test: $(READY)
 	@$(RUN)/python -m tests.browser
 	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(ARGS)
 
-# A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
+# A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to
+# build the first time. A whole pool on it: `make bench ARGS="latency --state pending --node geth"`.
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py tests/integration/lane/geth_same_block.py $(ARGS)
 
