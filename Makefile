@@ -45,7 +45,8 @@ test-trouble: $(READY)
 test-all:
 	@status=0; for target in test test-trouble; do $(MAKE) --no-print-directory $$target || status=1; done; exit $$status
 
-# A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to build the first time.
+# A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to
+# build the first time. A whole pool on it: `make bench ARGS="latency --state pending --node geth"`.
 test-geth: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py tests/integration/lane/geth_same_block.py $(ARGS)
 

@@ -1,5 +1,5 @@
-"""`python -m bench NAME`: all, compare, latency, throughput, idle, lane, catchup, bag, crowd, connected, flat, faults,
-blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
+"""`python -m bench NAME`: all, compare, latency, headstart, throughput, idle, lane, catchup, bag, crowd, connected,
+flat, faults, blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -19,6 +19,7 @@ from bench import (
     cluster,
     faults,
     flat,
+    headstart,
     idle,
     lane,
     latency,
@@ -35,8 +36,6 @@ from protocol.errors import SluiceError
 app = typer.Typer(help="Measure the whole pool on the local stack; one line of JSON per figure.", no_args_is_help=True)
 #: Accepted because every command has it; the output is JSON lines anyhow.
 Json = Annotated[bool, typer.Option("--json", help="Always on: the output is JSON lines.")]
-
-State = Literal["latest", "pending"]
 
 
 @app.command("all")
@@ -70,11 +69,27 @@ def compare_command(
 def latency_command(
     block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
     tasks: Annotated[int, typer.Option(help="Tasks per trust, one after the other.")] = 20,
-    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    state: Annotated[latency.State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    node: Annotated[
+        latency.Node, typer.Option(help="Whose the chain is. geth is built once (5 minutes); whole seconds only.")
+    ] = "anvil",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """Blocks from match to finalize on an idle pool. Example: latency --block-time 2 --tasks 20 --state pending"""
-    _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state))
+    _require_whole_seconds(node, block_time)
+    _print_lines(latency.run(block_time=block_time, tasks=tasks, state=state, node=node))
+
+
+@app.command("headstart")
+def headstart_command(
+    block_time: Annotated[float, typer.Option(help="Seconds between blocks.")] = 1.0,
+    deals: Annotated[int, typer.Option(help="Deals, one after the other.", min=1)] = 40,
+    node: Annotated[latency.Node, typer.Option(help="Whose the chain is; see latency.")] = "anvil",
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """How long a match waits for its block, and what computing meanwhile would save. Example: headstart --node geth"""
+    _require_whole_seconds(node, block_time)
+    _print_lines(headstart.run(block_time=block_time, deals=deals, on_geth=node == "geth"))
 
 
 @app.command("throughput")
@@ -111,7 +126,7 @@ def faults_command(
     only: Annotated[list[str] | None, typer.Option(help="Names of faults; default all.")] = None,
     tasks: Annotated[int, typer.Option(help="Tasks in the bag.")] = faults.TASKS,
     trust: Annotated[int, typer.Option(help="Trust of the deal.")] = 1,
-    state: Annotated[State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
+    state: Annotated[latency.State, typer.Option(help="SLUICE_STATE of the pool.")] = "latest",
     json: Json = True,  # noqa: ARG001 - the output is JSON either way
 ) -> None:
     """A fault in the middle of a bag, one run per fault. Example: faults --only lane --only rabbitmq"""
@@ -263,6 +278,12 @@ def ledger_command(
 ) -> None:
     """The ledger beside the chain after lies, reorgs, reopened and claimed tasks. Example: ledger --tasks 100"""
     _print_lines(ledger.run(tasks=tasks, seed=seed))
+
+
+def _require_whole_seconds(node: latency.Node, block_time: float) -> None:
+    """Raise BadParameter for blocks that geth cannot make."""
+    if node == "geth" and block_time != round(block_time):
+        raise typer.BadParameter("geth's blocks are whole seconds apart.", param_hint="--block-time")
 
 
 def _print_lines(lines: Iterator[str]) -> None:

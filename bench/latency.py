@@ -13,18 +13,21 @@ from bench.rig.bench_pool import BenchPool, open_bench_pool
 from bench.rig.figures import median, percentile
 from bench.rig.usage import counted
 
+State = Literal["latest", "pending"]
+Node = Literal["anvil", "geth"]
 #: Trusts that are measured: 1 goes the short road, 5 needs three votes.
 TRUSTS = (1, 5)
 #: The fewest blocks that a task can take by (state, whether there is a vote): one transaction a block, or PoCo's order.
 MINIMAL_BLOCKS = {("latest", False): 2, ("latest", True): 4, ("pending", False): 1, ("pending", True): 2}
 
 
-def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = "latest") -> Iterator[str]:
+def run(*, block_time: float, tasks: int, state: State = "latest", node: Node = "anvil") -> Iterator[str]:
     """Measure an idle pool: for each trust a line of JSON with blocks and seconds from match to finalize.
 
-    `state`: SLUICE_STATE of the scheduler and of its machines.
+    `state`: SLUICE_STATE of the scheduler and of its machines. `node`: whose the chain is; geth takes whole seconds.
     """
-    with open_bench_pool(block_time=block_time, workers=4, slots=1, env={"SLUICE_STATE": state}) as bench_pool:
+    env: dict[str, str] = {"SLUICE_STATE": state}
+    with open_bench_pool(block_time=block_time, workers=4, slots=1, env=env, on_geth=node == "geth") as bench_pool:
         reverts = 0
         for trust in TRUSTS:
             blocks = [_blocks_of_one_task(bench_pool, trust) for _ in range(tasks)]
@@ -34,6 +37,7 @@ def run(*, block_time: float, tasks: int, state: Literal["latest", "pending"] = 
                 {
                     "block_time": block_time,
                     "state": state,
+                    "node": node,
                     "trust": trust,
                     "tasks": tasks,
                     "median_blocks": median(blocks),

@@ -319,6 +319,30 @@ def node_name(name: str, host: str | None = None) -> str:
     return host_format(default_nodename(f"{name}@{host or '%h'}"))
 
 
+def warm_up(app: Celery) -> None:
+    """Import and make what `consume` needs, in a parent that is about to fork: its children share the memory, and none
+    spends a start on it. No connection is opened.
+    """
+    # ruff: noqa: F401, PLC0415
+    import billiard.popen_fork
+    import billiard.sharedctypes
+    import billiard.synchronize
+    import celery.app.amqp
+    import celery.app.log
+    import celery.apps.worker
+    import celery.backends.base
+    import celery.concurrency.prefork
+    import celery.worker.autoscale
+    import celery.worker.components
+    import celery.worker.consumer
+    import celery.worker.strategy
+    import kombu.transport.pyamqp
+
+    app.finalize()
+    # Made on first use, and kept.
+    assert app.amqp.queues is not None
+
+
 def consume(
     app: Celery,
     queues: Sequence[str],

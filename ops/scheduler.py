@@ -26,6 +26,7 @@ from protocol.types import Wallet
 def run(settings: Settings, wallet: Wallet, wanted: Sequence[str]) -> None:
     """Run these of the scheduler's processes until SIGTERM; called once `ops.preflight.check` has passed."""
     mains = _mains(settings, wallet)
+    celery_apps.warm_up(app)
     preload_web3()
     children = {name: mains[name] for name in wanted}
     if "api" in children:

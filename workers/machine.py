@@ -34,7 +34,7 @@ from chain.keystore import load_key
 from chain.lane.model.intent import LaneId
 from chain.rpc.library import preload_web3
 from chain.rpc.pool import connect
-from config.celery_apps import consume
+from config.celery_apps import consume, warm_up
 from config.processes.supervisor import Supervisor
 from config.settings import Settings
 from protocol.errors import (
@@ -87,7 +87,8 @@ def run(settings: Settings, *, take_over: bool = False) -> None:
     """
     with signed_in(settings, take_over=take_over) as machine:
         app = celery_app(machine)
-        _warm_up()
+        warm_up(app)
+        preload_web3()
 
         def work(queue: str, name: str, processes: int) -> None:
             """Main of a Celery worker process: consume one of the machine's queues until SIGTERM."""
@@ -325,16 +326,3 @@ def _machine_lock(layout: Layout, key: Key) -> Iterator[None]:
     )
     with retrying(take):
         yield
-
-
-def _warm_up() -> None:
-    """Import before the fork what every child would import after it, which halves the processor time of a start."""
-    # ruff: noqa: F401, PLC0415
-    import celery.app.amqp
-    import celery.apps.worker
-    import celery.concurrency.prefork
-    import celery.worker.consumer
-    import celery.worker.strategy
-    import kombu.transport.pyamqp
-
-    preload_web3()

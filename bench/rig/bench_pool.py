@@ -30,8 +30,9 @@ from ops.pool.on_chain import PRICE, XS
 from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import ports
-from ops.stack.servers import anvil
+from ops.stack.servers import anvil, geth
 from ops.stack.servers.anvil import Anvil
+from ops.stack.servers.geth import Geth
 from pipeline.domain.records import TaskStage
 from pipeline.store.task.tasks import Tasks
 from protocol.errors import NotReady, SluiceError
@@ -58,7 +59,7 @@ class BenchPool:
     servers: Servers
     names: Names
     chain: Chain
-    node: Anvil
+    node: Anvil | Geth
     pool: LocalPool
     rpc: Rpc
     buyer: DirectSender
@@ -140,6 +141,19 @@ class BenchPool:
         return NotReady(part=f"Deal {deal.deal_id}", seconds=self.timeout, log=log, why="It is not COMPLETED on chain.")
 
 
+def start_chain(
+    folder: Path, *, block_time: float, block_gas: int = anvil.BLOCK_GAS, on_geth: bool = False
+) -> tuple[Chain, Anvil | Geth]:
+    """Start a chain of its own with PoCo's contracts, and the node to stop at the end. `on_geth`: geth's."""
+    state, port = ensure_state(Path(".sluice")), ports.free_port()
+    node = (
+        geth.start(folder, port, block_seconds=round(block_time), load=state.path, chain_id=CHAIN_ID)
+        if on_geth
+        else anvil.start(folder, port, block_time=block_time, load=state.path, block_gas=block_gas)
+    )
+    return Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses), node
+
+
 @contextmanager
 def prepared_pool(
     *,
@@ -149,17 +163,17 @@ def prepared_pool(
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
     datasets: Sequence[NewDataset] = (),
+    on_geth: bool = False,
 ) -> Iterator[BenchPool]:
     """Chain, contracts, wallets and stakes of a pool with `workers` machines, of which no program runs yet.
 
-    What the caller starts of it is stopped at the end. `servers`: default is the stack's.
+    What the caller starts of it is stopped at the end. `servers`: default is the stack's. `on_geth`: the chain is
+    geth's (whole seconds between blocks), not anvil's.
     """
     servers = servers or bring_up()
     names = Names.fresh()
     home = Path(".sluice") / "bench" / names.database
-    state = ensure_state(Path(".sluice"))
-    node = anvil.start(home / "chain", ports.free_port(), block_time=block_time, load=state.path, block_gas=block_gas)
-    chain = Chain(node.rpc_url, node.ws_url, CHAIN_ID, block_time, state.addresses)
+    chain, node = start_chain(home / "chain", block_time=block_time, block_gas=block_gas, on_geth=on_geth)
     engine = docker.DockerClient(base_url=servers.docker_host)
     try:
         image = app_image.build(engine)
@@ -189,14 +203,15 @@ def open_bench_pool(
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
     machine: Sequence[str] = WORKER,
+    on_geth: bool = False,
 ) -> Iterator[BenchPool]:
     """A pool with `workers` machines of `slots` containers each, torn down at the end.
 
     `spares`: wallets with a stake but no machine, the last of the workers. `servers`: default is the stack's.
-    `machine`: the module that each machine runs, with its arguments.
+    `machine`: the module that each machine runs, with its arguments. `on_geth`: as in `prepared_pool`.
     """
     with prepared_pool(
-        block_time=block_time, workers=workers + spares, block_gas=block_gas, env=env, servers=servers
+        block_time=block_time, workers=workers + spares, block_gas=block_gas, env=env, servers=servers, on_geth=on_geth
     ) as prepared:
         pool = prepared.pool
         pool.start_scheduler()

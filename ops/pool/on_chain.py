@@ -13,14 +13,21 @@ from ops.market.orders import Market, Offer
 from ops.poco.accounts import ETHER, dev_key, give_ether
 from ops.poco.deploy import PocoAddresses
 from ops.poco.receipts import await_mined
-from ops.poco.sender import WAIT_SECONDS, DirectSender
+from ops.poco.sender import WAIT_SECONDS, DirectSender, TxRequest
+from protocol.errors import RpcError
 from protocol.ethereum.signing import Key
 from protocol.poco.orders import FREE, NO_DATASET, AppOrder, DatasetOrder
 from protocol.poco.tags import TDX_BITS, make_tag
-from protocol.types import ZERO_HASH, Contract, Hash32, NRlc, Wei
+from protocol.types import ZERO_HASH, Contract, Hash32, NRlc, Wallet, Wei
 
 #: Accounts of the development key phrase: the requester, and the owner of app and dataset, who pays the stakes.
 REQUESTER, PROVIDER = 1, 2
+#: The one that pays gas money where a node sets no balances: it has deployed the contracts, and has nothing else to do.
+PAYER = 0
+#: Gas of a payment.
+_PAYMENT_GAS = 21_000
+#: JSON-RPC's code for a method that the node does not have.
+_METHOD_NOT_FOUND = -32601
 #: nRLC on each account in the hub: stakes and prices of thousands of tasks.
 DEPOSIT = NRlc(1_000_000_000)
 #: Wei for gas per wallet.
@@ -95,7 +102,7 @@ def prepare(
     boss = DirectSender(scheduler.key, rpc, chain_id)
     requester, provider = dev_key(REQUESTER), dev_key(PROVIDER)
     members = tuple(wallet.key.wallet for wallet in (scheduler, *machines))
-    give_ether(rpc, members, GAS_MONEY)
+    _give_gas_money(rpc, chain_id, members)
     seller = DirectSender(provider, rpc, chain_id)
     wanted: Sequence[NewApp | NewDataset] = [
         NewApp("sluice-demo", image, orders.salt()),
@@ -120,3 +127,14 @@ def prepare(
         workerpool=pool.address,
         app_order=orders.offer_app(market, provider, app),
     )
+
+
+def _give_gas_money(rpc: Rpc, chain_id: int, wallets: Sequence[Wallet]) -> None:
+    """Give each wallet GAS_MONEY: anvil writes it at once, any other node has account 0 pay it, which takes a block."""
+    try:
+        give_ether(rpc, tuple(wallets), GAS_MONEY)
+    except RpcError as refused:
+        if refused.code != _METHOD_NOT_FOUND:
+            raise
+        payments = [TxRequest(wallet, "0x", _PAYMENT_GAS, GAS_MONEY) for wallet in wallets]
+        DirectSender(dev_key(PAYER), rpc, chain_id).run(payments)

@@ -44,6 +44,9 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for which an answer about what changes by the hour is given again.
 SLOW_SECONDS = 60.0
+#: Seconds from one notification to another that only tells of freed slots: a round of matching costs much the same for
+#: one slot as for several, and machines with many slots free some each moment.
+FREED_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,7 @@ class BackgroundNotifier:
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
-        self._background: Background[TaskId | _Wake] = Background("wake", self._deliver)
+        self._background: Background[TaskId | _Wake] = Background("wake", self._deliver, pace=FREED_SECONDS)
 
     def send_advance(self, task_id: TaskId) -> None:
         """Publish `advance` for a task."""
@@ -87,7 +90,10 @@ class BackgroundNotifier:
 
     def send_assign(self, *, freed: bool = False) -> None:
         """Publish `assign`: a machine has signed in, or, if `freed`, one that was known has a free slot again."""
-        self._background.put(_Wake.ASSIGN_FREED if freed else _Wake.ASSIGN)
+        if freed:
+            self._background.put(_Wake.ASSIGN_FREED, paced=True)
+        else:
+            self._background.put(_Wake.ASSIGN)
 
     def send_lane(self) -> None:
         """Publish a run of the scheduler's lane, which has something to send."""

@@ -6,12 +6,15 @@ put ──► [ oldest … newest ] ──► thread: deliver(all that is there)
 
 Only for messages that may be lost: all state is in the database, and the sweep repeats them. Batches form by
 themselves: what arrives while one delivery is under way goes out together in the next. Items that nobody waits for
-may also be held back for `gather` seconds, to form larger batches.
+may also be held back for `gather` seconds, to form larger batches; those put as `paced` go out at once after a pause,
+and else together, `pace` seconds after the delivery before.
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -46,10 +49,15 @@ class Background(Generic[T]):
         capacity: int = CAPACITY,
         batch: int = BATCH,
         gather: float = 0.0,
+        pace: float = 0.0,
     ) -> None:
-        """`gather`: seconds that the first item waits for others to go out with it, unless there is a batch before."""
+        """`gather`: seconds that the first item waits for others to go out with it, unless there is a batch before.
+        `pace`: seconds from the begin of one delivery to the next that has only paced items.
+        """
         self._name = name
-        self._deliver, self._gather = deliver, gather
+        self._deliver, self._gather, self._pace = deliver, gather, pace
+        #: When the last delivery began, by the monotonic clock, and whether an item waits that is not paced.
+        self._began, self._hurried = -math.inf, False
         self._capacity, self._batch = capacity, batch
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
@@ -61,11 +69,12 @@ class Background(Generic[T]):
         #: Items that were dropped: the queue was full, or their delivery failed with another error.
         self.dropped = 0
 
-    def put(self, *items: T) -> None:
+    def put(self, *items: T, paced: bool = False) -> None:
         """Queue `items`. Never waits and never fails: if the queue is full, the oldest items are dropped
-        and counted.
+        and counted. `paced`: they may wait until `pace` seconds after the delivery before them.
         """
         with self._changed:
+            self._hurried = self._hurried or not paced
             for item in items:
                 if len(self._items) >= self._capacity:
                     self._items.popleft()
@@ -103,11 +112,13 @@ class Background(Generic[T]):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._items or self._stopping.is_set())
-                self._changed.wait_for(self._is_due, self._gather)
+                self._changed.wait_for(self._is_due, self._held_back())
                 if self._stopping.is_set():
                     return
                 batch = [self._items.popleft() for _ in range(min(self._batch, len(self._items)))]
-                self._busy = True
+                # Of what is left it is not known.
+                self._hurried = bool(self._items)
+                self._busy, self._began = True, time.monotonic()
             rest: Sequence[T] = ()
             try:
                 rest = self._try(batch)
@@ -121,9 +132,16 @@ class Background(Generic[T]):
             if rest:
                 self._stopping.wait(RETRY_SECONDS)
 
+    def _held_back(self) -> float:
+        """Seconds that the items which wait are held back, unless they become due before."""
+        paced = 0.0 if self._hurried else self._began + self._pace - time.monotonic()
+        return max(self._gather, paced, 0.0)
+
     def _is_due(self) -> bool:
-        """Whether to deliver before the time to gather is over."""
-        return self._stopping.is_set() or self._flushing > 0 or len(self._items) >= self._batch
+        """Whether to deliver before the time for which items are held back is over."""
+        if self._stopping.is_set() or self._flushing > 0 or len(self._items) >= self._batch:
+            return True
+        return self._hurried and not self._gather
 
     def _try(self, batch: Sequence[T]) -> Sequence[T]:
         """Deliver; returns what to deliver again."""

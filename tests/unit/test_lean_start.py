@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[str, Collection[str]]] = {
         """
 import ops.cli
 with ops.cli.lean_imports(): import ops.commands.run.scheduler, ops.preflight, ops.scheduler
+ops.scheduler.celery_apps.warm_up(ops.scheduler.app)
 ops.scheduler.preload_web3()
 """,
         {"py_ecc", "aiohttp", "docker", "workers"} | FOR_A_PROMPT | IF_INSTALLED,
@@ -49,7 +50,9 @@ ops.scheduler.preload_web3()
         """
 import ops.cli
 with ops.cli.lean_imports(): import ops.commands.run.worker, workers.machine
-workers.machine._warm_up()
+from config.celery_apps import machine_app
+workers.machine.warm_up(machine_app("0x" + "11" * 20))
+workers.machine.preload_web3()
 """,
         {"py_ecc", "aiohttp"} | OF_THE_SCHEDULER | FOR_A_PROMPT | IF_INSTALLED,
     ),

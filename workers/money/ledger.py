@@ -61,7 +61,7 @@ class Ledger:
         """What this machine has spent and risks now. `before`: count only the tasks that were stored before
         this one.
         """
-        replicates = self.journal.all_replicates() if before is None else self.journal.replicates_before(before)
+        replicates = self.journal.all_replicates() if before is None else self.journal.costly_before(before)
         signed = self.store.records(self.lane, (NonceState.OPEN,))
         queued = self.store.in_state(self.lane, (IntentState.QUEUED,), _QUEUED)
         surcharge = market.noted_surcharge(self.layout)

@@ -61,6 +61,9 @@ CREATE TABLE IF NOT EXISTS stakes (
 ENDED_SECONDS = 1000 * 3600.0
 #: Seconds for which the stake of a deal is kept although no task of it is here: its next task may come.
 STAKE_SECONDS = 24 * 3600.0
+#: Stages before the vote, and those with one: a machine that works alone has nothing more to send then.
+_TO_VOTE = (ReplicateStage.TAKEN, ReplicateStage.RUNNING, ReplicateStage.COMPUTED)
+_VOTED = (ReplicateStage.COMMITTED, ReplicateStage.REVEALED)
 _COLUMNS = (
     "task_id, assignment, stage, digest, callback_data, link, cause, exit_code, container_id, updated_at,"
     " enclave_signature"
@@ -143,15 +146,19 @@ class Journal:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM replicates ORDER BY updated_at").fetchall()  # noqa: S608 - constant
         return [_replicate(row) for row in rows]
 
-    def replicates_before(self, task_id: TaskId) -> list[Replicate]:
-        """Every replicate stored before that of `task_id`; all of them if the task is not known.
+    def costly_before(self, task_id: TaskId) -> list[Replicate]:
+        """The replicates stored before that of `task_id` that will still cost gas, or lock stake (`limits.gas_to_come`,
+        `limits.locks_stake`); all such ones if the task is not known.
 
         The ledger counts only these against the task, so that of two tasks that come at once only one counts the other.
+        The others, of which a busy machine has hundreds until the pool's answer to its next ping, are not read.
         """
         rows = self._db.execute(
             f"SELECT {_COLUMNS} FROM replicates"  # noqa: S608 - constant
-            " WHERE rowid < ifnull((SELECT rowid FROM replicates WHERE task_id = ?), 9223372036854775807)",
-            (task_id,),
+            " WHERE rowid < ifnull((SELECT rowid FROM replicates WHERE task_id = ?), 9223372036854775807)"
+            " AND CASE WHEN stage IN (?, ?, ?) THEN 1 WHEN stage IN (?, ?) THEN json_extract(assignment, '$.mode') = ?"
+            " ELSE 0 END",
+            (task_id, *_TO_VOTE, *_VOTED, Mode.VOTE),
         ).fetchall()
         return [_replicate(row) for row in rows]
 

@@ -23,6 +23,7 @@ from ops.pool import servers
 from ops.pool.local import WorkerMachine
 from ops.pool.on_chain import PRICE, XS
 from ops.stack import ports, tools
+from ops.stack.servers.anvil import Anvil
 from protocol.poco.ids import task_id
 from protocol.poco.view import TaskStatus
 from protocol.types import TaskId
@@ -86,6 +87,7 @@ def test_sdk_9_has_fifty_confidential_tasks_and_a_bulk_done_while_each_part_is_k
     assert engine_host == pool.servers.docker_host
     load_surroundings(engine_host)
     url = pool.pool.env["SLUICE_ENCLAVE_SMS_URL"]
+    assert isinstance(pool.node, Anvil)
     chain = Chain(pool.node, pool.rpc, pool.chain.addresses)
     files = ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=tmp_path))
     with (

@@ -53,6 +53,43 @@ def test_what_nobody_waits_for_gathers_until_there_is_a_batch_or_somebody_waits(
     assert batches == [[1, 2, 3], [4]]
 
 
+def test_paced_items_go_out_at_once_after_a_pause_then_together_or_with_one_that_is_not_paced() -> None:
+    batches: list[list[int]] = []
+    delivered = threading.Semaphore(0)
+
+    def deliver(batch: Sequence[int]) -> None:
+        batches.append(list(batch))
+        delivered.release()
+
+    background = Background("test", deliver, pace=10 * WAIT_SECONDS)
+    background.put(1, paced=True)
+    assert delivered.acquire(timeout=WAIT_SECONDS)
+    background.put(2, paced=True)
+    background.put(3, paced=True)
+    background.put(4)
+    assert delivered.acquire(timeout=WAIT_SECONDS)
+    background.put(5, paced=True)
+    assert background.flush(WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
+    assert batches == [[1], [2, 3, 4], [5]]
+
+
+def test_paced_items_go_out_by_themselves_once_their_time_has_come() -> None:
+    batches: list[list[int]] = []
+    delivered = threading.Semaphore(0)
+
+    def deliver(batch: Sequence[int]) -> None:
+        batches.append(list(batch))
+        delivered.release()
+
+    background = Background("test", deliver, pace=0.001)
+    for item in (1, 2):
+        background.put(item, paced=True)
+        assert delivered.acquire(timeout=WAIT_SECONDS)
+    background.stop(WAIT_SECONDS)
+    assert batches == [[1], [2]]
+
+
 def test_a_failed_delivery_is_repeated() -> None:
     batches: list[list[int]] = []
 

@@ -16,6 +16,7 @@ from protocol.errors import BadSetting
 from protocol.types import Hash32, Signature
 from protocol.wire import Mode, ResultLink
 from tests.unit.workers.assignments import assignment, task_id
+from workers.money import limits
 from workers.task.journal import Journal
 from workers.task.replicate import ALLOWED_BEFORE, Replicate, ReplicateStage, Todo, todo
 
@@ -137,6 +138,19 @@ def test_a_machine_goes_on_by_itself_until_the_chain_is_due() -> None:
 
 def test_no_message_aborts_a_task_that_was_voted_for() -> None:
     assert ALLOWED_BEFORE[ReplicateStage.ABORTED].isdisjoint({ReplicateStage.COMMITTED, ReplicateStage.REVEALED})
+
+
+def test_only_replicates_that_cost_gas_or_lock_stake_count_against_a_later_task(tmp_path: Path) -> None:
+    with closing(Journal(tmp_path / "journal.db")) as journal, closing(sqlite3.connect(tmp_path / "journal.db")) as db:
+        kinds = [(mode, stage) for mode in Mode for stage in ReplicateStage]
+        for number, (mode, stage) in enumerate(kinds, start=1):
+            journal.add(assignment(number, mode=mode), 0.0)
+            with db:
+                db.execute("UPDATE replicates SET stage = ? WHERE task_id = ?", (stage, task_id(number)))
+        for last in (task_id(len(kinds)), task_id(999)):
+            before = [item for item in journal.all_replicates() if item.task_id != last]
+            wanted = {item.task_id for item in before if limits.gas_to_come(item, {}) or limits.locks_stake(item)}
+            assert {item.task_id for item in journal.costly_before(last)} == wanted
 
 
 def test_a_journal_of_an_earlier_release_goes_on_and_takes_an_enclaves_signature(tmp_path: Path) -> None:

@@ -21,9 +21,14 @@ class Wakeups:
 
     def __init__(self, *heads: int, announces: bool = False) -> None:
         self._heads, self.announces = iter(heads), announces
+        #: How often wake-ups that waited were taken together.
+        self.drained = 0
         self.lane: LaneRunner
 
-    def wait(self) -> bool:
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            self.drained += 1
+            return False
         heads = next(self._heads, None)
         put = self.lane.announced.begin() if heads else None
         for number in range(heads or 0):
@@ -53,16 +58,61 @@ def given(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return headers
 
 
-def runner(wakeups: Wakeups) -> LaneRunner:
+def runner(wakeups: Wakeups, pace: float = 0.0) -> LaneRunner:
     listener: Any = wakeups
     machine: Any = None
-    wakeups.lane = LaneRunner(machine, listener, threading.Event(), threading.Event())
+    wakeups.lane = LaneRunner(machine, listener, threading.Event(), threading.Event(), pace)
     return wakeups.lane
 
 
 def test_a_run_looks_at_the_chain_anew_after_each_head_and_only_then(same: list[bool]) -> None:
     runner(Wakeups(1, 0, 0, 2, 0)).run()
     assert same == [False, True, True, False, True]
+
+
+class Waits(threading.Event):
+    """Heads that come; how long each run waited for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited.append(timeout or 0.0)
+        return self.is_set()
+
+
+def test_runs_between_two_heads_keep_their_pace_and_take_what_came_meanwhile(same: list[bool]) -> None:
+    wakeups, waits = Wakeups(0, 0, 0), Waits()
+    lane = runner(wakeups, pace=3600.0)
+    lane._head_came = waits
+    lane.run()
+    assert same == [True, True, True]
+    assert wakeups.drained == 3
+    first, *later = waits.waited
+    assert first == 0.0
+    assert all(3500.0 < seconds <= 3600.0 for seconds in later)
+
+
+def test_a_head_does_not_wait_for_the_pace(same: list[bool]) -> None:
+    # Real events: a wait of an hour would show.
+    runner(Wakeups(1, 1, 2), pace=3600.0).run()
+    assert same == [False, False, False]
+
+
+def test_a_machine_that_stops_while_its_lane_keeps_the_pace_runs_it_no_more(same: list[bool]) -> None:
+    wakeups = Wakeups(1, 1)
+    lane = runner(wakeups, pace=3600.0)
+    wait = lane._listener.wait
+
+    def wait_and_stop(timeout: float | None = None) -> bool:
+        if timeout is not None and same:
+            lane._stop.set()
+        return wait(timeout)
+
+    lane._listener.wait = wait_and_stop  # type: ignore[method-assign]
+    lane.run()
+    assert same == [False]
 
 
 def test_a_head_that_comes_while_a_run_begins_is_the_next_runs(same: list[bool]) -> None:
@@ -124,12 +174,12 @@ def test_a_lane_without_heads_reads_the_chain_anew_when_it_is_woken_and_heads_ar
     lane = runner(Wakeups(1, 0, 0))
     wait = lane._listener.wait
 
-    def wait_and_stop_heads() -> bool:
+    def wait_and_stop_heads(timeout: float | None = None) -> bool:
         if len(same) == 2:
             lane.stop_heads_if_idle(idle())
-        return wait()
+        return wait(timeout)
 
-    lane._listener.wait = wait_and_stop_heads  # type: ignore[method-assign, assignment]
+    lane._listener.wait = wait_and_stop_heads  # type: ignore[method-assign]
     lane.run()
     assert same == [False, True, False]
     assert lane.woken_within(0.0)
