@@ -110,7 +110,9 @@ class _Pool:
         over = {"open": False, "wants": 0, "stage": str(TaskStage.COMPLETED)}
         db["tasks"].update_many({"open": True, "deal": {"$gt": ""}}, {"$set": over})
         for name in ("held", "pledged"):
-            db["workers"].update_many({f"{name}.since": {"$gt": 0}}, {"$set": {"held": [], "pledged": [], "free": 2}})
+            # The same ones take tasks each time. What the chain says of them was read just now: there is none to ask.
+            idle = {"held": [], "pledged": [], "free": 2, "checked_at": time.time()}
+            db["workers"].update_many({f"{name}.since": {"$gt": 0}}, {"$set": idle})
         head = BlockRef(BlockNumber(_BLOCK), BlockHash(_id(1)), BlockHash(_id(0)), Timestamp(int(time.time())))
         self.scheduler.store.chain.commit([head], [])
 

@@ -1,22 +1,13 @@
-"""A client of RabbitMQ's management API: virtual hosts, a worker's user and queues, revocation.
+"""A client of RabbitMQ's management API: virtual hosts, machines' users and queues, revocation.
 
-    vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
-    ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
-    │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W>                               │
-    │ celeryev (Flower: its own user)  │            │                 └─ w.<W>.tx                            │
-    └──────────────────────────────────┘            │ user <W>: configure nothing, write nothing,            │
-                                                    │           read w.<W> and w.<W>.tx                      │
-                                                    └────────────────────────────────────────────────────────┘
-
-What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool` by a passive
-declare, purge its own queues, and hold their messages unacknowledged. It can publish, bind and unbind nothing.
+What a machine has there, and what stays open to it, is in `pipeline.broker.machine_definitions`.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import socket
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -28,27 +19,16 @@ import structlog
 from config import topology
 from config.connections import broker_nodes
 from config.connections.http_client import http_client
-from config.http_server.turns import Turns
+from config.http_server.batches import Batches
 from config.settings import Settings
 from pipeline.broker import presence
+from pipeline.broker.machine_definitions import Admission, definitions, new_password, worker_permissions
 from pipeline.broker.queue_count import QueueCount
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Random bytes of a broker password: 32 cannot be guessed.
-PASSWORD_BYTES = 32
-#: Connections of one machine, whatever its slots: one of each of its two Celery workers, one that tries the password,
-#: and the same again three times over, because a killed machine's connections stay open for two heartbeats.
-MOST_CONNECTIONS = 12
-#: A Celery process opens two or three channels on a connection.
-MOST_CHANNELS = 4 * MOST_CONNECTIONS
-#: Bytes in a worker's queue, and messages, of a few KB each: only the scheduler writes there, some for each slot of a
-#: machine. Of more the oldest are dropped, and the sweep publishes again what still matters.
-QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
-#: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
-QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
 #: Deliveries of a dead letter before RabbitMQ drops it: listing the queue counts as one, so far more than ever needed.
 DEAD_LOOKS = 1_000_000
 #: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
@@ -60,12 +40,12 @@ FLOWER_PERMISSIONS = {
 #: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
 #: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
-#: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
-#: that ask at once it would answer none in time.
-ENROLMENTS_AT_ONCE = 4
-#: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one
-#: of the API's 40 threads, of which pings and reports need some, however many wallets sign in.
-MOST_WAITING, TURN_SECONDS = 12, 4.0
+#: Sign-ins that are given queues and users at a time, or wait for it, and for how many seconds: a machine gives up
+#: after five. Each holds one of the API's 40 threads, of which pings and reports need some, however many wallets sign
+#: in.
+MOST_SIGN_INS, TURN_SECONDS = 16, 4.0
+#: Seconds for which the number of RabbitMQ's nodes is remembered: a pool that grows gets replicated queues then.
+NODES_SECONDS = 60.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
@@ -73,12 +53,6 @@ MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 NO_PERMISSIONS = {"configure": "^$", "write": "^$", "read": "^$"}
-
-
-def worker_permissions(wallet: Wallet) -> dict[str, str]:
-    """The tightest triple that still runs a stock Celery worker; regexes, anchored, on names in vhost `pool`."""
-    name = topology.compute_queue_name(wallet).replace(".", r"\.")
-    return {"configure": "^$", "write": "^$", "read": rf"^{name}(\.tx)?$"}
 
 
 def flower_user(settings: Settings) -> str:
@@ -91,20 +65,6 @@ def flower_user(settings: Settings) -> str:
 def monitor_user(core: str) -> str:
     """Name of the read-only user for people; with the vhost's name (`core`) where a broker serves several pools."""
     return "monitor" if core == "core" else f"monitor-{core}"
-
-
-def worker_queue_arguments() -> dict[str, object]:
-    """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`).
-
-    Without dead letters: what a worker does not acknowledge says nothing that the scheduler does not learn otherwise,
-    and a worker must not fill a queue of the operator's.
-    """
-    return topology.QUORUM | {
-        "x-delivery-limit": topology.DELIVERY_LIMIT,
-        "x-max-length-bytes": QUEUE_BYTES,
-        "x-max-length": QUEUE_MESSAGES,
-        "x-expires": QUEUE_EXPIRES,
-    }
 
 
 class BrokerAdmin:
@@ -133,7 +93,10 @@ class BrokerAdmin:
             (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
             for url in api_urls
         ]
-        self._enrolments = Turns(ENROLMENTS_AT_ONCE, waiting=MOST_WAITING)
+        what = "the part of RabbitMQ that makes users and queues"
+        self._enrolments = Batches(self._enrol_each, what=what, most=MOST_SIGN_INS)
+        #: Whether RabbitMQ has several nodes, and when that was read, by the monotonic clock.
+        self._clustered, self._counted_at = False, float("-inf")
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
@@ -254,38 +217,60 @@ class BrokerAdmin:
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
 
-    def enrol(self, wallet: Wallet) -> str:
-        """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
+    def enrol(self, wallet: Wallet, *, new: bool = False) -> str:
+        """Give a worker its exchange, queues and user, and return its new password; a former one stops working. Those
+        that sign in at the same time are given theirs by one request. `new`: it never had a user here.
 
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
-        with self._enrolments.taken(TURN_SECONDS) as mine:
-            if not mine:
-                raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
-            return self._enrol(wallet)
+        admission = Admission(wallet, new)
+        self._enrolments.add(admission, seconds=TURN_SECONDS)
+        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
+        return admission.password
 
-    def _enrol(self, wallet: Wallet) -> str:
-        """Make a machine's exchange, queues and user; returns the new password. Raises BrokerUnavailable."""
-        pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
-        rights = worker_permissions(wallet)
+    def _enrol_each(self, admissions: Sequence[Admission]) -> list[BrokerRefused | None]:
+        """Make what these machines have; for each, why RabbitMQ refuses. Raises BrokerUnavailable."""
+        replicated = self._is_cluster()
+        for admission in admissions:
+            if not admission.new:
+                self._remove_outdated(admission.wallet, replicated=replicated)
+        try:
+            self._define(admissions, replicated=replicated)
+        except BrokerRefused as error:
+            if len(admissions) == 1:
+                return [error]
+            # What it refuses of one machine must not keep the others out.
+            return [refused for each in admissions for refused in self._enrol_each([each])]
+        return [None] * len(admissions)
+
+    def _define(self, admissions: Sequence[Admission], *, replicated: bool) -> None:
+        """Make what these machines have, by one request. Raises BrokerUnavailable, BrokerRefused."""
+        self._call("POST", "/definitions", definitions(admissions, self._pool, replicated=replicated))
+
+    def _remove_outdated(self, wallet: Wallet, *, replicated: bool) -> None:
+        """Remove what a machine has with the rights of an older release, and queues on a single node of what has become
+        a cluster since. Raises BrokerUnavailable.
+        """
+        pool, rights = _part(self._pool), worker_permissions(wallet)
         known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)
         if known.is_success and {name: known.json()[name] for name in rights} != rights:
             log.info("Worker gets the rights of this release.", action="broker_rights_replaced", wallet=wallet)
             self.remove(wallet)
-        self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
-        for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
-            arguments = worker_queue_arguments()
-            self._call("PUT", f"/queues/{pool}/{queue}", {"durable": True, "arguments": arguments})
-            self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
-        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": ""})
-        for limit, value in (("max-connections", MOST_CONNECTIONS), ("max-channels", MOST_CHANNELS)):
-            self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
-        # Permissions last: until then the user can sign in and do nothing.
-        self._permit(self._pool, wallet, rights)
-        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
-        return password
+        elif known.is_success and replicated:
+            queue = f"/queues/{pool}/{topology.compute_queue_name(wallet)}?columns=type"
+            found = self._call("GET", queue, missing_ok=True)
+            if found.is_success and found.json().get("type") == topology.CLASSIC[topology.QUEUE_TYPE]:
+                log.info("Worker gets queues on every node.", action="broker_queues_replaced", wallet=wallet)
+                self._remove_queues(wallet)
+
+    def _is_cluster(self) -> bool:
+        """Whether RabbitMQ has several nodes, running or not. Raises BrokerUnavailable."""
+        now = time.monotonic()
+        if now - self._counted_at > NODES_SECONDS:
+            self._clustered = len(self._call("GET", "/nodes?columns=name").json()) > 1
+            self._counted_at = now
+        return self._clustered
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
@@ -295,15 +280,19 @@ class BrokerAdmin:
     def remove(self, wallet: Wallet) -> None:
         """Revoke a worker and delete its queues and exchange with whatever they hold."""
         self.revoke(wallet)
+        self._remove_queues(wallet)
+        exchange = topology.compute_queue_name(wallet)
+        self._call("DELETE", f"/exchanges/{_part(self._pool)}/{exchange}", missing_ok=True, timeout=SWEEP_SECONDS)
+
+    def _remove_queues(self, wallet: Wallet) -> None:
+        """Delete a worker's queues. Raises BrokerUnavailable."""
         pool = _part(self._pool)
         for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
             self._call("DELETE", f"/queues/{pool}/{queue}", missing_ok=True, timeout=SWEEP_SECONDS)
-        exchange = topology.compute_queue_name(wallet)
-        self._call("DELETE", f"/exchanges/{pool}/{exchange}", missing_ok=True, timeout=SWEEP_SECONDS)
 
     def admit_flower(self) -> str:
         """Make Flower's user on vhost `core` and return its new password."""
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        password = new_password()
         user = self._flower
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
         self._permit(self._core, user, FLOWER_PERMISSIONS)
