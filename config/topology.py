@@ -10,7 +10,7 @@ vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ing
 vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     *         compute, upload
                                            └─ w.<wallet>.tx  *         reveal, abort
 
-* quorum where RabbitMQ is a cluster, classic on a single node (`pipeline.broker.machine_definitions`)
+* quorum where RabbitMQ is a cluster, classic on a single node (`pipeline.broker.machine_rights`)
 
 A worker machine may read its two queues and write to nothing: what follows on a message there, it does by its journal
 (`workers.task.chain`).

@@ -1,6 +1,6 @@
 """A client of RabbitMQ's management API: virtual hosts, machines' users and queues, revocation.
 
-What a machine has there, and what stays open to it, is in `pipeline.broker.machine_definitions`.
+What a machine has there, and what stays open to it, is in `pipeline.broker.machine_rights`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import httpx
 import structlog
 
 from config import topology
+from config.celery_apps import pool_app
 from config.connections import broker_nodes
 from config.connections.http_client import http_client
-from config.http_server.batches import Batches
+from config.http_server.turns import Turns
 from config.settings import Settings
 from pipeline.broker import presence
-from pipeline.broker.machine_definitions import Admission, definitions, new_password, worker_permissions
+from pipeline.broker.machine_queues import MachineQueues
+from pipeline.broker.machine_rights import LIMITS, new_password, worker_permissions, worker_queue_arguments
 from pipeline.broker.queue_count import QueueCount
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
@@ -40,10 +42,12 @@ FLOWER_PERMISSIONS = {
 #: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
 #: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
-#: Sign-ins that are given queues and users at a time, or wait for it, and for how many seconds: a machine gives up
-#: after five. Each holds one of the API's 40 threads, of which pings and reports need some, however many wallets sign
-#: in.
-MOST_SIGN_INS, TURN_SECONDS = 16, 4.0
+#: Machines that are given queues and users at a time: the management API does one after the other anyway, and of many
+#: that ask at once it would answer none in time.
+ENROLMENTS_AT_ONCE = 4
+#: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one
+#: of the API's 40 threads, of which pings and reports need some, however many wallets sign in.
+MOST_WAITING, TURN_SECONDS = 12, 4.0
 #: Seconds for which the number of RabbitMQ's nodes is remembered: a pool that grows gets replicated queues then.
 NODES_SECONDS = 60.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
@@ -80,9 +84,11 @@ class BrokerAdmin:
         pool: str = "pool",
         flower: str = "flower",
         timeout: float = 5.0,
+        machine_queues: MachineQueues | None = None,
     ) -> None:
         """`api_urls`: of each node, without path or credentials; the next one is asked where one does not answer.
-        `flower`: name of Flower's user; `timeout` in seconds per request.
+        `flower`: name of Flower's user; `timeout` in seconds per request. `machine_queues`: declares them over AMQP;
+        without it, they are made by the management API.
         """
         self._username = username
         self._core, self._pool, self._flower = core, pool, flower
@@ -93,8 +99,10 @@ class BrokerAdmin:
             (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
             for url in api_urls
         ]
-        what = "the part of RabbitMQ that makes users and queues"
-        self._enrolments = Batches(self._enrol_each, what=what, most=MOST_SIGN_INS)
+        self._machine_queues = machine_queues
+        self._enrolments = Turns(ENROLMENTS_AT_ONCE, waiting=MOST_WAITING)
+        #: Whether a user's limits can be set together with its password; None: not seen yet.
+        self._limits_of_user: bool | None = None
         #: Whether RabbitMQ has several nodes, and when that was read, by the monotonic clock.
         self._clustered, self._counted_at = False, float("-inf")
 
@@ -110,6 +118,7 @@ class BrokerAdmin:
             pool=settings.amqp_pool_vhost,
             flower=flower_user(settings),
             timeout=timeout,
+            machine_queues=MachineQueues(pool_app(settings)),
         )
 
     def __enter__(self) -> Self:
@@ -121,9 +130,11 @@ class BrokerAdmin:
         self.close()
 
     def close(self) -> None:
-        """Close the connections to the management API."""
+        """Close the connections to RabbitMQ."""
         for _, http in self._nodes:
             http.close()
+        if self._machine_queues is not None:
+            self._machine_queues.close()
 
     @property
     def api_url(self) -> str:
@@ -218,35 +229,47 @@ class BrokerAdmin:
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
 
     def enrol(self, wallet: Wallet, *, new: bool = False) -> str:
-        """Give a worker its exchange, queues and user, and return its new password; a former one stops working. Those
-        that sign in at the same time are given theirs by one request. `new`: it never had a user here.
+        """Give a worker its exchange, queues and user, and return its new password; a former one stops working. `new`:
+        it never had a user here.
 
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
-        admission = Admission(wallet, new)
-        self._enrolments.add(admission, seconds=TURN_SECONDS)
-        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
-        return admission.password
+        with self._enrolments.taken(TURN_SECONDS) as mine:
+            if mine:
+                return self._enrol(wallet, new=new)
+        raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
 
-    def _enrol_each(self, admissions: Sequence[Admission]) -> list[BrokerRefused | None]:
-        """Make what these machines have; for each, why RabbitMQ refuses. Raises BrokerUnavailable."""
+    def _enrol(self, wallet: Wallet, *, new: bool) -> str:
+        """Make a machine's exchange, queues and user; returns the new password. Raises BrokerUnavailable."""
         replicated = self._is_cluster()
-        for admission in admissions:
-            if not admission.new:
-                self._remove_outdated(admission.wallet, replicated=replicated)
-        try:
-            self._define(admissions, replicated=replicated)
-        except BrokerRefused as error:
-            if len(admissions) == 1:
-                return [error]
-            # What it refuses of one machine must not keep the others out.
-            return [refused for each in admissions for refused in self._enrol_each([each])]
-        return [None] * len(admissions)
+        if not new:
+            self._remove_outdated(wallet, replicated=replicated)
+        if self._machine_queues is None or not self._machine_queues.declare(wallet, replicated=replicated):
+            self._make_queues(wallet, replicated=replicated)
+        password = new_password()
+        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": "", "limits": LIMITS})
+        if self._limits_of_user is None:
+            # A release that does not take them there would not say so.
+            found = self._call("GET", f"/user-limits/{wallet}").json()
+            self._limits_of_user = any(row["value"] == LIMITS for row in found)
+        if not self._limits_of_user:
+            for limit, value in LIMITS.items():
+                self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
+        # Permissions last: until then the user can sign in and do nothing.
+        self._permit(self._pool, wallet, worker_permissions(wallet))
+        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
+        return password
 
-    def _define(self, admissions: Sequence[Admission], *, replicated: bool) -> None:
-        """Make what these machines have, by one request. Raises BrokerUnavailable, BrokerRefused."""
-        self._call("POST", "/definitions", definitions(admissions, self._pool, replicated=replicated))
+    def _make_queues(self, wallet: Wallet, *, replicated: bool) -> None:
+        """Make what a machine lacks of its exchange and queues; the others stay. Raises BrokerUnavailable."""
+        pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
+        self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
+        for queue in (exchange, topology.tx_queue_name(wallet)):
+            path = f"/queues/{pool}/{queue}"
+            if not self._call("GET", f"{path}?columns=name", missing_ok=True).is_success:
+                self._call("PUT", path, {"durable": True, "arguments": worker_queue_arguments(replicated=replicated)})
+            self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
 
     def _remove_outdated(self, wallet: Wallet, *, replicated: bool) -> None:
         """Remove what a machine has with the rights of an older release, and queues on a single node of what has become

@@ -17,7 +17,7 @@ from config.settings import Settings
 from config.values.endpoints import ALL_ADDRESSES
 from config.whole_files import create_whole
 from pipeline.broker.admin import BrokerAdmin, monitor_user
-from pipeline.broker.machine_definitions import new_password
+from pipeline.broker.machine_rights import new_password
 from protocol.errors import BadSetting
 
 #: In SLUICE_HOME.

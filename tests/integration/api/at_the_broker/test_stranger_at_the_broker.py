@@ -20,7 +20,7 @@ from config.connections.http_client import http_client
 from pipeline.broker import monitor, segments
 from pipeline.broker.admin import BrokerAdmin, flower_user, monitor_user
 from pipeline.broker.link import BrokerLink
-from pipeline.broker.machine_definitions import (
+from pipeline.broker.machine_rights import (
     MOST_CHANNELS,
     MOST_CONNECTIONS,
     worker_permissions,

@@ -1,58 +1,63 @@
-"""Machines that sign in are given what they have at RabbitMQ together."""
+"""What a sign-in makes at RabbitMQ, and what it leaves as it is."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import httpx
 import pytest
 
 from pipeline.broker import admin as broker_admin
 from pipeline.broker.admin import BrokerAdmin
-from pipeline.broker.machine_definitions import Admission, definitions, worker_permissions
-from protocol.errors import BrokerRefused, BrokerUnavailable, Unavailable
+from pipeline.broker.machine_queues import MachineQueues
+from pipeline.broker.machine_rights import LIMITS, worker_permissions, worker_queue_arguments
+from protocol.errors import BrokerUnavailable
 from protocol.types import Wallet
+from tests.waiting import ample
 
 ONE, OTHER = (Wallet("0x" + digits * 20) for digits in ("11", "22"))
 
 
 class Broker:
-    """RabbitMQ's management API with so many nodes. `asked`: method and path, in order; `defined`: what it was sent."""
+    """RabbitMQ's management API with so many nodes, and its AMQP. `asked`: method and path, in order."""
 
-    def __init__(self, nodes: int = 1) -> None:
-        self.nodes = nodes
+    def __init__(self) -> None:
+        self.nodes = 1
         self.rights: dict[str, dict[str, str]] = {}
         self.type = "classic"
-        self.refused: set[Wallet] = set()
-        self.away = False
+        self.limits: dict[str, int] = LIMITS
+        #: Whether queues are there that were declared otherwise.
+        self.others = False
+        self.declared: list[tuple[Wallet, bool]] = []
         self.asked: list[str] = []
-        self.defined: list[dict[str, Any]] = []
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """What it answers, as a transport of httpx asks for it."""
-        path = request.url.path.removeprefix("/api")
+        path = request.url.path
         self.asked.append(f"{request.method} {path}")
-        if self.away:
-            raise httpx.ConnectTimeout("timed out")
         match path.split("/")[1:]:
             case ["nodes"]:
                 return httpx.Response(200, json=[{"name": f"n{number}"} for number in range(self.nodes)])
-            case ["permissions", _, wallet]:
+            case ["permissions", _, wallet] if request.method == "GET":
                 known = self.rights.get(wallet)
                 return httpx.Response(404) if known is None else httpx.Response(200, json=known)
             case ["queues", *_] if request.method == "GET":
                 return httpx.Response(200, json={"type": self.type})
-            case ["definitions"]:
-                sent = json.loads(request.content)
-                self.defined.append(sent)
-                if self.refused & {user["name"] for user in sent["users"]}:
-                    return httpx.Response(400, json={"error": "bad_request", "reason": "no"})
-                return httpx.Response(204)
+            case ["user-limits", wallet]:
+                return httpx.Response(200, json=[{"user": wallet, "value": self.limits}])
             case _:
                 return httpx.Response(204)
+
+    def declare(self, wallet: Wallet, *, replicated: bool) -> bool:
+        """As `MachineQueues`."""
+        self.declared.append((wallet, replicated))
+        return not self.others
+
+    def changed(self) -> list[str]:
+        """Requests since the last call that were no questions."""
+        asked, self.asked = self.asked, []
+        return [line for line in asked if not line.startswith("GET")]
 
 
 @pytest.fixture
@@ -63,42 +68,28 @@ def broker() -> Broker:
 @pytest.fixture
 def admin(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> BrokerAdmin:
     transport = httpx.MockTransport(broker.answer)
-    monkeypatch.setattr(
-        broker_admin, "http_client", lambda url, **_: httpx.Client(base_url=f"{url}", transport=transport)
-    )
-    return BrokerAdmin(["http://a:15672"], "me", "secret")
+    base = "http://a:15672"
+    monkeypatch.setattr(broker_admin, "http_client", lambda *_, **__: httpx.Client(base_url=base, transport=transport))
+    return BrokerAdmin([base], "me", "secret", machine_queues=cast("MachineQueues", broker))
 
 
-def test_a_machine_that_never_signed_in_costs_one_request(broker: Broker, admin: BrokerAdmin) -> None:
+def test_a_machine_that_never_signed_in_costs_two_requests_and_its_queues(broker: Broker, admin: BrokerAdmin) -> None:
     admin.enrol(ONE, new=True)
+    broker.asked.clear()
     admin.enrol(OTHER, new=True)
-    assert broker.asked == ["GET /nodes", "POST /definitions", "POST /definitions"]
+    assert broker.asked == [f"PUT /users/{OTHER}", f"PUT /permissions/pool/{OTHER}"]
+    assert broker.declared == [(ONE, False), (OTHER, False)]
 
 
-def test_what_one_machine_is_refused_keeps_no_other_out(broker: Broker, admin: BrokerAdmin) -> None:
-    broker.refused = {ONE}
-    outcomes = admin._enrol_each([Admission(ONE, new=True), Admission(OTHER, new=True)])
-    assert isinstance(outcomes[0], BrokerRefused)
-    assert outcomes[1] is None
-    assert [[user["name"] for user in sent["users"]] for sent in broker.defined] == [[ONE, OTHER], [ONE], [OTHER]]
-
-
-def test_a_broker_that_does_not_answer_fails_the_sign_in(broker: Broker, admin: BrokerAdmin) -> None:
-    broker.away = True
-    with pytest.raises(BrokerUnavailable):
-        admin.enrol(ONE)
-    broker.away = False
-    assert admin.enrol(ONE)
-
-
-def test_beyond_those_that_may_wait_a_sign_in_is_refused_at_once_so_that_pings_find_a_thread(
-    admin: BrokerAdmin, monkeypatch: pytest.MonkeyPatch
+def test_where_rabbitmq_does_not_take_limits_with_a_user_they_are_set_one_by_one(
+    broker: Broker, admin: BrokerAdmin
 ) -> None:
-    monkeypatch.setattr(admin._enrolments, "_most", 0)
-    with pytest.raises(Unavailable, match="too many ask at once"):
-        admin.enrol(ONE)
-    # Half of the threads that the API's routes share are left to all other requests.
-    assert broker_admin.MOST_SIGN_INS <= 20
+    broker.limits = {}
+    for wallet in (ONE, OTHER):
+        broker.asked.clear()
+        admin.enrol(wallet, new=True)
+        limits = [f"PUT /user-limits/{wallet}/{name}" for name in LIMITS]
+        assert broker.changed() == [f"PUT /users/{wallet}", *limits, f"PUT /permissions/pool/{wallet}"]
 
 
 @pytest.mark.parametrize(("nodes", "kind"), [(1, "classic"), (3, "quorum")])
@@ -107,57 +98,110 @@ def test_queues_are_replicated_where_there_are_nodes_to_replicate_to(
 ) -> None:
     broker.nodes = nodes
     admin.enrol(ONE, new=True)
-    (sent,) = broker.defined
-    assert [queue["arguments"]["x-queue-type"] for queue in sent["queues"]] == [kind, kind]
-    assert all(("x-delivery-limit" in queue["arguments"]) == (nodes > 1) for queue in sent["queues"])
+    assert broker.declared == [(ONE, nodes > 1)]
+    arguments = worker_queue_arguments(replicated=nodes > 1)
+    assert arguments["x-queue-type"] == kind
+    assert ("x-delivery-limit" in arguments) == (nodes > 1)
 
 
 def test_a_machine_whose_queues_were_made_before_the_cluster_gets_new_ones(broker: Broker, admin: BrokerAdmin) -> None:
     broker.rights[ONE], broker.nodes = worker_permissions(ONE), 3
     admin.enrol(ONE)
-    deleted = [line for line in broker.asked if line.startswith("DELETE")]
-    assert deleted == [f"DELETE /queues/pool/w.{ONE}", f"DELETE /queues/pool/w.{ONE}.tx"]
+    assert broker.changed()[:2] == [f"DELETE /queues/pool/w.{ONE}", f"DELETE /queues/pool/w.{ONE}.tx"]
     broker.type = "quorum"
-    broker.asked.clear()
     admin.enrol(ONE)
-    assert not [line for line in broker.asked if line.startswith("DELETE")]
+    assert not [line for line in broker.changed() if line.startswith("DELETE")]
 
 
-def test_a_machine_on_a_single_node_keeps_its_queues_whatever_they_are(broker: Broker, admin: BrokerAdmin) -> None:
-    broker.rights[ONE], broker.type = worker_permissions(ONE), "quorum"
+def test_queues_that_were_declared_otherwise_are_kept_on_a_single_node(broker: Broker, admin: BrokerAdmin) -> None:
+    broker.rights[ONE], broker.others = worker_permissions(ONE), True
     admin.enrol(ONE)
-    assert not [line for line in broker.asked if line.startswith("DELETE")]
+    changed = broker.changed()
+    assert f"PUT /users/{ONE}" in changed
+    assert not [line for line in changed if "DELETE" in line or line.startswith("PUT /queues")]
 
 
 def test_rights_of_an_older_release_go_with_all_that_the_machine_had(broker: Broker, admin: BrokerAdmin) -> None:
     broker.rights[ONE] = worker_permissions(ONE) | {"write": f"^w.{ONE}$"}
     admin.enrol(ONE)
-    deleted = [line for line in broker.asked if line.startswith("DELETE")]
-    assert f"DELETE /users/{ONE}" in deleted
-    assert f"DELETE /exchanges/pool/w.{ONE}" in deleted
+    assert broker.changed()[:4] == [
+        f"DELETE /users/{ONE}",
+        f"DELETE /queues/pool/w.{ONE}",
+        f"DELETE /queues/pool/w.{ONE}.tx",
+        f"DELETE /exchanges/pool/w.{ONE}",
+    ]
 
 
 def test_a_machine_may_read_its_own_queues_and_nothing_else() -> None:
-    made = definitions([Admission(ONE), Admission(OTHER)], "pool", replicated=False)
-    for wallet, rights, user in zip((ONE, OTHER), made["permissions"], made["users"], strict=True):
-        assert rights == {
-            "user": wallet,
-            "vhost": "pool",
-            "configure": "^$",
-            "write": "^$",
-            "read": rf"^w\.{wallet}(\.tx)?$",
-        }
-        assert (user["name"], user["tags"]) == (wallet, "")
-        assert user["limits"] == {"max-connections": 12, "max-channels": 48}
+    read = rf"^w\.{ONE}(\.tx)?$"
+    assert worker_permissions(ONE) == {"configure": "^$", "write": "^$", "read": read}
 
 
-def test_the_password_is_sent_as_its_salted_hash_only() -> None:
-    admissions = [Admission(ONE), Admission(ONE)]
-    sent = definitions(admissions, "pool", replicated=False)
-    salts = set()
-    for admission, user in zip(admissions, sent["users"], strict=True):
-        raw = base64.b64decode(user["password_hash"])
-        salts.add(raw[:4])
-        assert raw[4:] == hashlib.sha256(raw[:4] + admission.password.encode()).digest()
-        assert admission.password not in json.dumps(sent) + repr(admission)
-    assert len(salts) == 2
+def test_a_sign_in_waits_for_its_turn_no_longer_than_its_machine(
+    admin: BrokerAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_admin, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(admin, "_enrol", lambda *_, **__: admin.enrol(ONE))
+    with pytest.raises(BrokerUnavailable, match="too many machines sign in at once"):
+        admin.enrol(ONE)
+    monkeypatch.setattr(admin, "_enrol", lambda *_, **__: "password")
+    assert admin.enrol(ONE) == "password", "every turn that was taken was given back"
+
+
+def test_sign_ins_beyond_those_that_may_wait_are_refused_at_once_so_that_pings_find_a_thread(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_admin, "MOST_WAITING", 0)
+    monkeypatch.setattr(broker_admin, "TURN_SECONDS", ample(600.0))
+    admin, asked = BrokerAdmin(["http://a:15672"], "me", "secret"), [0]
+
+    def enrol_more(*_: Any, **__: Any) -> str:
+        asked[0] += 1
+        return admin.enrol(ONE)
+
+    monkeypatch.setattr(admin, "_enrol", enrol_more)
+    with pytest.raises(BrokerUnavailable, match="too many machines sign in at once"):
+        admin.enrol(ONE)
+    assert (asked[0], broker.asked) == (broker_admin.ENROLMENTS_AT_ONCE, [])
+    # Half of the threads that the API's routes share are left to all other requests.
+    monkeypatch.undo()
+    assert broker_admin.ENROLMENTS_AT_ONCE + broker_admin.MOST_WAITING <= 20
+
+
+class Link:
+    """A connection that fails as told, once each. `tries`: how often it was used."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.failures, self.tries = list(failures), 0
+
+    def declare(self, *_: object, **__: object) -> bool:
+        """As `machine_queues._declare`."""
+        self.tries += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return True
+
+
+def _unavailable(cause: Exception) -> BrokerUnavailable:
+    error = BrokerUnavailable(what="it", why=str(cause))
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(("cause", "tries"), [(ConnectionResetError, 2), (TimeoutError, 1)])
+def test_a_connection_that_was_cut_while_idle_is_opened_again_and_a_silent_broker_is_asked_once(
+    monkeypatch: pytest.MonkeyPatch, cause: Callable[[], Exception], tries: int
+) -> None:
+    link = Link(_unavailable(cause()), _unavailable(ConnectionResetError()))
+    monkeypatch.setattr("pipeline.broker.machine_queues._declare", link.declare)
+    queues = MachineQueues(cast("Any", None))
+    with pytest.raises(BrokerUnavailable):
+        queues.declare(ONE, replicated=False)
+    assert link.tries == 1, "a connection that is opened just now fails at once"
+    link.failures, link.tries = [_unavailable(cause())], 0
+    if tries == 2:
+        assert queues.declare(ONE, replicated=False)
+    else:
+        with pytest.raises(BrokerUnavailable):
+            queues.declare(ONE, replicated=False)
+    assert link.tries == tries

@@ -1,4 +1,4 @@
-"""What a worker machine has at RabbitMQ, as a definitions document: user, rights, limits, exchange, two queues. Pure.
+"""What a worker machine has at RabbitMQ: its user's rights and limits, an exchange, two queues. Pure.
 
     vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
     ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
@@ -8,34 +8,26 @@
                                                     │           read w.<W> and w.<W>.tx                      │
                                                     └────────────────────────────────────────────────────────┘
 
-RabbitMQ takes all of it, for many machines, in one request; what is there already it leaves as it is, but for the
-user's password, rights and limits, which it replaces.
-
 What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool` by a passive
 declare, purge its own queues, and hold their messages unacknowledged. It can publish, bind and unbind nothing.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
 
 from config import topology
 from protocol.types import Wallet
 
 #: Random bytes of a broker password: 32 cannot be guessed.
 PASSWORD_BYTES = 32
-#: Bytes of salt in RabbitMQ's form of a password.
-SALT_BYTES = 4
 #: Connections of one machine, whatever its slots: one of each of its two Celery workers, one that tries the password,
 #: and the same again three times over, because a killed machine's connections stay open for two heartbeats.
 MOST_CONNECTIONS = 12
 #: A Celery process opens two or three channels on a connection.
 MOST_CHANNELS = 4 * MOST_CONNECTIONS
+#: A user's limits, as the management API has them.
+LIMITS = {"max-connections": MOST_CONNECTIONS, "max-channels": MOST_CHANNELS}
 #: Bytes in a worker's queue, and messages, of a few KB each: only the scheduler writes there, some for each slot of a
 #: machine. Of more the oldest are dropped, and the sweep publishes again what still matters.
 QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
@@ -46,15 +38,6 @@ QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
 def new_password() -> str:
     """A password that nobody can guess."""
     return secrets.token_urlsafe(PASSWORD_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """A machine that is to have a user with this password. `new`: it never had one before."""
-
-    wallet: Wallet
-    new: bool = False
-    password: str = field(default_factory=new_password, repr=False)
 
 
 def worker_permissions(wallet: Wallet) -> dict[str, str]:
@@ -81,33 +64,3 @@ def worker_queue_arguments(*, replicated: bool) -> dict[str, object]:
     if not replicated:
         return topology.CLASSIC | limits
     return topology.QUORUM | {"x-delivery-limit": topology.DELIVERY_LIMIT} | limits
-
-
-def definitions(admissions: Iterable[Admission], pool: str, *, replicated: bool) -> dict[str, Any]:
-    """All that these machines have at RabbitMQ. `pool`: the virtual host."""
-    made: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("users", "permissions", "exchanges", "queues", "bindings")
-    }
-    limits = {"max-connections": MOST_CONNECTIONS, "max-channels": MOST_CHANNELS}
-    lasting = {"vhost": pool, "durable": True, "auto_delete": False}
-    arguments = worker_queue_arguments(replicated=replicated)
-    for admission in admissions:
-        wallet, exchange = admission.wallet, topology.compute_queue_name(admission.wallet)
-        made["users"].append({"name": wallet, "tags": "", "limits": limits, **_hashed(admission.password)})
-        made["permissions"].append({"user": wallet, "vhost": pool, **worker_permissions(wallet)})
-        made["exchanges"].append({"name": exchange, "type": "direct", "internal": False, "arguments": {}, **lasting})
-        for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
-            made["queues"].append({"name": queue, "arguments": arguments, **lasting})
-            binding = {"source": exchange, "destination": queue, "destination_type": "queue", "routing_key": queue}
-            made["bindings"].append({"vhost": pool, "arguments": {}, **binding})
-    return made
-
-
-def _hashed(password: str) -> dict[str, str]:
-    """A password in RabbitMQ's own form: base64 of a salt, and SHA-256 of salt and password.
-
-    One round suffices: the password is random and as long as the hash.
-    """
-    salt = secrets.token_bytes(SALT_BYTES)
-    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
-    return {"password_hash": hashed, "hashing_algorithm": "rabbit_password_hashing_sha256"}
