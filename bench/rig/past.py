@@ -68,10 +68,10 @@ class Past:
     book: str
     now: float
 
-    def put(self, ended: int, machines: int) -> None:
-        """Store so many ended tasks and, all of them present with free slots, machines."""
+    def put(self, ended: int, machines: int, present: int | None = None) -> None:
+        """Store so many ended tasks, and machines with free slots; all of them, or so many, are there."""
         wallets = [machine_wallet(number) for number in range(machines)]
-        self._insert("workers", self._machines(wallets))
+        self._insert("workers", self._machines(wallets, machines if present is None else present))
         documents = {
             "deals": self._deals(ended),
             "tasks": self._tasks(ended, wallets),
@@ -121,7 +121,7 @@ class Past:
         while batch := list(islice(documents, _BATCH)):
             rows.insert_many(batch, ordered=False)
 
-    def _machines(self, wallets: list[Wallet]) -> Iterator[Document]:
+    def _machines(self, wallets: list[Wallet], present: int) -> Iterator[Document]:
         """Rows of the machines."""
         store = Store.of(self.db)
         for wallet in wallets[:1]:
@@ -135,6 +135,7 @@ class Past:
                     **row,
                     "_id": each,
                     "lot": number / len(wallets),
+                    "lost": number >= present,
                     "address": f"10.{number >> 8}.{number & 255}.1",
                 }
 

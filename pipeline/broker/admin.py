@@ -288,11 +288,10 @@ class BrokerAdmin:
                 self._remove_queues(wallet)
 
     def _is_cluster(self) -> bool:
-        """Whether RabbitMQ has several nodes, running or not. Raises BrokerUnavailable."""
+        """Whether RabbitMQ has several nodes, running or not, as of NODES_SECONDS ago. Raises BrokerUnavailable."""
         now = time.monotonic()
         if now - self._counted_at > NODES_SECONDS:
-            self._clustered = len(self._call("GET", "/nodes?columns=name").json()) > 1
-            self._counted_at = now
+            self._clustered, self._counted_at = len(self._call("GET", "/nodes?columns=name").json()) > 1, now
         return self._clustered
 
     def revoke(self, wallet: Wallet) -> None:

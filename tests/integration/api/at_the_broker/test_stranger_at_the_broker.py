@@ -77,6 +77,29 @@ def test_a_worker_gets_what_the_scheduler_sends(api: Api, channel: Channel) -> N
         assert TASK in message.body
 
 
+@pytest.mark.parametrize("lacks", ["its queues", "its exchange too"])
+def test_machines_that_are_sent_messages_together_get_theirs_and_those_without_a_queue_are_named(
+    api: Api, access: BrokerAccess, channel: Channel, lacks: str
+) -> None:
+    gone = Key(secrets.token_bytes(32)).wallet
+    with management(api.settings) as broker:
+        exchange = f"/api/exchanges/{api.settings.amqp_pool_vhost}/w.{gone}"
+        if lacks == "its queues":
+            broker.put(exchange, json={"type": "direct", "durable": True}).raise_for_status()
+        app = pool_app(api.settings)
+        link = BrokerLink(app)
+        order = (WORKER.wallet, gone, STRANGER.wallet, WORKER.wallet)
+        for _ in range(2):
+            assert segments.publish(link, [segments.abort(app, wallet, TASK) for wallet in order]) == [gone]
+        link.close()
+        broker.delete(exchange)
+    got = 0
+    while channel.basic_get(f"{MINE}.tx", no_ack=True) is not None:
+        got += 1
+    # What may have come already when RabbitMQ closed the channel was sent again.
+    assert got == 4 if lacks == "its queues" else got >= 4
+
+
 def test_a_worker_has_a_limited_number_of_connections_however_many_slots_it_claims(access: BrokerAccess) -> None:
     with ExitStack() as held:
         opened = 0
