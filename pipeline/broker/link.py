@@ -73,14 +73,16 @@ class BrokerLink:
         restart of the broker takes.
         """
         with self.producer() as producer:
+            # One that has failed is of no use any more.
+            together, self._together = self._together, None
             try:
-                self._together = self._together or Together(producer.connection, ANSWER_SECONDS)
-                yield self._together
+                together = together or Together(producer.connection, ANSWER_SECONDS)
+                yield together
             except TimeoutError:
                 raise
             except BROKER_ERRORS as error:
-                self._together = None
                 raise BrokerUnavailable(what=self._app.connection_for_write().as_uri(), why=str(error)) from error
+            self._together = together
 
     def close(self) -> None:
         """Disconnect; the next use connects again."""
