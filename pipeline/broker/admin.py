@@ -250,7 +250,7 @@ class BrokerAdmin:
         password = new_password()
         self._call("PUT", f"/users/{wallet}", {"password": password, "tags": "", "limits": LIMITS})
         if self._limits_of_user is None:
-            # A release that does not take them there would not say so.
+            # A release that ignores them there reports no error.
             found = self._call("GET", f"/user-limits/{wallet}").json()
             self._limits_of_user = any(row["value"] == LIMITS for row in found)
         if not self._limits_of_user:
