@@ -1,5 +1,5 @@
 """`python -m bench NAME`: all, compare, latency, headstart, throughput, idle, lane, catchup, bag, crowd, connected,
-flat, faults, blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
+assign, flat, faults, blackout, chaos, cluster, workerdrop, hostile, takeover, ledger; each has --help.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench import (
     throughput,
 )
 from bench.chaos import run as chaos
-from bench.crowds import connected, crowd, hostile, workerdrop
+from bench.crowds import connected, crowd, hostile, rounds, workerdrop
 from config.logging import configure
 from config.settings import read_settings
 from protocol.errors import SluiceError
@@ -224,6 +224,18 @@ def connected_command(
     nothing else may use it meanwhile. Example: connected --machines 2000
     """
     _print_lines(connected.run(machines=machines))
+
+
+@app.command("assign")
+def assign_command(
+    workers: Annotated[int, typer.Option(help="Machines enrolled.", min=1)] = 10_000,
+    connected: Annotated[int, typer.Option(help="Of them, those that are there.", min=1)] = 1_000,
+    number: Annotated[int, typer.Option("--rounds", help="Rounds measured.", min=1)] = 100,
+    any_speed: Annotated[bool, typer.Option(help="Do not fail when a round takes long.")] = False,
+    json: Json = True,  # noqa: ARG001 - the output is JSON either way
+) -> None:
+    """How long a round of matching takes beside thousands of machines. Example: assign --workers 10000"""
+    _print_lines(rounds.run(workers=workers, connected=connected, rounds=number, any_speed=any_speed))
 
 
 @app.command("flat")

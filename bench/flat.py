@@ -59,7 +59,7 @@ class _Unheard(Scheduler):
 
 
 @dataclass(slots=True)
-class _Pool:
+class PastPool:
     """One database with its past, and what works on it."""
 
     scheduler: Scheduler
@@ -68,11 +68,11 @@ class _Pool:
     number: int = _DEAL
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
-    def new_tasks(self, *, computed: bool) -> list[TaskRecord]:
+    def new_tasks(self, *, computed: bool, count: int = TASKS) -> list[TaskRecord]:
         """Tasks of a new deal, on chain: waiting for a machine, or computed by one that holds a slot for each."""
         store, now = self.scheduler.store, time.time()
         self.number += 1
-        deal = self.past.deal(self.number, size=TASKS, at=now - 2, block=_BLOCK)
+        deal = self.past.deal(self.number, size=count, at=now - 2, block=_BLOCK)
         place = (BlockNumber(_BLOCK), BlockHash(_id(_BLOCK)), Timestamp(int(now)), TxHash(_id(self.number)))
         store.deals.noticed([(deal.deal_id, deal.matched_block, place[1])])
         lease = store.deals.lease_and_store(deal, now)
@@ -110,7 +110,9 @@ class _Pool:
         over = {"open": False, "wants": 0, "stage": str(TaskStage.COMPLETED)}
         db["tasks"].update_many({"open": True, "deal": {"$gt": ""}}, {"$set": over})
         for name in ("held", "pledged"):
-            db["workers"].update_many({f"{name}.since": {"$gt": 0}}, {"$set": {"held": [], "pledged": [], "free": 2}})
+            # The same ones take tasks each time. What the chain says of them was read just now: there is none to ask.
+            idle = {"held": [], "pledged": [], "free": 2, "checked_at": time.time()}
+            db["workers"].update_many({f"{name}.since": {"$gt": 0}}, {"$set": idle})
         head = BlockRef(BlockNumber(_BLOCK), BlockHash(_id(1)), BlockHash(_id(0)), Timestamp(int(time.time())))
         self.scheduler.store.chain.commit([head], [])
 
@@ -147,8 +149,8 @@ def run(*, ended: int, workers: int) -> Iterator[str]:
     """A line of JSON for each of WHAT: milliseconds of a call with the small past and with the large one."""
     with ExitStack() as opened:
         began = time.monotonic()
-        small = opened.enter_context(_pool(SMALL_ENDED, SMALL_MACHINES))
-        large = opened.enter_context(_pool(ended, workers))
+        small = opened.enter_context(open_past_pool(SMALL_ENDED, SMALL_MACHINES))
+        large = opened.enter_context(open_past_pool(ended, workers))
         filled = time.monotonic() - began
         for what in WHAT:
             for _ in range(WARM + TIMES):
@@ -170,8 +172,12 @@ def run(*, ended: int, workers: int) -> Iterator[str]:
 
 
 @contextmanager
-def _pool(ended: int, machines: int) -> Iterator[_Pool]:
-    """A database with that past, and a scheduler on it without processes."""
+def open_past_pool(
+    ended: int, machines: int, present: int | None = None, *, scheduler_type: type[Scheduler] = _Unheard
+) -> Iterator[PastPool]:
+    """A database with that past, and a scheduler on it without processes. `present`: how many of the machines are
+    there, all by default.
+    """
     servers = bring_up()
     mark = secrets.token_hex(4)
     home = Path(".sluice") / "bench" / f"flat_{mark}"
@@ -192,13 +198,13 @@ def _pool(ended: int, machines: int) -> Iterator[_Pool]:
     )
     with BrokerAdmin.from_settings(settings) as admin:
         admin.prepare()
-        scheduler, services = _Unheard.open(settings), Services.open(settings)
+        scheduler, services = scheduler_type.open(settings), Services.open(settings)
         try:
             scheduler.ensure_indexes()
             db, lane = database(settings), LaneId(settings.chain_id, scheduler.key.wallet)
             past = Past(db, lane, _WORKERPOOL, f"{lane.chain_id}:{_HUB}:{lane.wallet}", time.time())
-            past.put(ended, machines)
-            pool = _Pool(scheduler, services, past)
+            past.put(ended, machines, present)
+            pool = PastPool(scheduler, services, past)
             pool.clear()
             yield pool
         finally:

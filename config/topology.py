@@ -7,8 +7,10 @@ vhost core   exchange sluice (topic) ─┬─ pipeline            quorum    ing
                                       ├─ lane.<wallet>       quorum    one consumer at a time (SAC)
                                       └─ dead                quorum    what was delivered too often
              exchange sluice.retry (topic) ── pipeline.retry quorum    what waits to be tried again
-vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     quorum    compute, upload
-                                           └─ w.<wallet>.tx  quorum    reveal, abort
+vhost pool   exchange w.<wallet> (direct) ─┬─ w.<wallet>     *         compute, upload
+                                           └─ w.<wallet>.tx  *         reveal, abort
+
+* quorum where RabbitMQ is a cluster, classic on a single node (`pipeline.broker.machine_rights`)
 
 A worker machine may read its two queues and write to nothing: what follows on a message there, it does by its journal
 (`workers.task.chain`).
@@ -58,7 +60,8 @@ RETRY_EXCHANGE = Exchange("sluice.retry", "topic", durable=True)
 DEAD_LENGTH = 10_000
 #: A confirmed message in a quorum queue survives a crash of the broker. Celery uses per-consumer prefetch if it finds
 #: this argument.
-QUORUM = {"x-queue-type": "quorum"}
+QUEUE_TYPE = "x-queue-type"
+QUORUM, CLASSIC = {QUEUE_TYPE: "quorum"}, {QUEUE_TYPE: "classic"}
 #: The name of a worker machine's queue for work.
 _COMPUTE_QUEUE = re.compile(r"w\.(0x[0-9a-f]{40})")
 DEAD_LETTERS = {
@@ -138,7 +141,10 @@ def worker_exchange(wallet: Wallet) -> Exchange:
 
 
 def worker_queues(wallet: Wallet) -> tuple[Queue, Queue]:
-    """A worker's two queues as its Celery processes see them (`no_declare`: it has no right to configure)."""
+    """A worker's two queues as its Celery processes see them (`no_declare`: it has no right to configure).
+
+    As quorum queues, whatever they are: classic ones take the prefetch of a consumer too.
+    """
     exchange = worker_exchange(wallet)
     compute, tx = compute_queue_name(wallet), tx_queue_name(wallet)
     return (

@@ -40,12 +40,12 @@ from workers.pool.api import PoolApi
 RETRY_SECONDS = 1.0
 #: Seconds in which the least memory counts: more than RabbitMQ's `background_gc_target_interval`.
 SETTLE_SECONDS = 30.0
-#: Most of the figures for up to 2,000 machines. KB: 290 measured of 60 machines, 489 of 200 on a busy machine, where
-#: memory is given back later; half of it two quorum queues, which survive the loss of a node, the rest two connections.
-#: Seconds: of RabbitMQ's restart, and until all are back after it.
-MOST = {"rabbitmq_kilobytes_per_machine": 500, "restart_seconds": 60.0, "all_back_seconds": 60.0}
-#: Least, for each core of this machine: a sign-in takes 60 ms of CPU, half of it RabbitMQ's, which makes two queues, a
-#: user and its rights, and the machines that sign in are on the same cores.
+#: Most of the figures for up to 2,000 machines. KB: 353 measured of 1,000 while others kept this machine busy, where
+#: memory comes back later; 146 of it before they connect, the rest two connections. Seconds: of RabbitMQ's restart, and
+#: until all are back after it.
+MOST = {"rabbitmq_kilobytes_per_machine": 450, "restart_seconds": 60.0, "all_back_seconds": 60.0}
+#: Least, for each core of this machine: a sign-in takes 27 ms of CPU, not half of it RabbitMQ's, which makes two
+#: queues, a user and its rights, and the machines that sign in are on the same cores.
 LEAST = {"enrolments_per_second_and_core": 10.0}
 #: Seconds for all machines to be back.
 BACK_SECONDS = 600.0

@@ -53,8 +53,6 @@ APART, AGO = 30.0, 3 * 86_400.0
 CATEGORY_SECONDS = 300
 #: Documents inserted by one command.
 _BATCH = 2000
-#: When a machine's chain facts were read: far enough in the future that nothing reads them again.
-_FRESH = 10**7
 _NO_TAG, _HASH = Hash32(ZERO_HASH), Hash32("0x" + "11" * 32)
 #: First number of each kind of id, so that kinds never share one.
 _DEAL, _TASK, _TX, _BLOCK = (place * 10**40 for place in range(1, 5))
@@ -70,10 +68,10 @@ class Past:
     book: str
     now: float
 
-    def put(self, ended: int, machines: int) -> None:
-        """Store so many ended tasks and, all of them present with free slots, machines."""
+    def put(self, ended: int, machines: int, present: int | None = None) -> None:
+        """Store so many ended tasks, and machines with free slots; all of them, or so many, are there."""
         wallets = [machine_wallet(number) for number in range(machines)]
-        self._insert("workers", self._machines(wallets))
+        self._insert("workers", self._machines(wallets, machines if present is None else present))
         documents = {
             "deals": self._deals(ended),
             "tasks": self._tasks(ended, wallets),
@@ -123,20 +121,21 @@ class Past:
         while batch := list(islice(documents, _BATCH)):
             rows.insert_many(batch, ordered=False)
 
-    def _machines(self, wallets: list[Wallet]) -> Iterator[Document]:
+    def _machines(self, wallets: list[Wallet], present: int) -> Iterator[Document]:
         """Rows of the machines."""
         store = Store.of(self.db)
         for wallet in wallets[:1]:
             offer = Capabilities(name="machine", version="1", slots=2, cpus=2, memory_bytes=2**32, tag=_NO_TAG)
             store.workers.enrol(wallet, offer, self.now)
             facts = ChainFacts(2, NRlc(10**9), Wei(10**18), funded=True, score=9)
-            store.workers.store_facts([(wallet, facts)], self.now + _FRESH)
+            store.workers.store_facts([(wallet, facts)], self.now)
             (row,) = self.db["workers"].find({"_id": wallet})
             for number, each in enumerate(wallets[1:], 1):
                 yield {
                     **row,
                     "_id": each,
                     "lot": number / len(wallets),
+                    "lost": number >= present,
                     "address": f"10.{number >> 8}.{number & 255}.1",
                 }
 

@@ -102,7 +102,7 @@ def login(
         remove_one_silent_machine(
             services.store.workers, services.broker, wallet, facts.policy.most_machines, silent_before
         )
-        password = _enrol(services, request, wallet, origin, now)
+        password = _enrol(services, request, wallet, origin, now, new=worker is None)
     services.notifier.send_assign()
     name = request.capabilities.name
     services.relay.worker("online", wallet, ping_seconds=services.settings.ping_seconds, called=name)
@@ -124,11 +124,11 @@ def _check_signature(services: Access, request: Login, wallet: Wallet, now: floa
         raise NotSignedIn(why="the challenge was answered before")
 
 
-def _enrol(services: Access, request: Login, wallet: Wallet, origin: str, now: float) -> str:
-    """Make the broker user and store the machine; returns the password. Raises Refused."""
+def _enrol(services: Access, request: Login, wallet: Wallet, origin: str, now: float, *, new: bool) -> str:
+    """Make the broker user and store the machine; returns the password. `new`: it never signed in. Raises Refused."""
     if request.take_over:
         _cut_off_other_machine(services, request, wallet)
-    password = services.broker.enrol(wallet)
+    password = services.broker.enrol(wallet, new=new)
     worker = services.store.workers.enrol(wallet, request.capabilities, now, machine=request.machine, address=origin)
     if worker.banned or services.store.enrolment.listing(wallet) is Listing.DENIED:
         # Denied between the two looks: that has deleted the former user, not this one.

@@ -1,22 +1,13 @@
-"""A client of RabbitMQ's management API: virtual hosts, a worker's user and queues, revocation.
+"""A client of RabbitMQ's management API: virtual hosts, machines' users and queues, revocation.
 
-    vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
-    ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
-    │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W>                               │
-    │ celeryev (Flower: its own user)  │            │                 └─ w.<W>.tx                            │
-    └──────────────────────────────────┘            │ user <W>: configure nothing, write nothing,            │
-                                                    │           read w.<W> and w.<W>.tx                      │
-                                                    └────────────────────────────────────────────────────────┘
-
-What stays open to a worker, measured on RabbitMQ 3.10: it may count messages of other queues in `pool` by a passive
-declare, purge its own queues, and hold their messages unacknowledged. It can publish, bind and unbind nothing.
+What a machine has there, and what stays open to it, is in `pipeline.broker.machine_rights`.
 """
 
 from __future__ import annotations
 
 import re
-import secrets
 import socket
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,29 +17,20 @@ import httpx
 import structlog
 
 from config import topology
+from config.celery_apps import pool_app
 from config.connections import broker_nodes
 from config.connections.http_client import http_client
 from config.http_server.turns import Turns
 from config.settings import Settings
 from pipeline.broker import presence
+from pipeline.broker.machine_queues import MachineQueues
+from pipeline.broker.machine_rights import LIMITS, new_password, worker_permissions, worker_queue_arguments
 from pipeline.broker.queue_count import QueueCount
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
 log = structlog.get_logger(__name__)
 
-#: Random bytes of a broker password: 32 cannot be guessed.
-PASSWORD_BYTES = 32
-#: Connections of one machine, whatever its slots: one of each of its two Celery workers, one that tries the password,
-#: and the same again three times over, because a killed machine's connections stay open for two heartbeats.
-MOST_CONNECTIONS = 12
-#: A Celery process opens two or three channels on a connection.
-MOST_CHANNELS = 4 * MOST_CONNECTIONS
-#: Bytes in a worker's queue, and messages, of a few KB each: only the scheduler writes there, some for each slot of a
-#: machine. Of more the oldest are dropped, and the sweep publishes again what still matters.
-QUEUE_BYTES, QUEUE_MESSAGES = 16 * 2**20, 10_000
-#: Milliseconds after which the queue of a machine that never came back is removed: 30 days.
-QUEUE_EXPIRES = 30 * 24 * 3600 * 1000
 #: Deliveries of a dead letter before RabbitMQ drops it: listing the queue counts as one, so far more than ever needed.
 DEAD_LOOKS = 1_000_000
 #: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
@@ -66,6 +48,8 @@ ENROLMENTS_AT_ONCE = 4
 #: Sign-ins that wait for their turn at a time, and for how many seconds: a machine gives up after five. Each holds one
 #: of the API's 40 threads, of which pings and reports need some, however many wallets sign in.
 MOST_WAITING, TURN_SECONDS = 12, 4.0
+#: Seconds for which the number of RabbitMQ's nodes is remembered: a pool that grows gets replicated queues then.
+NODES_SECONDS = 60.0
 #: Seconds to connect to one of several nodes of RabbitMQ.
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
@@ -73,12 +57,6 @@ MACHINES_QUEUES = "machines"
 _WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 NO_PERMISSIONS = {"configure": "^$", "write": "^$", "read": "^$"}
-
-
-def worker_permissions(wallet: Wallet) -> dict[str, str]:
-    """The tightest triple that still runs a stock Celery worker; regexes, anchored, on names in vhost `pool`."""
-    name = topology.compute_queue_name(wallet).replace(".", r"\.")
-    return {"configure": "^$", "write": "^$", "read": rf"^{name}(\.tx)?$"}
 
 
 def flower_user(settings: Settings) -> str:
@@ -91,20 +69,6 @@ def flower_user(settings: Settings) -> str:
 def monitor_user(core: str) -> str:
     """Name of the read-only user for people; with the vhost's name (`core`) where a broker serves several pools."""
     return "monitor" if core == "core" else f"monitor-{core}"
-
-
-def worker_queue_arguments() -> dict[str, object]:
-    """How both queues of a worker are declared; a machine sees only the type (`config.topology.worker_queues`).
-
-    Without dead letters: what a worker does not acknowledge says nothing that the scheduler does not learn otherwise,
-    and a worker must not fill a queue of the operator's.
-    """
-    return topology.QUORUM | {
-        "x-delivery-limit": topology.DELIVERY_LIMIT,
-        "x-max-length-bytes": QUEUE_BYTES,
-        "x-max-length": QUEUE_MESSAGES,
-        "x-expires": QUEUE_EXPIRES,
-    }
 
 
 class BrokerAdmin:
@@ -120,9 +84,11 @@ class BrokerAdmin:
         pool: str = "pool",
         flower: str = "flower",
         timeout: float = 5.0,
+        machine_queues: MachineQueues | None = None,
     ) -> None:
         """`api_urls`: of each node, without path or credentials; the next one is asked where one does not answer.
-        `flower`: name of Flower's user; `timeout` in seconds per request.
+        `flower`: name of Flower's user; `timeout` in seconds per request. `machine_queues`: declares them over AMQP;
+        without it, they are made by the management API.
         """
         self._username = username
         self._core, self._pool, self._flower = core, pool, flower
@@ -133,7 +99,12 @@ class BrokerAdmin:
             (url, http_client(f"{url.rstrip('/')}/api", auth=(username, password), timeout=self._limits(timeout)))
             for url in api_urls
         ]
+        self._machine_queues = machine_queues
         self._enrolments = Turns(ENROLMENTS_AT_ONCE, waiting=MOST_WAITING)
+        #: Whether a user's limits can be set together with its password; None: not seen yet.
+        self._limits_of_user: bool | None = None
+        #: Whether RabbitMQ has several nodes, and when that was read, by the monotonic clock.
+        self._clustered, self._counted_at = False, float("-inf")
 
     @classmethod
     def from_settings(cls, settings: Settings, *, timeout: float = 5.0) -> Self:
@@ -147,6 +118,7 @@ class BrokerAdmin:
             pool=settings.amqp_pool_vhost,
             flower=flower_user(settings),
             timeout=timeout,
+            machine_queues=MachineQueues(pool_app(settings)),
         )
 
     def __enter__(self) -> Self:
@@ -158,9 +130,11 @@ class BrokerAdmin:
         self.close()
 
     def close(self) -> None:
-        """Close the connections to the management API."""
+        """Close the connections to RabbitMQ."""
         for _, http in self._nodes:
             http.close()
+        if self._machine_queues is not None:
+            self._machine_queues.close()
 
     @property
     def api_url(self) -> str:
@@ -254,38 +228,71 @@ class BrokerAdmin:
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
 
-    def enrol(self, wallet: Wallet) -> str:
-        """Give a worker its exchange, queues and user, and return its new password; a former one stops working.
+    def enrol(self, wallet: Wallet, *, new: bool = False) -> str:
+        """Give a worker its exchange, queues and user, and return its new password; a former one stops working. `new`:
+        it never had a user here.
 
         Connections that are open stay: a machine that signs in again need not restart. But a user with the rights that
         an older release gave is deleted with all it had: an open channel keeps the rights it began with (measured).
         """
         with self._enrolments.taken(TURN_SECONDS) as mine:
-            if not mine:
-                raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
-            return self._enrol(wallet)
+            if mine:
+                return self._enrol(wallet, new=new)
+        raise BrokerUnavailable(what=self.api_url, why="too many machines sign in at once")
 
-    def _enrol(self, wallet: Wallet) -> str:
+    def _enrol(self, wallet: Wallet, *, new: bool) -> str:
         """Make a machine's exchange, queues and user; returns the new password. Raises BrokerUnavailable."""
+        replicated = self._is_cluster()
+        if not new:
+            self._remove_outdated(wallet, replicated=replicated)
+        if self._machine_queues is None or not self._machine_queues.declare(wallet, replicated=replicated):
+            self._make_queues(wallet, replicated=replicated)
+        password = new_password()
+        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": "", "limits": LIMITS})
+        if self._limits_of_user is None:
+            # A release that ignores them there reports no error.
+            found = self._call("GET", f"/user-limits/{wallet}").json()
+            self._limits_of_user = any(row["value"] == LIMITS for row in found)
+        if not self._limits_of_user:
+            for limit, value in LIMITS.items():
+                self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
+        # Permissions last: until then the user can sign in and do nothing.
+        self._permit(self._pool, wallet, worker_permissions(wallet))
+        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
+        return password
+
+    def _make_queues(self, wallet: Wallet, *, replicated: bool) -> None:
+        """Make what a machine lacks of its exchange and queues; the others stay. Raises BrokerUnavailable."""
         pool, exchange = _part(self._pool), topology.compute_queue_name(wallet)
-        rights = worker_permissions(wallet)
+        self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
+        for queue in (exchange, topology.tx_queue_name(wallet)):
+            path = f"/queues/{pool}/{queue}"
+            if not self._call("GET", f"{path}?columns=name", missing_ok=True).is_success:
+                self._call("PUT", path, {"durable": True, "arguments": worker_queue_arguments(replicated=replicated)})
+            self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
+
+    def _remove_outdated(self, wallet: Wallet, *, replicated: bool) -> None:
+        """Remove what a machine has with the rights of an older release, and queues on a single node of what has become
+        a cluster since. Raises BrokerUnavailable.
+        """
+        pool, rights = _part(self._pool), worker_permissions(wallet)
         known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)
         if known.is_success and {name: known.json()[name] for name in rights} != rights:
             log.info("Worker gets the rights of this release.", action="broker_rights_replaced", wallet=wallet)
             self.remove(wallet)
-        self._call("PUT", f"/exchanges/{pool}/{exchange}", {"type": "direct", "durable": True})
-        for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
-            arguments = worker_queue_arguments()
-            self._call("PUT", f"/queues/{pool}/{queue}", {"durable": True, "arguments": arguments})
-            self._call("POST", f"/bindings/{pool}/e/{exchange}/q/{queue}", {"routing_key": queue})
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
-        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": ""})
-        for limit, value in (("max-connections", MOST_CONNECTIONS), ("max-channels", MOST_CHANNELS)):
-            self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
-        # Permissions last: until then the user can sign in and do nothing.
-        self._permit(self._pool, wallet, rights)
-        log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
-        return password
+        elif known.is_success and replicated:
+            queue = f"/queues/{pool}/{topology.compute_queue_name(wallet)}?columns=type"
+            found = self._call("GET", queue, missing_ok=True)
+            if found.is_success and found.json().get("type") == topology.CLASSIC[topology.QUEUE_TYPE]:
+                log.info("Worker gets queues on every node.", action="broker_queues_replaced", wallet=wallet)
+                self._remove_queues(wallet)
+
+    def _is_cluster(self) -> bool:
+        """Whether RabbitMQ has several nodes, running or not, as of NODES_SECONDS ago. Raises BrokerUnavailable."""
+        now = time.monotonic()
+        if now - self._counted_at > NODES_SECONDS:
+            self._clustered, self._counted_at = len(self._call("GET", "/nodes?columns=name").json()) > 1, now
+        return self._clustered
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
@@ -295,15 +302,19 @@ class BrokerAdmin:
     def remove(self, wallet: Wallet) -> None:
         """Revoke a worker and delete its queues and exchange with whatever they hold."""
         self.revoke(wallet)
+        self._remove_queues(wallet)
+        exchange = topology.compute_queue_name(wallet)
+        self._call("DELETE", f"/exchanges/{_part(self._pool)}/{exchange}", missing_ok=True, timeout=SWEEP_SECONDS)
+
+    def _remove_queues(self, wallet: Wallet) -> None:
+        """Delete a worker's queues. Raises BrokerUnavailable."""
         pool = _part(self._pool)
         for queue in (topology.compute_queue_name(wallet), topology.tx_queue_name(wallet)):
             self._call("DELETE", f"/queues/{pool}/{queue}", missing_ok=True, timeout=SWEEP_SECONDS)
-        exchange = topology.compute_queue_name(wallet)
-        self._call("DELETE", f"/exchanges/{pool}/{exchange}", missing_ok=True, timeout=SWEEP_SECONDS)
 
     def admit_flower(self) -> str:
         """Make Flower's user on vhost `core` and return its new password."""
-        password = secrets.token_urlsafe(PASSWORD_BYTES)
+        password = new_password()
         user = self._flower
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
         self._permit(self._core, user, FLOWER_PERMISSIONS)

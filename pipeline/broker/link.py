@@ -12,6 +12,7 @@ from kombu import Producer
 from kombu.exceptions import KombuError, OperationalError
 
 from config.celery_apps import CONFIRM_SECONDS
+from pipeline.broker.together import Together
 from protocol.errors import BrokerUnavailable
 
 #: Errors of a connection to RabbitMQ, of each layer: socket, AMQP, kombu.
@@ -43,6 +44,7 @@ class BrokerLink:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._producer: Producer | None = None
+        self._together: Together | None = None
 
     @contextmanager
     def producer(self) -> Iterator[Producer]:
@@ -63,8 +65,28 @@ class BrokerLink:
             why = str(error) or type(error).__name__
             raise BrokerUnavailable(what=self._app.connection_for_write().as_uri(), why=why) from error
 
+    @contextmanager
+    def together(self) -> Iterator[Together]:
+        """What publishes several messages at once, for the block. Raises BrokerUnavailable.
+
+        After an error the connection stays, unless the broker is silent: `producer` publishes again for as long as a
+        restart of the broker takes.
+        """
+        with self.producer() as producer:
+            # One that has failed is of no use any more.
+            together, self._together = self._together, None
+            try:
+                together = together or Together(producer.connection, ANSWER_SECONDS)
+                yield together
+            except TimeoutError:
+                raise
+            except BROKER_ERRORS as error:
+                raise BrokerUnavailable(what=self._app.connection_for_write().as_uri(), why=str(error)) from error
+            self._together = together
+
     def close(self) -> None:
         """Disconnect; the next use connects again."""
+        self._together = None
         producer, self._producer = self._producer, None
         if producer is not None and producer.connection is not None:
             producer.connection.collect()

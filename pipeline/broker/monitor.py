@@ -9,7 +9,6 @@ file; where they do not, RabbitMQ's user has the one of the host that started la
 
 from __future__ import annotations
 
-import secrets
 import stat
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from config.connections.http_client import is_loopback
 from config.settings import Settings
 from config.values.endpoints import ALL_ADDRESSES
 from config.whole_files import create_whole
-from pipeline.broker.admin import PASSWORD_BYTES, BrokerAdmin, monitor_user
+from pipeline.broker.admin import BrokerAdmin, monitor_user
+from pipeline.broker.machine_rights import new_password
 from protocol.errors import BadSetting
 
 #: In SLUICE_HOME.
@@ -39,7 +39,7 @@ def monitor_password(settings: Settings) -> str:
     path = password_file(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        create_whole(path, f"{secrets.token_urlsafe(PASSWORD_BYTES)}\n", mode=0o600)
+        create_whole(path, f"{new_password()}\n", mode=0o600)
     try:
         password, mode = path.read_text().strip(), stat.S_IMODE(path.stat().st_mode)
     except (OSError, UnicodeDecodeError) as error:

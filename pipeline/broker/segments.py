@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from amqp.exceptions import ChannelError
@@ -25,6 +26,7 @@ from kombu import Producer
 
 from config import topology
 from pipeline.broker.link import BrokerLink
+from protocol.errors import BrokerUnavailable
 from protocol.types import TaskId, Wallet
 from protocol.wire import Assignment
 
@@ -40,6 +42,12 @@ class Segment:
 
     wallet: Wallet
     message: Signature[Any]
+
+    @property
+    def address(self) -> tuple[str, str]:
+        """Its exchange and routing key."""
+        options = self.message.options
+        return options["exchange"], options["routing_key"]
 
 
 def compute(app: Celery, assignment: Assignment) -> Segment:
@@ -70,8 +78,8 @@ def _segment(app: Celery, wallet: Wallet, name: str, argument: object) -> Segmen
 
 def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
     """Publish all over one connection, confirmed; returns wallets without a queue. Raises BrokerUnavailable."""
-    absent: list[Wallet] = []
-    for segment in messages:
+    absent, others = _publish_together(link, messages) if len(messages) > 1 else ([], messages)
+    for segment in others:
         with link.producer() as producer:
             try:
                 _send(segment, producer)
@@ -84,7 +92,23 @@ def publish(link: BrokerLink, messages: Sequence[Segment]) -> list[Wallet]:
     return absent
 
 
-def _send(segment: Segment, producer: Producer) -> None:
+def _publish_together(link: BrokerLink, messages: Sequence[Segment]) -> tuple[list[Wallet], Sequence[Segment]]:
+    """Publish all, and only then wait for the confirmations: (wallets without a queue, what is to be published again,
+    one by one). After an error that is all: it tells of none how far it came, and each may come twice.
+    """
+    try:
+        with link.together() as together:
+            confirmed, returned = together.send([partial(_send, segment, retry=False) for segment in messages])
+    except BrokerUnavailable as error:
+        if isinstance(error.__cause__, TimeoutError):
+            # It is silent, and would be so again.
+            raise
+        return [], messages
+    absent = [segment.wallet for segment in messages if segment.address in returned]
+    return absent, [segment for segment, done in zip(messages, confirmed, strict=True) if not done]
+
+
+def _send(segment: Segment, producer: Producer, **options: Any) -> None:
     """Publish a segment; RabbitMQ returns the message if the machine's queue does not exist."""
     message: Any = segment.message
-    message.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES)
+    message.apply_async(producer=producer, mandatory=True, declare=[], expiration=EXPIRES, **options)

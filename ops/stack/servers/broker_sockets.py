@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 
-#: Bytes of a connection's buffers in the kernel, and connections that may wait to be taken.
-BUFFER_BYTES, BACKLOG = 32_768, 1024
+#: Bytes of a connection's buffers in the kernel, and connections that may wait to be taken. The kernel doubles them,
+#: and RabbitMQ has another of that size for each connection; what is sent to a machine is a few KB.
+BUFFER_BYTES, BACKLOG = 8192, 1024
 #: A machine that is cut off without a FIN: seconds without anything from it after which its kernel is asked, seconds
 #: between two questions, how many go unanswered, and milliseconds after which the connection is closed in any case.
 IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS = 3, 1, 5, 6000

@@ -28,8 +28,9 @@ def reasons(tasks: Sequence[TaskRecord], matches: Sequence[Match], workers: Sequ
     that offers the tag and has the stake.
     """
     served = {found.task.task_id for found in matches}
-    capacities = [Capacity.of(worker) for worker in workers[:WORKERS]]
     waiting = [task for task in tasks if task.task_id not in served][:TASKS]
+    # Mostly every task got its machine.
+    capacities = [Capacity.of(worker) for worker in workers[:WORKERS]] if waiting else []
     return Counter(_nearest(task, capacities) for task in waiting)
 
 

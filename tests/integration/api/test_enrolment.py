@@ -109,9 +109,9 @@ def test_a_sign_in_that_was_under_way_when_its_wallet_was_denied_is_undone(api: 
         def __getattr__(self, name: str) -> Any:
             return getattr(broker, name)
 
-        def enrol(self, wallet: Wallet) -> str:
+        def enrol(self, wallet: Wallet, *, new: bool) -> str:
             enrolment.deny(gate, wallet, api.clock())
-            return broker.enrol(wallet)
+            return broker.enrol(wallet, new=new)
 
     application = api.application
     application.state.services = replace(api.services, broker=cast("Any", DeniesMeanwhile()))

@@ -20,7 +20,7 @@ from pipeline.api import errors, pool, reports, workers
 from pipeline.api.auth import challenges, tokens
 from pipeline.api.limits import body_limit
 from pipeline.api.results import parts, repack, result_zip, upload, upload_turns
-from pipeline.broker import admin, segments
+from pipeline.broker import machine_rights, segments
 from pipeline.domain.replicas import Timeouts
 from protocol import signin, wire
 from protocol.gas import GAS_PER_TASK
@@ -238,14 +238,14 @@ LIMITS: dict[str, list[object]] = {
         DEFAULTS["worker_lost_seconds"],
     ],
     "Limits of the broker": [
-        admin.MOST_CONNECTIONS,
-        admin.MOST_CHANNELS,
-        admin.QUEUE_MESSAGES,
-        admin.QUEUE_BYTES,
+        machine_rights.MOST_CONNECTIONS,
+        machine_rights.MOST_CHANNELS,
+        machine_rights.QUEUE_MESSAGES,
+        machine_rights.QUEUE_BYTES,
         segments.EXPIRES,
         topology.DELIVERY_LIMIT,
         int(re.findall(r"consumer_timeout = (\d+)", (ROOT / "docker/rabbitmq.conf").read_text())[0]),
-        admin.QUEUE_EXPIRES,
+        machine_rights.QUEUE_EXPIRES,
     ],
     "Limits of a task": [
         wire.MEMORY_PER_SLOT,

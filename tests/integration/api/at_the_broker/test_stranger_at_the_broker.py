@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,9 +18,16 @@ from config import topology
 from config.celery_apps import core_app, pool_app
 from config.connections.http_client import http_client
 from pipeline.broker import monitor, segments
-from pipeline.broker.admin import MOST_CONNECTIONS, BrokerAdmin, flower_user, monitor_user
+from pipeline.broker.admin import BrokerAdmin, flower_user, monitor_user
 from pipeline.broker.link import BrokerLink
+from pipeline.broker.machine_rights import (
+    MOST_CHANNELS,
+    MOST_CONNECTIONS,
+    worker_permissions,
+    worker_queue_arguments,
+)
 from pipeline.broker.notify import Notifier
+from protocol.ethereum.signing import Key
 from protocol.wire import BrokerAccess
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import STRANGER, TASK, WORKER, Api, management
@@ -68,6 +77,29 @@ def test_a_worker_gets_what_the_scheduler_sends(api: Api, channel: Channel) -> N
         assert TASK in message.body
 
 
+@pytest.mark.parametrize("lacks", ["its queues", "its exchange too"])
+def test_machines_that_are_sent_messages_together_get_theirs_and_those_without_a_queue_are_named(
+    api: Api, access: BrokerAccess, channel: Channel, lacks: str
+) -> None:
+    gone = Key(secrets.token_bytes(32)).wallet
+    with management(api.settings) as broker:
+        exchange = f"/api/exchanges/{api.settings.amqp_pool_vhost}/w.{gone}"
+        if lacks == "its queues":
+            broker.put(exchange, json={"type": "direct", "durable": True}).raise_for_status()
+        app = pool_app(api.settings)
+        link = BrokerLink(app)
+        order = (WORKER.wallet, gone, STRANGER.wallet, WORKER.wallet)
+        for _ in range(2):
+            assert segments.publish(link, [segments.abort(app, wallet, TASK) for wallet in order]) == [gone]
+        link.close()
+        broker.delete(exchange)
+    got = 0
+    while channel.basic_get(f"{MINE}.tx", no_ack=True) is not None:
+        got += 1
+    # What may have come already when RabbitMQ closed the channel was sent again.
+    assert got == 4 if lacks == "its queues" else got >= 4
+
+
 def test_a_worker_has_a_limited_number_of_connections_however_many_slots_it_claims(access: BrokerAccess) -> None:
     with ExitStack() as held:
         opened = 0
@@ -76,6 +108,34 @@ def test_a_worker_has_a_limited_number_of_connections_however_many_slots_it_clai
                 held.enter_context(connect(access))
                 opened += 1
         assert opened == MOST_CONNECTIONS
+
+
+def test_machines_that_sign_in_together_each_have_their_own_rights_limits_and_queues(api: Api) -> None:
+    keys = [Key(secrets.token_bytes(32)) for _ in range(12)]
+    with ThreadPoolExecutor(len(keys)) as threads:
+        sessions = list(threads.map(api.sign_in, keys))
+    assert len({session.broker.password for session in sessions}) == len(keys)
+    with management(api.settings) as broker:
+        for key, session in zip(keys, sessions, strict=True):
+            rights = broker.get(f"/api/permissions/{api.settings.amqp_pool_vhost}/{key.wallet}").json()
+            assert {name: rights[name] for name in ("configure", "write", "read")} == worker_permissions(key.wallet)
+            (limits,) = broker.get(f"/api/user-limits/{key.wallet}").json()
+            assert limits["value"] == {"max-connections": MOST_CONNECTIONS, "max-channels": MOST_CHANNELS}
+            with connect(session.broker) as connection:
+                for queue in (session.broker.compute_queue, session.broker.tx_queue):
+                    assert connection.channel().basic_get(queue) is None
+            api.services.broker.remove(key.wallet)
+
+
+def test_queues_that_an_older_release_made_are_kept(api: Api) -> None:
+    """Whoever consumes them is not disconnected by a sign-in."""
+    queue, arguments = f"{api.settings.amqp_pool_vhost}/{MINE}", worker_queue_arguments(replicated=True)
+    with management(api.settings) as broker:
+        broker.put(f"/api/queues/{queue}", json={"durable": True, "arguments": arguments}).raise_for_status()
+        session = api.sign_in(WORKER)
+        assert broker.get(f"/api/queues/{queue}").json()["type"] == "quorum"
+    with connect(session.broker) as connection:
+        assert connection.channel().basic_get(MINE) is None
 
 
 def test_deleting_its_user_disconnects_a_worker_at_once(api: Api, access: BrokerAccess) -> None:

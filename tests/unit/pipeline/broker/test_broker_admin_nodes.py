@@ -10,8 +10,6 @@ import pytest
 from pipeline.broker import admin as broker_admin
 from pipeline.broker.admin import BrokerAdmin
 from protocol.errors import BrokerUnavailable
-from protocol.types import Wallet
-from tests.waiting import ample
 
 
 class Nodes:
@@ -72,35 +70,3 @@ def test_each_node_is_asked_once_and_the_last_one_is_named(nodes: Nodes, admin: 
     assert nodes.asked == ["a", "b", "c"]
     nodes.away = {"a"}
     assert admin.identity().json()["name"] == "b"
-
-
-def test_a_sign_in_waits_for_its_turn_no_longer_than_its_machine(
-    nodes: Nodes, admin: BrokerAdmin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broker_admin, "TURN_SECONDS", 0.0)
-    wallet = Wallet("0x" + "11" * 20)
-    monkeypatch.setattr(admin, "_enrol", lambda _: admin.enrol(wallet))
-    with pytest.raises(BrokerUnavailable, match="too many machines sign in at once"):
-        admin.enrol(wallet)
-    monkeypatch.setattr(admin, "_enrol", lambda _: "password")
-    assert admin.enrol(wallet) == "password", "every turn that was taken was given back"
-
-
-def test_sign_ins_beyond_those_that_may_wait_are_refused_at_once_so_that_pings_find_a_thread(
-    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(broker_admin, "MOST_WAITING", 0)
-    monkeypatch.setattr(broker_admin, "TURN_SECONDS", ample(600.0))
-    admin, wallet, asked = BrokerAdmin(["http://a:15672"], "me", "secret"), Wallet("0x" + "11" * 20), [0]
-
-    def enrol_more(_: Wallet) -> str:
-        asked[0] += 1
-        return admin.enrol(wallet)
-
-    monkeypatch.setattr(admin, "_enrol", enrol_more)
-    with pytest.raises(BrokerUnavailable, match="too many machines sign in at once"):
-        admin.enrol(wallet)
-    assert (asked[0], nodes.asked) == (broker_admin.ENROLMENTS_AT_ONCE, [])
-    # Half of the threads that the API's routes share are left to all other requests.
-    monkeypatch.undo()
-    assert broker_admin.ENROLMENTS_AT_ONCE + broker_admin.MOST_WAITING <= 20

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
 import pytest
 from celery import Celery
 
 from config.celery_apps import pool_app
 from config.settings import Settings
 from pipeline.broker import segments
+from pipeline.broker.link import BrokerLink
 from pipeline.broker.segments import Segment
+from protocol.errors import BrokerUnavailable
+from protocol.types import Wallet
 from protocol.wire import Assignment, Mode
 from tests.unit.pipeline.builders import DEAL, NO_TAG, POOL, TASK, wallet
 
@@ -81,3 +88,73 @@ def test_no_message_asks_a_worker_to_publish(segment: Segment) -> None:
     """Links, callbacks and chains are published by the worker, which may write to nothing."""
     assert not {"link", "link_error", "chain", "reply_to", "group_id", "chord"} & set(segment.message.options)
     assert not segment.message.get("chord_size")
+
+
+class Link:
+    """A connection that publishes several together as told: an error, or whether each is confirmed, and what came back.
+
+    `published`: machines whose message was published, by one or together.
+    """
+
+    def __init__(self, outcome: Exception | tuple[list[bool], set[tuple[str, str]]]) -> None:
+        self.outcome = outcome
+        self.published: list[str] = []
+
+    @contextmanager
+    def producer(self) -> Iterator[str]:
+        yield "one"
+
+    @contextmanager
+    def together(self) -> Iterator[Link]:
+        yield self
+
+    def send(self, messages: Sequence[Callable[[str], object]]) -> tuple[list[bool], set[tuple[str, str]]]:
+        for message in messages:
+            message("together")
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+    def close(self) -> None:
+        """As a link does."""
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[[Link], list[Wallet]], list[tuple[Wallet, str]]]:
+    """(publishes one message for each of three machines, all that was published since)."""
+    published: list[tuple[Wallet, str]] = []
+    pool = app()
+    messages = [segments.abort(pool, wallet(number), TASK) for number in (1, 2, 3)]
+    monkeypatch.setattr(segments, "_send", lambda segment, how, **_: published.append((segment.wallet, how)))
+    return lambda link: segments.publish(cast("BrokerLink", link), messages), published
+
+
+Three = tuple[Callable[[Link], list[Wallet]], list[tuple[Wallet, str]]]
+TOGETHER = [(wallet(number), "together") for number in (1, 2, 3)]
+
+
+def test_several_messages_are_published_once_and_those_without_a_queue_are_named(three: Three) -> None:
+    publish, published = three
+    assert publish(Link(([True] * 3, {(f"w.{wallet(2)}", f"w.{wallet(2)}.tx")}))) == [wallet(2)]
+    assert published == TOGETHER
+
+
+def test_what_the_broker_did_not_confirm_is_published_again(three: Three) -> None:
+    publish, published = three
+    assert publish(Link(([True, False, True], set()))) == []
+    assert published == [*TOGETHER, (wallet(2), "one")]
+
+
+def test_after_an_error_all_are_published_again_one_by_one(three: Three) -> None:
+    publish, published = three
+    assert publish(Link(BrokerUnavailable(what="it", why="the channel was closed"))) == []
+    assert published == [*TOGETHER, *((who, "one") for who, _ in TOGETHER)]
+
+
+def test_a_silent_broker_is_not_asked_again(three: Three) -> None:
+    publish, published = three
+    silent = BrokerUnavailable(what="it", why="silent")
+    silent.__cause__ = TimeoutError()
+    with pytest.raises(BrokerUnavailable):
+        publish(Link(silent))
+    assert published == TOGETHER
