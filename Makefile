@@ -11,9 +11,8 @@ PYTHON ?= python3
 SLUICE := .venv/bin/sluice
 RUN := .venv/bin
 READY := .venv/.ready
-# Many integration tests wait for blocks or for processes: four at a time kept two cores less than half busy. All are
-# forked from one that has collected the tests, so that two more cost little.
-JOBS ?= 6
+# Many integration tests wait for blocks or for processes: four at a time keep two cores busy. Each more costs its start.
+JOBS ?= 4
 
 # The interpreter is the machine's: downloads come from package indexes only.
 export UV_PYTHON_DOWNLOADS := never
@@ -34,12 +33,12 @@ TROUBLE_RUNS := $(addprefix tests/integration/,pool/trouble pipeline/trouble/tes
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
 	@$(RUN)/python -m tests.browser
-	@$(RUN)/python -m pytest -p no:cacheprovider --jobs $(JOBS) $(addprefix --ignore=,$(TROUBLE_RUNS)) $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(addprefix --ignore=,$(TROUBLE_RUNS)) $(ARGS)
 
 # What `make test` leaves out of the tests that must hold before a change lands (.ci/run has both): 4 minutes.
 test-trouble: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider --jobs $(JOBS) $(TROUBLE_RUNS) $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(TROUBLE_RUNS) $(ARGS)
 
 # All tests but those with a target of their own below.
 test-all:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, get_context
+from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,24 +45,9 @@ preloaded = (
 )
 _forge = get_context("forkserver")
 _forge.set_forkserver_preload(["tests.integration.preloaded"])
-#: Of this process and of those that are forked from it.
-_server = forkserver._forkserver
 
 #: Seconds for a command that answers and ends.
 COMMAND_SECONDS = 20.0
-
-
-def begin() -> None:
-    """Start the server now: processes that are forked from this one then share it, instead of one each, for which all
-    would be imported again.
-    """
-    _server.ensure_running()
-    os.register_at_fork(after_in_child=_inherit)
-
-
-def _inherit() -> None:
-    """Take the server of the process that this one was forked from for running: only its parent can ask."""
-    setattr(_server, "ensure_running", lambda: None)  # noqa: B010 # a method, which mypy lets nobody replace
 
 
 def start(
