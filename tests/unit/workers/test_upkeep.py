@@ -144,7 +144,7 @@ def test_a_vote_is_revealed_by_the_thread_that_follows_the_chain_and_asks_the_po
 
     monkeypatch.setattr(upkeep_process, "heads", one_head)
     machine: Any = SimpleNamespace(settings=read_settings(ws_url=None))
-    upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock(rests=False)), stop)
+    upkeep_process._follow_heads(machine, context.lane_wakeup, cast("Any", Mock(needs_no_heads=False)), stop)
     assert world.sent == [("reveal", task)]
     assert world.pinged == []
 

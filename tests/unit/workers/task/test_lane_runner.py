@@ -153,7 +153,7 @@ def idle(*, busy: bool = False, stages: tuple[ReplicateStage, ...] = ()) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("context", "rests"),
+    ("context", "idle_lane"),
     [
         (idle(), True),
         (idle(stages=(ReplicateStage.RUNNING, ReplicateStage.REVEALED)), True),
@@ -162,10 +162,10 @@ def idle(*, busy: bool = False, stages: tuple[ReplicateStage, ...] = ()) -> Any:
     ],
     ids=["nothing", "nothing at stake", "a transaction", "a vote to reveal"],
 )
-def test_a_machine_follows_no_heads_while_none_can_matter(context: Any, rests: bool) -> None:
+def test_a_machine_follows_no_heads_while_none_can_matter(context: Any, idle_lane: bool) -> None:
     lane = runner(Wakeups())
     lane.stop_heads_if_idle(context)
-    assert lane.needs_no_heads is rests
+    assert lane.needs_no_heads is idle_lane
 
 
 def test_a_lane_without_heads_reads_the_chain_anew_when_it_is_woken_and_heads_are_followed_again(
@@ -187,7 +187,7 @@ def test_a_lane_without_heads_reads_the_chain_anew_when_it_is_woken_and_heads_ar
     assert not lane.needs_no_heads
 
 
-def test_a_machine_that_stops_while_it_begins_to_rest_does_not_rest() -> None:
+def test_a_machine_that_stops_while_its_lane_becomes_idle_does_not_wait() -> None:
     lane = runner(Wakeups())
     lane._stop.set()
     lane._woken.set()
@@ -195,7 +195,7 @@ def test_a_machine_that_stops_while_it_begins_to_rest_does_not_rest() -> None:
     assert lane.woken_within(3600.0)
 
 
-def test_a_rest_ends_with_open_work_whose_wake_up_was_lost() -> None:
+def test_heads_are_followed_again_for_open_work_whose_wake_up_was_lost() -> None:
     lane = runner(Wakeups())
     lane.stop_heads_if_idle(idle())
     lane.follow_heads_if_busy(idle())
