@@ -11,6 +11,7 @@ import pytest
 
 from config.settings import read_settings
 from pipeline.broker import flower
+from pipeline.broker.admin import BrokerAdmin
 
 
 def test_flower_is_not_told_of_the_file_with_the_schedulers_password(
@@ -22,7 +23,7 @@ def test_flower_is_not_told_of_the_file_with_the_schedulers_password(
     monkeypatch.setenv("SLUICE_AMQP_URL", "amqp://sluice@brokers")
     admin = SimpleNamespace(prepare=lambda: None, admit_flower=lambda: "its own", api_url="http://brokers:15672")
     entered: Any = SimpleNamespace(__enter__=lambda _: admin, __exit__=lambda *_: None)
-    monkeypatch.setattr(flower.BrokerAdmin, "from_settings", lambda _: type("Admin", (), vars(entered) | {})())
+    monkeypatch.setattr(BrokerAdmin, "from_settings", lambda _: type("Admin", (), vars(entered) | {})())
     monkeypatch.setattr(flower, "admit_monitor", lambda *_: None)
     monkeypatch.setattr(flower, "flower_sign_in", lambda _: None)
     started: list[dict[str, str]] = []
