@@ -47,7 +47,7 @@ test-all:
 # A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to
 # build the first time. A whole pool on it: `make bench ARGS="latency --state pending --node geth"`.
 test-geth: $(READY)
-	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/lane/geth_lane.py tests/integration/lane/geth_same_block.py $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/,chain/geth_heads.py lane/geth_lane.py lane/geth_same_block.py) $(ARGS)
 
 # Apps under gVisor, the hostile ones too: its runsc takes five minutes to build the first time.
 test-gvisor: $(READY)

@@ -99,8 +99,9 @@ class Subscription:
 
         async def announce(context: Any) -> None:
             """Pass an announced header on, and queue its number. web3.py calls it for each new head."""
-            number = BlockNumber(int(context.result["number"]))
-            self._on_header(number, _as_json(context.result))
+            header = _as_json(context.result)
+            number = BlockNumber(int(str(header["number"]), 16))
+            self._on_header(number, header)
             self._items.put(number)
 
         try:
@@ -175,7 +176,9 @@ def _make_web3(url: str) -> Any:
 
 
 def _as_json(header: Mapping[str, Any]) -> HeaderJson:
-    """A header as JSON-RPC writes it: web3.py has made numbers and bytes of its hex."""
+    """A header as JSON-RPC writes it. web3.py has made numbers and bytes of its hex, unless so many fields are new to
+    it that it does not take it for a header, as those of geth since Cancun.
+    """
     return {name: _as_hex(value) for name, value in header.items()}
 
 

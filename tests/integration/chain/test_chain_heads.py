@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import tempfile
@@ -12,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from structlog.testing import capture_logs
+from websockets.sync.server import ServerConnection, serve
 
 from chain.rpc.announced import Announced
 from chain.rpc.client import Rpc
@@ -21,6 +23,7 @@ from chain.rpc.subscription import Subscription
 from chain.watch.logs import LogReader
 from ops.stack import ports
 from ops.stack.servers import anvil
+from protocol.types import BlockNumber
 from tests.integration.conftest import BLOCK_TIME, Chain
 from tests.waiting import ample, freeze
 
@@ -42,6 +45,47 @@ def test_the_header_that_comes_with_a_head_says_what_the_node_says_when_it_is_as
     assert announced.take() is not None
     found.close()
     assert announced.between(head, head) == [], "nothing is kept of a subscription that has ended"
+
+
+HASH = "0x" + "11" * 32
+#: A header as geth 1.17 announces it: web3.py knows too few of its fields to take it for one.
+GETH_HEADER = {
+    **dict.fromkeys(("parentHash", "sha3Uncles", "stateRoot", "transactionsRoot", "receiptsRoot", "mixHash"), HASH),
+    **dict.fromkeys(("hash", "parentBeaconBlockRoot", "requestsHash", "blockAccessListHash"), HASH),
+    **dict.fromkeys(("difficulty", "gasUsed", "blobGasUsed", "excessBlobGas", "slotNumber"), "0x0"),
+    "withdrawalsRoot": HASH,
+    "miner": "0x" + "22" * 20,
+    "logsBloom": "0x" + "00" * 256,
+    "gasLimit": "0x1c9c380",
+    "timestamp": "0x6b0e5ccf",
+    "extraData": "0xd88301110a846765746888676f312e32362e38856c696e7578",
+    "nonce": "0x0000000000000000",
+    "baseFeePerGas": "0x7",
+}
+
+
+def test_headers_that_web3_does_not_know_as_such_wake_up_too(chain: Chain) -> None:
+    """Of geth since Cancun: each ended the subscription, so that blocks were polled for."""
+
+    def announce(socket: ServerConnection) -> None:
+        asked = json.loads(socket.recv())
+        socket.send(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": "0x1"}))
+        for number in range(1_000, 1_003):
+            told = {"subscription": "0x1", "result": {**GETH_HEADER, "number": hex(number)}}
+            socket.send(json.dumps({"jsonrpc": "2.0", "method": "eth_subscription", "params": told}))
+        socket.recv()
+
+    announced = Announced()
+    with serve(announce, "127.0.0.1", 0) as node:
+        thread = threading.Thread(target=node.serve_forever, daemon=True)
+        thread.start()
+        url = f"ws://127.0.0.1:{node.socket.getsockname()[1]}"
+        found = heads(url, chain.rpc, 60.0, threading.Event(), announced)
+        while (head := next(found)) != 1_002:
+            assert head <= 1_002
+        assert [header["number"] for header in announced.between(BlockNumber(1_002), BlockNumber(1_002))] == ["0x3ea"]
+        found.close()
+        node.shutdown()
 
 
 def test_every_new_block_wakes_up_over_a_nodes_own_socket(tmp_path: Path) -> None:
