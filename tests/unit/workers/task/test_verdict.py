@@ -85,7 +85,7 @@ def test_an_engine_that_cannot_start_a_container_says_nothing_of_the_app(words: 
 
 @pytest.mark.parametrize("words", OF_THE_IMAGE)
 @pytest.mark.parametrize("status", [400, 500])
-def test_what_an_image_asks_for_in_vain_each_time_is_not_asked_again(words: str, status: int) -> None:
+def test_what_an_image_asks_for_without_effect_each_time_is_not_asked_again(words: str, status: int) -> None:
     assert verdict.of_start(status, words) is Verdict.MACHINE
     assert cause_of_refusal(ContainerRefused(why=words)) == UNCLEAR_END
 
