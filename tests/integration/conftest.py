@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo import MongoClient
-from pymongo.database import Database
 
 from chain.contracts.hub import Hub
 from chain.rpc.client import Rpc
@@ -40,8 +38,6 @@ from tests.waiting import ample
 
 #: Seconds between blocks: many blocks a test, and yet mined by interval as everywhere.
 BLOCK_TIME = 0.25
-#: Name of a database, and a client of its server.
-Named = tuple[str, MongoClient[dict[str, Any]]]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -227,38 +223,31 @@ def ipfs() -> IpfsNode:
     return IpfsNode(found["SLUICE_IPFS_API"], found["SLUICE_IPFS_GATEWAY"])
 
 
-@pytest.fixture(scope="session")
-def two_databases(stack: Stack) -> Iterator[Iterator[Named]]:
-    """Two databases of this process, again and again one after the other."""
-    with _database(stack) as one, _database(stack) as other:
-        yield cycle((one, other))
-
-
 @pytest.fixture
-def database(two_databases: Iterator[Named]) -> str:
-    """Name of an empty database, for tests whose processes may write until they are gone.
-
-    It is emptied before it is used again, not after: what an ended process had sent has arrived when the test after
-    the next one begins.
-    """
-    name, client = next(two_databases)
-    _empty(client[name])
-    return name
+def database(stack: Stack) -> Iterator[str]:
+    """Name of an empty database, dropped afterwards: for tests whose processes may write until they are gone."""
+    with _database(stack) as (name, _):
+        yield name
 
 
 @pytest.fixture(scope="session")
-def kept_database(stack: Stack) -> Iterator[Named]:
+def kept_database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any]]]]:
     """Name of a database that keeps its indexes from test to test, and a client of its server."""
     with _database(stack) as named:
         yield named
 
 
 @pytest.fixture
-def emptied_database(kept_database: Named) -> Iterator[str]:
-    """Name of an empty database for tests that write from their own process only."""
+def emptied_database(kept_database: tuple[str, MongoClient[dict[str, Any]]]) -> Iterator[str]:
+    """Name of an empty database for tests that write from their own process only.
+
+    Its documents are removed, its indexes stay: to make and drop the store's 38 costs MongoDB 0.15 s of CPU, and
+    emptying them 0.015 s.
+    """
     name, client = kept_database
     yield name
-    _empty(client[name])
+    for collection in client[name].list_collection_names():
+        client[name][collection].delete_many({})
 
 
 @pytest.fixture
@@ -309,16 +298,8 @@ def given(variables: Mapping[str, str]) -> dict[str, object]:
     return {name.removeprefix("SLUICE_").lower(): value for name, value in variables.items()}
 
 
-def _empty(database: Database[dict[str, Any]]) -> None:
-    """Remove the documents; the indexes stay: to make and drop the store's 38 costs MongoDB 0.15 s of CPU, and emptying
-    them 0.015 s.
-    """
-    for collection in database.list_collection_names():
-        database[collection].delete_many({})
-
-
 @contextmanager
-def _database(stack: Stack) -> Iterator[Named]:
+def _database(stack: Stack) -> Iterator[tuple[str, MongoClient[dict[str, Any]]]]:
     name = f"test_{secrets.token_hex(6)}"
     with MongoClient[dict[str, Any]](stack.settings["SLUICE_MONGODB_URI"]) as client:
         if StackSettings().sharded:

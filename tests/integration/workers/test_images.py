@@ -143,9 +143,9 @@ def test_what_an_image_says_to_the_engine_and_to_programs_beside_it_reaches_no_c
     seen: list[dict[str, Any]] = []
     start = Engine.start
 
-    def look_and_start(engine: Engine, container: str) -> None:
+    def look_and_start(engine: Engine, container: str, *handed: Any) -> None:
         seen.append(engine.inspect(container)["Config"])
-        start(engine, container)
+        start(engine, container, *handed)
 
     monkeypatch.setattr(Engine, "start", look_and_start)
     says = {

@@ -61,7 +61,9 @@ class Process:
     chain_time: Any = field(default_factory=lambda: SimpleNamespace(read=lambda _: None))
     key: Key = field(default_factory=lambda: Key(b"\1" * 32))
     #: What assignments are signed for.
-    settings: Any = field(default_factory=lambda: SimpleNamespace(chain_id=31337, worker_lost_seconds=60.0))
+    settings: Any = field(
+        default_factory=lambda: SimpleNamespace(chain_id=31337, worker_lost_seconds=60.0, sweep_seconds=5.0)
+    )
     workerpool: str = "0x" + "bb" * 20
     pool: Celery = field(default_factory=lambda: Celery("test", broker="memory://"))
     #: No secret service is named, and so nobody asks one.
