@@ -2,7 +2,9 @@
 
     eth_call … "pending"                      of a node that builds a pending block: anvil, geth, Besu
     txpool_contentFrom, then eth_simulateV1   of a node whose "pending" is its newest block: Nethermind, Erigon. What is
-                                              pooled of the wallets that the call relies on is run, and then the views
+                                              pooled of the wallets that the call relies on is run, and then the views.
+                                              Also of geth, for what its pending block does not show: it keeps the first
+                                              that anybody asks for after a new head for 2 s (1.17: miner/pending.go)
     neither                                   of many a hosted node: nothing goes out early
 
 No transaction is waited for here: the lane asks when something else wakes it.
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 #: Seconds for which it is remembered whether the node builds a pending block, and between two warnings.
 _GOOD_FOR = 300.0
+#: How the version of a node begins that keeps its pending block, so that it lacks what came since.
+_KEEPS_PENDING = "Geth/"
 
 
 class Views(Readiness, Protocol):
@@ -50,7 +54,7 @@ class BehindPending:
         self._rpc = rpc
         self._hub = hub
         self._views = views
-        #: Whether the node builds a pending block, and `time.monotonic` when that was asked.
+        #: Whether the node builds its pending block anew for each question, and `time.monotonic` when that was asked.
         self._builds, self._asked = False, -math.inf
         self._warned = -math.inf
 
@@ -68,11 +72,13 @@ class BehindPending:
         return [found.get(intent.key, verdict) for intent, verdict in zip(intents, verdicts, strict=True)]
 
     def _builds_pending(self, at: Moment) -> bool:
-        """Whether the node's pending block is above its newest one; asked rarely."""
+        """Whether the node's pending block is above its newest one, and never an old one; asked rarely."""
         if time.monotonic() - self._asked >= _GOOD_FOR:
-            (answer,) = self._rpc.batch([("eth_getBlockByNumber", ("pending", False))])
-            number = decode_reply(answer, lambda block: int(block["number"], 16))
-            self._builds, self._asked = isinstance(number, Known) and number.value > at.block, time.monotonic()
+            block, version = self._rpc.batch([("eth_getBlockByNumber", ("pending", False)), ("web3_clientVersion", ())])
+            number, name = decode_reply(block, lambda body: int(body["number"], 16)), decode_reply(version, str)
+            kept = isinstance(name, Known) and name.value.startswith(_KEEPS_PENDING)
+            self._builds = isinstance(number, Known) and number.value > at.block and not kept
+            self._asked = time.monotonic()
         return self._builds
 
     def _simulate(self, intents: Sequence[Intent], at: Moment) -> list[ReadinessVerdict]:

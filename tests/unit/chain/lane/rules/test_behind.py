@@ -43,7 +43,7 @@ class Node(FakeChain):
 
     def __init__(self, **answers: Callable[[Sequence[Any]], Any]) -> None:
         super().__init__(HUB)
-        self._answers = answers
+        self._answers = {"web3_clientVersion": lambda _: "anvil/v1.7.1", **answers}
         self.log: list[tuple[str, Sequence[Any]]] = []
 
     def batch(self, requests: Sequence[Request]) -> list[Any]:
@@ -93,7 +93,17 @@ def test_a_node_that_builds_a_pending_block_is_believed_and_asked_for_it_rarely(
     ahead = BehindPending(node, HUB, OneView("no"))
     for _ in range(3):
         assert ahead.check([intent()], NOW)[0].judgement is Judgement.WAIT
-    assert node.methods == ["eth_getBlockByNumber"]
+    assert node.methods == ["eth_getBlockByNumber", "web3_clientVersion"]
+
+
+def test_what_geths_pending_block_does_not_show_is_simulated_since_that_block_may_be_an_old_one() -> None:
+    node = Node(
+        eth_getBlockByNumber=newest(11),
+        web3_clientVersion=lambda _: "Geth/v1.17.10-stable/linux-amd64/go1.26",
+        txpool_contentFrom=pooled(9),
+        eth_simulateV1=simulated,
+    )
+    assert check(node, intent()) == [Judgement.READY]
 
 
 def test_a_node_whose_pending_block_is_its_newest_simulates_what_is_pooled_in_the_order_of_nonces() -> None:
@@ -108,7 +118,8 @@ def test_a_node_whose_pending_block_is_its_newest_simulates_what_is_pooled_in_th
 def test_a_wallet_that_several_go_behind_is_looked_up_once_and_all_are_simulated_together() -> None:
     node = Node(eth_getBlockByNumber=newest(10), txpool_contentFrom=pooled(9), eth_simulateV1=simulated)
     assert check(node, intent(), intent(), intent(f"{LEADER},{WALLET}")) == [Judgement.READY] * 3
-    assert sorted(node.methods) == ["eth_getBlockByNumber", "eth_simulateV1", *["txpool_contentFrom"] * 2]
+    asked = ["eth_getBlockByNumber", "eth_simulateV1", *["txpool_contentFrom"] * 2, "web3_clientVersion"]
+    assert sorted(node.methods) == asked
 
 
 @pytest.mark.parametrize("to", ["0x" + "0c" * 20, None])
