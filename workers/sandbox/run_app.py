@@ -87,7 +87,7 @@ class AppRun:
 class _Tries:
     """Counts failed tries of one run, and says how long to wait."""
 
-    #: Whether the engine was away: it may have taken containers down with itself.
+    #: Whether the engine was away, or too slow to answer: it may have taken containers down with itself.
     lost_engine: bool = False
     made: int = 0
     #: Failures since the engine last ran or pulled something, and when the first of them was (monotonic seconds).
@@ -194,7 +194,7 @@ def _found(run: AppRun, tries: _Tries) -> ContainerExit:
             return ended
         # Perhaps it was no app yet, but the launcher of a worker that was killed while it sent the variables.
         state = run.engine.state(container)
-    if tries.lost_engine or never_ended(state) or was_stopped(run.engine, state):
+    if never_ended(state) or was_stopped(run.engine, state, lost_engine=tries.lost_engine):
         # It never ran, and has addresses of hosts from when it was made, or waits for variables; or the engine or the
         # machine ended with the container, or another request stopped or removes it: its exit says nothing about the
         # app.
@@ -220,15 +220,19 @@ def never_ended(state: ContainerState) -> bool:
     return state.status == "created" or state.being_removed or state.exit_code == ENGINE_LOST or before
 
 
-def was_stopped(engine: Engine, state: ContainerState) -> bool:
+def was_stopped(engine: Engine, state: ContainerState, *, lost_engine: bool = False) -> bool:
     """Whether an ended app may have ended because somebody else asked it to, e.g. the engine, which stops all apps
     before it ends itself: then it may have left half a result, with any exit code. Raises EngineUnavailable.
 
-    One that was killed is not asked about: `verdict` knows that this says nothing, and it may have been our own kill.
+    `lost_engine`: the engine gave no answer meanwhile. One that was only slow still knows of an end of the app's own,
+    and that app is not started a second time. An app that was killed is not asked about: `verdict` knows that this says
+    nothing, and it may have been our own kill.
     """
-    if state.running or state.out_of_memory or state.exit_code == KILLED:
+    if state.running or state.out_of_memory:
         return False
-    return engine.signalled(state.container) is not False
+    if state.exit_code == KILLED:
+        return lost_engine
+    return engine.signalled(state.container, untold=lost_engine) is not False
 
 
 def _await(run: AppRun, tries: _Tries, container: str, seconds: float, memory: MemoryWatch) -> ContainerExit:

@@ -236,12 +236,12 @@ class Engine(EngineImages):
         with engine_errors(self.host):
             return read_state(self.inspect(container))
 
-    def signalled(self, container: str) -> bool | None:
-        """Whether somebody else sent a signal to a container, by id, that has ended (`events`). Raises
-        EngineUnavailable.
+    def signalled(self, container: str, *, untold: bool) -> bool | None:
+        """Whether somebody else sent a signal to a container, by id, that has ended; `untold` if the engine tells no
+        events (`events`). Raises EngineUnavailable.
         """
         with engine_errors(self.host):
-            return signalled(self._api, container)
+            return signalled(self._api, container, untold=untold)
 
     def inspect(self, container: str) -> dict[str, Any]:
         """Docker's `inspect` of a container. Raises NoSuchContainer, EngineUnavailable."""

@@ -30,10 +30,10 @@ _ENDS: Final = frozenset({"die", "died"})
 _NO_EVENTS: Final = frozenset({requests.codes.bad_request, requests.codes.not_found, requests.codes.not_implemented})
 
 
-def signalled(api: docker.APIClient, container: str) -> bool | None:
+def signalled(api: docker.APIClient, container: str, *, untold: bool) -> bool | None:
     """Whether a container that has ended, by id, was sent a signal; None if the engine does not remember its end.
 
-    False for an engine that has no events to ask for. Raises as docker-py and `requests` do, ValueError.
+    `untold`: the answer for an engine that has no events to ask for. Raises as docker-py and `requests` do, ValueError.
     """
     wanted = {"type": ["container"], "container": [container], "event": [_SIGNAL, *_ENDS]}
     answer = api.get(
@@ -45,7 +45,7 @@ def signalled(api: docker.APIClient, container: str) -> bool | None:
     with answer:
         if answer.status_code in _NO_EVENTS:
             log.debug("The engine tells no events.", action="no_engine_events", status=answer.status_code)
-            return False
+            return untold
         if not answer.ok:
             raise docker.errors.APIError(answer.text, response=answer)
         try:

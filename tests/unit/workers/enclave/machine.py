@@ -117,7 +117,7 @@ class Bench:
                 remove=self.removed.append,
                 state=lambda _: self.container,
                 printed=lambda _: (b"printed", b""),
-                signalled=lambda _: False,
+                signalled=lambda _, untold: untold,
                 inspect=lambda _: {},
             ),
             reports=SimpleNamespace(send=lambda _, report: self.sent.append(report), later=lambda act: act()),

@@ -125,7 +125,7 @@ class Engine:
     def printed(self, _: str) -> tuple[bytes, bytes]:
         return b"said", b""
 
-    def signalled(self, _: str) -> bool | None:
+    def signalled(self, _: str, *, untold: bool) -> bool | None:
         return False
 
     def info(self) -> dict[str, int]:

@@ -41,11 +41,15 @@ class Engine:
     host = "unix:///nowhere"
     data_folder = None
 
-    def __init__(self, *states: ContainerState, signalled: Sequence[bool | None] = ()) -> None:
+    def __init__(
+        self, *states: ContainerState, signalled: Sequence[bool | None] = (), tells: bool = True, away: int = 0
+    ) -> None:
         self.states, self.waits = [*states], list[float]()
         self.made, self.removed, self.handed = 0, 0, list[HandedVariables | None]()
         #: What it says of each end that it is asked about; then none was sent a signal.
         self.told = [*signalled]
+        #: Whether it has events to ask for, and how many waits it does not answer.
+        self.tells, self.away = tells, away
         #: Whether it has the container.
         self.here = True
 
@@ -63,9 +67,14 @@ class Engine:
 
     def wait(self, _: str, seconds: float) -> bool:
         self.waits.append(seconds)
+        if self.away:
+            self.away -= 1
+            raise EngineUnavailable(what=self.host, why="timed out")
         return True
 
-    def signalled(self, _: str) -> bool | None:
+    def signalled(self, _: str, *, untold: bool) -> bool | None:
+        if not self.tells:
+            return untold
         return self.told.pop(0) if self.told else False
 
     def find(self, _: object) -> ContainerState:
@@ -152,6 +161,20 @@ def test_an_app_that_somebody_stopped_or_whose_end_the_engine_has_forgotten_is_s
     engine = Engine(replace(ENDED, exit_code=code), signalled=[told, told])
     found = run(engine, [], resumed=resumed)
     assert (found.exit_code, engine.removed, engine.made) == (code, 2, 3 - resumed)
+
+
+@pytest.mark.parametrize(
+    ("tells", "code", "again"),
+    [(True, 0, False), (True, 1, False), (False, 0, True), (True, KILLED, True)],
+    ids=["own end", "own failure", "an engine without events", "killed"],
+)
+def test_an_app_that_ended_while_the_engine_was_too_slow_to_answer_is_not_started_a_second_time(
+    tells: bool, code: int, again: bool
+) -> None:
+    """Where nothing tells a slow engine from one that went away and took the app with it, it is."""
+    engine = Engine(replace(ENDED, exit_code=code), tells=tells, away=1)
+    run(engine, [])
+    assert (engine.made, engine.removed) == ((2, 1) if again else (1, 0))
 
 
 def test_an_app_that_is_stopped_time_and_again_has_no_end_of_its_own() -> None:

@@ -245,7 +245,7 @@ def test_a_container_that_was_made_and_never_started_is_made_again_with_the_addr
         wait=lambda *_: True,
         state=lambda _: ended,
         printed=lambda _: (b"", b""),
-        signalled=lambda _: False,
+        signalled=lambda _, untold: untold,
     )
     watch = nullcontext(SimpleNamespace(raise_if_over=lambda: None))
 
