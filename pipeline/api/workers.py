@@ -16,6 +16,7 @@ from config.http_server.address import Origin
 from pipeline.api.auth.access import Access, SignedIn, refuse_banned
 from pipeline.api.auth.challenges import RANDOM_BYTES, issue_challenge, reopen_challenge
 from pipeline.api.auth.tokens import issue_token
+from pipeline.broker.users import machine_user
 from pipeline.domain.machines.enrolment import Listing
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow.cleanup.tidy import remove_one_silent_machine
@@ -224,7 +225,7 @@ def _broker_access(services: Access, wallet: Wallet, password: str) -> BrokerAcc
         port=node.port,
         tls=settings.amqp_public_tls,
         vhost=settings.amqp_pool_vhost,
-        username=wallet,
+        username=machine_user(settings.amqp_pool_vhost, wallet),
         password=password,
         exchange=topology.compute_queue_name(wallet),
         compute_queue=topology.compute_queue_name(wallet),

@@ -5,8 +5,6 @@ What a machine has there, and what stays open to it, is in `pipeline.broker.mach
 
 from __future__ import annotations
 
-import re
-import socket
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -26,6 +24,7 @@ from pipeline.broker import presence
 from pipeline.broker.machine_queues import MachineQueues
 from pipeline.broker.machine_rights import LIMITS, new_password, worker_permissions, worker_queue_arguments
 from pipeline.broker.queue_count import QueueCount
+from pipeline.broker.users import flower_user, is_wallet, machine_user, monitor_user, wallet_of_user
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
@@ -54,21 +53,8 @@ NODES_SECONDS = 60.0
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
-_WALLET = re.compile(r"^0x[0-9a-f]{40}$")
 ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
 NO_PERMISSIONS = {"configure": "^$", "write": "^$", "read": "^$"}
-
-
-def flower_user(settings: Settings) -> str:
-    """Name of Flower's RabbitMQ user: one per vhost and host, since each Flower gets a new password at its start, which
-    ends what others have by the same name.
-    """
-    return f"flower-{settings.amqp_core_vhost}-{settings.host_name or socket.gethostname()}"
-
-
-def monitor_user(core: str) -> str:
-    """Name of the read-only user for people; with the vhost's name (`core`) where a broker serves several pools."""
-    return "monitor" if core == "core" else f"monitor-{core}"
 
 
 class BrokerAdmin:
@@ -180,10 +166,9 @@ class BrokerAdmin:
         """(machines that have a user on vhost `pool`, names of the queues there). Two requests, however many."""
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json()
         queues = self._call("GET", f"/queues/{_part(self._pool)}?columns=name").json()
-        # A worker's user is named as its wallet; any other user is the operator's.
-        users = (str(row["user"]) for row in admitted)
+        users = (wallet_of_user(self._pool, str(row["user"])) for row in admitted)
         return (
-            frozenset(Wallet(user) for user in users if _WALLET.match(user)),
+            frozenset(user for user in users if user is not None),
             frozenset(str(row["name"]) for row in queues),
         )
 
@@ -215,6 +200,15 @@ class BrokerAdmin:
         limit = {"max-length": topology.DEAD_LENGTH, "overflow": "drop-head", "delivery-limit": DEAD_LOOKS}
         policy = {"pattern": f"^{dead}$", "apply-to": "queues", "definition": limit}
         self._call("PUT", f"/policies/{core}/{dead}", policy)
+        self._remove_shared_users()
+
+    def _remove_shared_users(self) -> None:
+        """Delete users of machines that an older release named without the vhost's name: these machines sign in again."""
+        for row in self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json():
+            user = str(row["user"])
+            if wallet_of_user(self._pool, user) is None and is_wallet(user):
+                self._call("DELETE", f"/users/{user}", missing_ok=True)
+                log.info("A machine gets a user of this pool.", action="broker_user_replaced", wallet=user)
 
     def remove_vhosts(self) -> None:
         """Delete both vhosts with all that is in them, and the users made by `enrol`: for pools of a demo or a test."""
@@ -222,9 +216,8 @@ class BrokerAdmin:
         self.dismiss_monitor()
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions", missing_ok=True)
         for row in admitted.json() if admitted.is_success else ():
-            # A worker's user is named as its wallet; any other user is the operator's.
-            if _WALLET.match(row["user"]):
-                self.revoke(Wallet(row["user"]))
+            if (wallet := wallet_of_user(self._pool, row["user"])) is not None:
+                self.revoke(wallet)
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
 
@@ -247,17 +240,17 @@ class BrokerAdmin:
             self._remove_outdated(wallet, replicated=replicated)
         if self._machine_queues is None or not self._machine_queues.declare(wallet, replicated=replicated):
             self._make_queues(wallet, replicated=replicated)
-        password = new_password()
-        self._call("PUT", f"/users/{wallet}", {"password": password, "tags": "", "limits": LIMITS})
+        user, password = machine_user(self._pool, wallet), new_password()
+        self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "", "limits": LIMITS})
         if self._limits_of_user is None:
             # A release that ignores them there reports no error.
-            found = self._call("GET", f"/user-limits/{wallet}").json()
+            found = self._call("GET", f"/user-limits/{_part(user)}").json()
             self._limits_of_user = any(row["value"] == LIMITS for row in found)
         if not self._limits_of_user:
             for limit, value in LIMITS.items():
-                self._call("PUT", f"/user-limits/{wallet}/{limit}", {"value": value})
+                self._call("PUT", f"/user-limits/{_part(user)}/{limit}", {"value": value})
         # Permissions last: until then the user can sign in and do nothing.
-        self._permit(self._pool, wallet, worker_permissions(wallet))
+        self._permit(self._pool, user, worker_permissions(wallet))
         log.info("Worker has its queues.", action="broker_enrolled", wallet=wallet)
         return password
 
@@ -276,7 +269,7 @@ class BrokerAdmin:
         a cluster since. Raises BrokerUnavailable.
         """
         pool, rights = _part(self._pool), worker_permissions(wallet)
-        known = self._call("GET", f"/permissions/{pool}/{wallet}", missing_ok=True)
+        known = self._call("GET", f"/permissions/{pool}/{_part(machine_user(self._pool, wallet))}", missing_ok=True)
         if known.is_success and {name: known.json()[name] for name in rights} != rights:
             log.info("Worker gets the rights of this release.", action="broker_rights_replaced", wallet=wallet)
             self.remove(wallet)
@@ -296,7 +289,7 @@ class BrokerAdmin:
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
-        self._call("DELETE", f"/users/{wallet}", missing_ok=True)
+        self._call("DELETE", f"/users/{_part(machine_user(self._pool, wallet))}", missing_ok=True)
         log.info("Worker is cut off from the broker.", action="broker_revoked", wallet=wallet)
 
     def remove(self, wallet: Wallet) -> None:

@@ -19,8 +19,9 @@ from config.connections import broker_nodes
 from config.password_files import FILES
 from config.settings import Settings
 from config.values.variables import PREFIX
-from pipeline.broker.admin import BrokerAdmin, flower_user
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.monitor import admit_monitor, flower_sign_in
+from pipeline.broker.users import flower_user
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """What a worker machine has at RabbitMQ: its user's rights and limits, an exchange, two queues. Pure.
 
-    vhost core   the scheduler's user only          vhost pool   one user per worker, named as its wallet
+    vhost core   the scheduler's user only          vhost pool   one user per worker, `users`
     ┌──────────────────────────────────┐            ┌────────────────────────────────────────────────────────┐
     │ pipeline  lane.<wallet>  dead    │            │ exchange w.<W> ─┬─ w.<W>                               │
     │ celeryev (Flower: its own user)  │            │                 └─ w.<W>.tx                            │

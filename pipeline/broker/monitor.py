@@ -16,8 +16,9 @@ from config.connections.http_client import is_loopback
 from config.settings import Settings
 from config.values.endpoints import ALL_ADDRESSES
 from config.whole_files import create_whole
-from pipeline.broker.admin import BrokerAdmin, monitor_user
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.machine_rights import new_password
+from pipeline.broker.users import monitor_user
 from protocol.errors import BadSetting
 
 #: In SLUICE_HOME.

@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from pymongo import MongoClient
@@ -270,6 +271,9 @@ def two_vhosts(stack: Stack) -> Iterator[tuple[str, str]]:
             everything = {"configure": ".*", "write": ".*", "read": ".*"}
             api.put(f"/api/permissions/{name}/{user}", json=everything).raise_for_status()
         yield names
+        for row in api.get(f"/api/vhosts/{names[1]}/permissions").raise_for_status().json():
+            if row["user"] != user:
+                api.delete(f"/api/users/{quote(row['user'], safe='')}")
         for name in names:
             api.delete(f"/api/vhosts/{name}").raise_for_status()
 

@@ -38,7 +38,8 @@ from pipeline.api.limits.recent_answers import ANSWER_SECONDS
 from pipeline.api.monitor import HealthReport
 from pipeline.api.pool import latest
 from pipeline.api.services import Services
-from pipeline.broker.admin import MACHINES_QUEUES, monitor_user
+from pipeline.broker.admin import MACHINES_QUEUES
+from pipeline.broker.users import monitor_user
 from pipeline.domain.condition.attention import needs
 from pipeline.domain.condition.facts import BrokerFacts, DatabaseFacts, Facts, LaneFacts, NoAnswer, NodeFacts
 from pipeline.domain.condition.health import task_cost

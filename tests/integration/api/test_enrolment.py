@@ -15,6 +15,7 @@ import pytest
 
 from chain.contracts import hub
 from ops import cli
+from pipeline.broker.users import machine_user
 from pipeline.domain.records import ChainFacts, TaskRecord
 from pipeline.flow.cleanup import tidy
 from pipeline.flow.cleanup.keep_results import DAY
@@ -61,7 +62,8 @@ def sign_in(api: Api, key: Key = WORKER, **more: Any) -> httpx.Response:
 
 def nothing_at_the_broker(api: Api, wallet: Wallet) -> bool:
     with management(api.settings) as broker:
-        return broker.get(f"/api/users/{wallet}").status_code == 404
+        user = machine_user(api.settings.amqp_pool_vhost, wallet)
+        return broker.get(f"/api/users/{user}").status_code == 404
 
 
 def test_an_allow_list_refuses_others_before_anything_is_made_for_them(api: Api, sluice: Any) -> None:

@@ -13,6 +13,7 @@ from amqp.exceptions import AccessRefused, AMQPError
 from bench.rig.bench_pool import BenchPool
 from bench.rig.fresh_wallets import asked_again, offer
 from ops.pool.site import Servers
+from pipeline.broker.users import wallet_of_user
 from protocol.ethereum.signing import Key
 from protocol.poco.view import TaskStatus
 from tests.integration.api.at_the_broker.acts import Acts, Stranger
@@ -36,11 +37,13 @@ def stranger(shared_pool: BenchPool, shared_servers: Servers) -> Iterator[Strang
 def test_a_deal_completes_while_a_stranger_tries_everything_at_the_broker(
     shared_pool: BenchPool, stranger: Stranger
 ) -> None:
+    wallet = wallet_of_user(stranger.access.vhost, stranger.access.username)
+    assert wallet is not None
     honest = [worker.key.wallet for worker in shared_pool.pool.on_chain.workers[:HONEST]]
     before = shared_pool.hub.accounts(honest)
     deal = shared_pool.buy(trust=3, volume=4, args="sleep 1")
     for victim in honest:
-        acts = Acts(stranger.access.username, victim)  # type: ignore[arg-type]  # its name is its wallet
+        acts = Acts(wallet, victim)
         for name, act in acts.refused().items():
             channel = stranger.channel()
             try:

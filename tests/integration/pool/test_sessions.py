@@ -10,14 +10,17 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from bench.rig.bench_pool import BenchPool
+from pipeline.broker.users import machine_user
 from protocol.poco.view import TaskStatus
+from protocol.types import Wallet
 from tests.waiting import ample, wait_until
 
 
 def connections(bench_pool: BenchPool, wallet: str) -> int:
     """How many connections this user has open, by RabbitMQ's own word."""
     answer = broker(bench_pool, "GET", f"/vhosts/{quote(bench_pool.names.pool)}/connections")
-    return sum(item.get("user") == wallet for item in answer.json())
+    user = machine_user(bench_pool.names.pool, Wallet(wallet))
+    return sum(item.get("user") == user for item in answer.json())
 
 
 def broker(bench_pool: BenchPool, method: str, path: str) -> httpx.Response:
@@ -31,7 +34,7 @@ def broker(bench_pool: BenchPool, method: str, path: str) -> httpx.Response:
 def test_machines_whose_broker_users_were_removed_sign_in_again_and_work(shared_pool: BenchPool) -> None:
     wallets = [worker.key.wallet for worker in shared_pool.pool.on_chain.workers[:3]]
     for wallet in wallets:
-        broker(shared_pool, "DELETE", f"/users/{wallet}")
+        broker(shared_pool, "DELETE", f"/users/{machine_user(shared_pool.names.pool, wallet)}")
     deal = shared_pool.buy(trust=1, volume=3)
     views = shared_pool.wait([deal])
     assert all(view.status is TaskStatus.COMPLETED for view in views.values())

@@ -14,6 +14,7 @@ from config import topology
 from config.celery_apps import pool_app
 from pipeline.broker import segments
 from pipeline.broker.link import BrokerLink
+from pipeline.broker.users import machine_user
 from protocol.ethereum.signing import Key
 from tests.integration.api.at_the_broker.acts import TASK, Acts, Stranger
 from tests.integration.api.broker import connect
@@ -143,13 +144,18 @@ def test_a_worker_cannot_enter_another_vhost(running_api: Api, stranger: Strange
         connect(stranger.access, vhost=vhost)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"password": ""}, {"password": "guess"}, {"username": HONEST.wallet}, {"username": ATTACKER.wallet.upper()}],
-)
-def test_a_worker_cannot_sign_in_as(stranger: Stranger, change: dict[str, str]) -> None:
+@pytest.mark.parametrize("change", ["no password", "a guess", "another machine", "capitals", "another pool's"])
+def test_a_worker_cannot_sign_in_as(stranger: Stranger, change: str) -> None:
+    access = stranger.access
+    changed = {
+        "no password": {"password": ""},
+        "a guess": {"password": "guess"},
+        "another machine": {"username": machine_user(access.vhost, HONEST.wallet)},
+        "capitals": {"username": access.username.upper()},
+        "another pool's": {"username": machine_user("pool", ATTACKER.wallet)},
+    }
     with pytest.raises(AccessRefused):
-        connect(stranger.access.model_copy(update=change))
+        connect(access.model_copy(update=changed[change]))
 
 
 def test_there_are_enough_attempts() -> None:

@@ -16,6 +16,7 @@ from ops.stack.clusters import partition
 from ops.stack.servers.broker_sockets import IDLE_SECONDS, INTERVAL_SECONDS, QUESTIONS, SILENT_MS
 from pipeline.broker import presence
 from pipeline.broker.presence import Presence
+from pipeline.broker.users import wallet_of_user
 from pipeline.domain.records import ChainFacts
 from pipeline.store.machine.workers import DISCONNECTED_SECONDS
 from protocol.types import NRlc, Wallet, Wei
@@ -56,7 +57,9 @@ def matched(api: Api) -> Callable[[Wallet], bool]:
 def work(api: Api, access: BrokerAccess) -> amqp.Connection:
     """A machine's connection that consumes its queue."""
     facts = ChainFacts(2, NRlc(0), Wei(1), funded=True)
-    api.services.store.workers.store_facts([(Wallet(access.username), facts)], api.clock())
+    wallet = wallet_of_user(access.vhost, access.username)
+    assert wallet is not None
+    api.services.store.workers.store_facts([(wallet, facts)], api.clock())
     connection = connect(access)
     connection.channel().basic_consume(access.compute_queue, no_ack=True)
     return connection

@@ -18,7 +18,7 @@ from config import topology
 from config.celery_apps import core_app, pool_app
 from config.connections.http_client import http_client
 from pipeline.broker import monitor, segments
-from pipeline.broker.admin import BrokerAdmin, flower_user, monitor_user
+from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.machine_rights import (
     MOST_CHANNELS,
@@ -27,6 +27,7 @@ from pipeline.broker.machine_rights import (
     worker_queue_arguments,
 )
 from pipeline.broker.notify import Notifier
+from pipeline.broker.users import flower_user, monitor_user
 from protocol.ethereum.signing import Key
 from protocol.wire import BrokerAccess
 from tests.integration.api.broker import connect

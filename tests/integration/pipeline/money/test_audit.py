@@ -22,6 +22,7 @@ from ops import cli
 from ops.market.match import Matched
 from ops.stack.parts import credentials
 from pipeline import tasks
+from pipeline.broker.users import machine_user
 from pipeline.domain.audit.findings import Difference, Unasked
 from pipeline.domain.records import Reservation, TaskStage
 from pipeline.flow import sweep
@@ -172,8 +173,9 @@ def test_everything_broken_is_named_and_fixed_and_a_second_audit_finds_nothing(s
     assert token_ended is not None
     assert (token_ended.away, token_ended.held) == (True, ())
     with broker_api(scene.pool) as api:
-        assert api.get(f"/api/users/{stranger}").status_code == 404
-        assert api.get(f"/api/users/{machine}").status_code == 200
+        user = partial(machine_user, scene.pool.settings.amqp_pool_vhost)
+        assert api.get(f"/api/users/{user(stranger)}").status_code == 404
+        assert api.get(f"/api/users/{user(machine)}").status_code == 200
     scene.settle()
     assert scene.audit(code=0)["differences"] == []
     assert {view.status for view in scene.pool.views(scene.deal)} == {TaskStatus.ACTIVE}

@@ -16,7 +16,7 @@ from bench.rig.bench_pool import BenchPool
 from config import topology
 from ops.market.match import Matched
 from pipeline.broker import monitor
-from pipeline.broker.admin import monitor_user
+from pipeline.broker.users import monitor_user
 from protocol.results.error_result import Failure
 from protocol.types import TaskId
 from tests.integration.pool.conftest import PAGE_SECONDS, view

@@ -8,8 +8,8 @@ import pytest
 
 from config.settings import read_settings
 from pipeline.broker import monitor
-from pipeline.broker.admin import monitor_user
 from pipeline.broker.flower import flower_launch
+from pipeline.broker.users import monitor_user
 from protocol.errors import BadSetting
 
 
