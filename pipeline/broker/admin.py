@@ -203,7 +203,7 @@ class BrokerAdmin:
         self._remove_shared_users()
 
     def _remove_shared_users(self) -> None:
-        """Delete users of machines that an older release named without the vhost's name: these machines sign in again."""
+        """Delete machines' users that an older release named without the vhost: these machines sign in again."""
         for row in self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json():
             user = str(row["user"])
             if wallet_of_user(self._pool, user) is None and is_wallet(user):
