@@ -4,7 +4,8 @@
                                                                ─► tasks     pipeline.advance
                                                                ─► open txs  lane.run
 
-A second thread follows which machines are connected to RabbitMQ (`pipeline.broker.presence`).
+A second thread follows which machines are connected to RabbitMQ (`pipeline.broker.presence`), a third cuts off those
+that fill its memory (`pipeline.broker.floods`).
 
 What could not be published is published with the next block. A crash before that costs little: the last LOOKBACK blocks
 are read again at start, and the sweep visits every open task anyway.
@@ -28,6 +29,8 @@ from chain.watch.watcher import Caught, Watcher
 from config import logging
 from config.settings import Settings, settings
 from config.values.endpoints import asks_who_announces
+from pipeline.broker.admin import BrokerAdmin
+from pipeline.broker.floods import Floods
 from pipeline.broker.notify import Notifier
 from pipeline.broker.presence import Presence
 from pipeline.scheduler import Scheduler
@@ -40,7 +43,7 @@ log = structlog.get_logger(__name__)
 LOOKBACK = 64
 #: The lane runs once in so many blocks while its transactions are all mined and only wait for their depth.
 SETTLE_HEADS = 6
-#: Seconds for the second thread to end.
+#: Seconds for each other thread to end.
 STOP_SECONDS = 2.0
 #: Errors after which the next block tries again.
 TRANSIENT_ERRORS = (Unavailable, RpcError, PyMongoError)
@@ -115,10 +118,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
         announced,
     )
     log.info("Following the chain.", action="watch_started", cursor=scheduler.store.chain.cursor())
-    presence = threading.Thread(target=_follow_machines, args=(scheduler, stop), name="presence", daemon=True)
-    presence.start()
+    others = [
+        threading.Thread(target=body, args=(scheduler, stop), name=name, daemon=True)
+        for name, body in (("presence", _follow_machines), ("floods", _cut_off_floods))
+    ]
+    for thread in others:
+        thread.start()
     follow(scheduler, watcher, heads(settings.ws_url, rpc, settings.block_time, stop, announced))
-    presence.join(STOP_SECONDS)
+    for thread in others:
+        thread.join(STOP_SECONDS)
     scheduler.close()
 
 
@@ -146,6 +154,15 @@ def _follow_machines(scheduler: Scheduler, stop: threading.Event) -> None:
     finally:
         stop.set()
         notifier.close()
+
+
+def _cut_off_floods(scheduler: Scheduler, stop: threading.Event) -> None:
+    """Body of the third thread: if it ends by an error, the process ends, and the supervisor starts it again."""
+    try:
+        with BrokerAdmin.from_settings(scheduler.settings) as broker:
+            Floods(broker).run(stop)
+    finally:
+        stop.set()
 
 
 def _wait_until_ready(scheduler: Scheduler, stop: threading.Event) -> None:

@@ -6,6 +6,7 @@ What a machine has there, and what stays open to it, is in `pipeline.broker.mach
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -20,11 +21,10 @@ from config.connections import broker_nodes
 from config.connections.http_client import http_client
 from config.http_server.turns import Turns
 from config.settings import Settings
-from pipeline.broker import presence
+from pipeline.broker import presence, users
 from pipeline.broker.machine_queues import MachineQueues
 from pipeline.broker.machine_rights import LIMITS, new_password, worker_permissions, worker_queue_arguments
 from pipeline.broker.queue_count import QueueCount
-from pipeline.broker.users import flower_user, is_wallet, machine_user, monitor_user, wallet_of_user
 from protocol.errors import BrokerRefused, BrokerUnavailable
 from protocol.types import Wallet
 
@@ -32,12 +32,6 @@ log = structlog.get_logger(__name__)
 
 #: Deliveries of a dead letter before RabbitMQ drops it: listing the queue counts as one, so far more than ever needed.
 DEAD_LOOKS = 1_000_000
-#: Flower's least permissions on vhost `core` (measured on RabbitMQ 3.10): it can read events, not run tasks.
-FLOWER_PERMISSIONS = {
-    "configure": r"^(celeryev([.].*)?|(reply[.]|.*[.]reply[.])?celery[.]pidbox)$",
-    "write": r"^(celeryev[.].*|(.*[.]reply[.])?celery[.]pidbox)$",
-    "read": r"^(celeryev([.].*)?|(.*[.])?reply[.]celery[.]pidbox)$",
-}
 #: Seconds to delete an exchange that may have a great many bindings (an older release let workers make them), or a
 #: virtual host with the queues of hundreds of machines.
 SWEEP_SECONDS = 60.0
@@ -53,8 +47,6 @@ NODES_SECONDS = 60.0
 CONNECT_SECONDS = 1.0
 #: Name under which all queues of vhost `pool` are counted together.
 MACHINES_QUEUES = "machines"
-ALL_PERMISSIONS = {"configure": ".*", "write": ".*", "read": ".*"}
-NO_PERMISSIONS = {"configure": "^$", "write": "^$", "read": "^$"}
 
 
 class BrokerAdmin:
@@ -102,7 +94,7 @@ class BrokerAdmin:
             parts.password or "guest",
             core=settings.amqp_core_vhost,
             pool=settings.amqp_pool_vhost,
-            flower=flower_user(settings),
+            flower=users.flower_user(settings),
             timeout=timeout,
             machine_queues=MachineQueues(pool_app(settings)),
         )
@@ -166,9 +158,9 @@ class BrokerAdmin:
         """(machines that have a user on vhost `pool`, names of the queues there). Two requests, however many."""
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json()
         queues = self._call("GET", f"/queues/{_part(self._pool)}?columns=name").json()
-        users = (wallet_of_user(self._pool, str(row["user"])) for row in admitted)
+        names = (users.wallet_of_user(self._pool, str(row["user"])) for row in admitted)
         return (
-            frozenset(user for user in users if user is not None),
+            frozenset(name for name in names if name is not None),
             frozenset(str(row["name"]) for row in queues),
         )
 
@@ -176,6 +168,18 @@ class BrokerAdmin:
         """The queues of a vhost with their messages and consumers. Raises BrokerUnavailable."""
         fields = "name,messages_ready,messages_unacknowledged,consumers"
         return [QueueCount.of(row) for row in self._call("GET", f"/queues/{_part(vhost)}?columns={fields}").json()]
+
+    def memory(self) -> int:
+        """Bytes of memory that all nodes use. RabbitMQ's statistics lag by 5 s."""
+        return sum(node.get("mem_used", 0) for node in self._call("GET", "/nodes?columns=mem_used").json())
+
+    def sent_by_machines(self) -> Counter[Wallet]:
+        """Bytes that each machine has sent on connections that are open. RabbitMQ's statistics lag by 5 s."""
+        sent: Counter[Wallet] = Counter()
+        for row in self._call("GET", f"/vhosts/{_part(self._pool)}/connections?columns=user,recv_oct").json():
+            if (wallet := users.wallet_of_user(self._pool, str(row.get("user")))) is not None:
+                sent[wallet] += row.get("recv_oct", 0)
+        return sent
 
     def tells_of_cuts(self) -> bool:
         """Whether RabbitMQ has the exchange of events that tells `pipeline.broker.presence` of cut connections."""
@@ -190,7 +194,7 @@ class BrokerAdmin:
         """
         for vhost in (self._core, self._pool):
             self._call("PUT", f"/vhosts/{_part(vhost)}")
-            self._permit(vhost, self._username, ALL_PERMISSIONS)
+            self._permit(vhost, self._username, users.ALL_PERMISSIONS)
         core, exchange, dead = _part(self._core), topology.CORE_EXCHANGE, topology.DEAD_QUEUE
         self._call("PUT", f"/exchanges/{core}/{exchange.name}", {"type": exchange.type, "durable": True})
         self._call("PUT", f"/queues/{core}/{dead}", {"durable": True, "arguments": topology.QUORUM})
@@ -206,7 +210,7 @@ class BrokerAdmin:
         """Delete machines' users that an older release named without the vhost: these machines sign in again."""
         for row in self._call("GET", f"/vhosts/{_part(self._pool)}/permissions").json():
             user = str(row["user"])
-            if wallet_of_user(self._pool, user) is None and is_wallet(user):
+            if users.wallet_of_user(self._pool, user) is None and users.is_wallet(user):
                 self._call("DELETE", f"/users/{user}", missing_ok=True)
                 log.info("A machine gets a user of this pool.", action="broker_user_replaced", wallet=user)
 
@@ -216,7 +220,7 @@ class BrokerAdmin:
         self.dismiss_monitor()
         admitted = self._call("GET", f"/vhosts/{_part(self._pool)}/permissions", missing_ok=True)
         for row in admitted.json() if admitted.is_success else ():
-            if (wallet := wallet_of_user(self._pool, row["user"])) is not None:
+            if (wallet := users.wallet_of_user(self._pool, row["user"])) is not None:
                 self.revoke(wallet)
         for vhost in (self._core, self._pool):
             self._call("DELETE", f"/vhosts/{_part(vhost)}", missing_ok=True, timeout=SWEEP_SECONDS)
@@ -240,7 +244,7 @@ class BrokerAdmin:
             self._remove_outdated(wallet, replicated=replicated)
         if self._machine_queues is None or not self._machine_queues.declare(wallet, replicated=replicated):
             self._make_queues(wallet, replicated=replicated)
-        user, password = machine_user(self._pool, wallet), new_password()
+        user, password = users.machine_user(self._pool, wallet), new_password()
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "", "limits": LIMITS})
         if self._limits_of_user is None:
             # A release that ignores them there reports no error.
@@ -269,7 +273,9 @@ class BrokerAdmin:
         a cluster since. Raises BrokerUnavailable.
         """
         pool, rights = _part(self._pool), worker_permissions(wallet)
-        known = self._call("GET", f"/permissions/{pool}/{_part(machine_user(self._pool, wallet))}", missing_ok=True)
+        known = self._call(
+            "GET", f"/permissions/{pool}/{_part(users.machine_user(self._pool, wallet))}", missing_ok=True
+        )
         if known.is_success and {name: known.json()[name] for name in rights} != rights:
             log.info("Worker gets the rights of this release.", action="broker_rights_replaced", wallet=wallet)
             self.remove(wallet)
@@ -289,7 +295,7 @@ class BrokerAdmin:
 
     def revoke(self, wallet: Wallet) -> None:
         """Delete a worker's user, which disconnects it at once; taking its permissions alone would not (measured)."""
-        self._call("DELETE", f"/users/{_part(machine_user(self._pool, wallet))}", missing_ok=True)
+        self._call("DELETE", f"/users/{_part(users.machine_user(self._pool, wallet))}", missing_ok=True)
         log.info("Worker is cut off from the broker.", action="broker_revoked", wallet=wallet)
 
     def remove(self, wallet: Wallet) -> None:
@@ -310,7 +316,7 @@ class BrokerAdmin:
         password = new_password()
         user = self._flower
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
-        self._permit(self._core, user, FLOWER_PERMISSIONS)
+        self._permit(self._core, user, users.FLOWER_PERMISSIONS)
         return password
 
     def dismiss_flower(self) -> None:
@@ -319,14 +325,14 @@ class BrokerAdmin:
 
     def admit_monitor(self, password: str) -> None:
         """Make the read-only user for people: it sees queues and counts, reads no message and changes nothing."""
-        user = monitor_user(self._core)
+        user = users.monitor_user(self._core)
         self._call("PUT", f"/users/{_part(user)}", {"password": password, "tags": "monitoring"})
         for vhost in (self._core, self._pool):
-            self._permit(vhost, user, NO_PERMISSIONS)
+            self._permit(vhost, user, users.NO_PERMISSIONS)
 
     def dismiss_monitor(self) -> None:
         """Delete the read-only user for people."""
-        self._call("DELETE", f"/users/{_part(monitor_user(self._core))}", missing_ok=True)
+        self._call("DELETE", f"/users/{_part(users.monitor_user(self._core))}", missing_ok=True)
 
     def _permit(self, vhost: str, user: str, permissions: dict[str, str]) -> None:
         """Set a user's permissions in a vhost. Raises BrokerUnavailable."""

@@ -315,6 +315,8 @@ def _configuration(nodes: Nodes, node: Member) -> str:
         # Seconds; and channels of one connection, which no client of ours comes near.
         "heartbeat": 60,
         "channel_max": 64,
+        # Bytes: whatever a stranger's request brings along, as a consumer's arguments, is kept while it lasts.
+        "frame_max": 16_384,
         # Bytes: a task's message is a few KB; a stranger cannot fill memory with large ones.
         "max_message_size": 1_048_576,
         # Milliseconds a delivery may stay unacknowledged: the longest category runs for 10 hours, and two to be stored.

@@ -13,10 +13,12 @@ from amqp.exceptions import AccessRefused, AMQPError, NotAllowed
 from config import topology
 from config.celery_apps import pool_app
 from pipeline.broker import segments
+from pipeline.broker.floods import Floods
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.users import machine_user
 from protocol.ethereum.signing import Key
 from tests.integration.api.at_the_broker.acts import TASK, Acts, Stranger
+from tests.integration.api.at_the_broker.endless import begin_endless_message
 from tests.integration.api.broker import connect
 from tests.integration.api.conftest import Api, management
 from tests.unit.workers.assignments import assignment
@@ -135,6 +137,35 @@ def test_a_worker_that_floods_with_what_it_may_not_send_costs_itself_its_channel
             channel.basic_qos(0, 1, False)
     _an_honest_worker_is_reached(running_api)
     assert memory() < MEMORY_BYTES
+
+
+def test_what_a_worker_has_the_broker_keep_with_a_consumer_is_bounded(running_api: Api, stranger: Stranger) -> None:
+    much = {f"argument{number}": "x" * 1000 for number in range(100)}
+    with pytest.raises((AMQPError, OSError)):
+        stranger.channel().basic_consume(MINE, arguments=much)
+    stranger.close()
+    _an_honest_worker_is_reached(running_api)
+
+
+def test_a_worker_that_sends_a_message_without_an_end_loses_its_user_and_all_that_it_has_sent(
+    running_api: Api, stranger: Stranger, memory: Callable[[], int]
+) -> None:
+    """RabbitMQ keeps it before it asks whether its sender may publish, and how large it is."""
+    sent = begin_endless_message(stranger.channel(), MEMORY_BYTES)
+    wait_until(lambda: memory() > MEMORY_BYTES / 2, 30, what="the broker to keep what was sent")
+    floods = Floods(running_api.services.broker)
+    wait_until(lambda: ATTACKER.wallet in floods.look(), 30, what="the flood to be seen")
+    # It need not go away to lose all, and nothing more is kept.
+    with suppress(OSError):
+        sent.more(MEMORY_BYTES)
+    wait_until(lambda: memory() < MEMORY_BYTES / 2, 30, what="the memory to be free again")
+    with pytest.raises(AccessRefused):
+        connect(stranger.access)
+    _an_honest_worker_is_reached(running_api)
+    # It may sign in again.
+    stranger.close()
+    stranger.access = running_api.sign_in(ATTACKER).broker
+    stranger.channel().queue_purge(MINE)
 
 
 @pytest.mark.parametrize("which", ["core", "/", "other"])
