@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from protocol.results.error_result import (
     MACHINE_FAILED,
@@ -27,6 +28,8 @@ from workers.sandbox.engine.container import Engine
 from workers.sandbox.spec import NANOSECONDS, Limits
 from workers.task.compute import compute
 from workers.task.replicate import Replicate, ReplicateStage
+
+LINKED = "sluice-test/foreign:1"
 
 
 def test_a_dataset_with_another_checksum_gives_the_error_result_of_iexec_worker(
@@ -169,6 +172,17 @@ def test_an_image_for_another_processor_is_declined(
     monkeypatch.setattr(Engine, "platform", ("linux", "riscv64"))
     assert done(context, result("echo x > /iexec_out/r")).stage is ReplicateStage.FAILED
     assert "riscv64" in str(pool.wait_for(Step.FAILED).cause)
+
+
+@pytest.mark.parametrize("link", ["/proc", "/proc/1", "/iexec_in", "/sys/new", "/dev/null"])
+def test_an_image_whose_links_keep_the_engine_from_giving_it_folders_is_declined_at_once_and_held_against_nobody(
+    context: WorkerContext, engine_host: str, link: str
+) -> None:
+    built(engine_host, LINKED, f'FROM {IMAGE}\nRUN ["/bin/busybox", "ln", "-s", "{link}", "/iexec_in"]\n')
+    with capture_logs() as logs:
+        found = done(context, "true", image=LINKED)
+    assert (found.stage, cause_code(found.cause)) == (ReplicateStage.FAILED, UNCLEAR_END)
+    assert "engine_retry" not in {line["action"] for line in logs}
 
 
 def test_a_program_for_another_processor_is_declined_too(

@@ -53,11 +53,15 @@ _NO_USER = re.compile(
     r"|uids and gids must be in range \d+-\d+)",
     re.DOTALL,
 )
-#: The image's user is one that the engine's user namespaces leave out, or a volume of it lies where the kernel's files
-#: are: the engine refuses each time, with a status that otherwise tells of its own trouble.
+#: The image has a user that the engine's user namespaces leave out, a volume where the files of the kernel are, or a
+#: link that leads the folders of the app there, or nowhere: the engine refuses each time, with a status that otherwise
+#: tells of its own trouble.
 _NOT_HERE = re.compile(
     r".*unable to start container process: .*(?:cannot set [ug]id to unmapped (?:user|group) in user namespace"
-    r'|error mounting ".*/volumes/[0-9a-f]{64}/_data" to rootfs at .*)(?:: unknown)?',
+    r'|error mounting ".*/volumes/[0-9a-f]{64}/_data" to rootfs at .*'
+    r'|error mounting ".*" to rootfs at ".*": .+(?:too many levels of symbolic links|file name too long'
+    r"|read-only file system|not a directory|is a directory|not of type proc|inside /proc)"
+    r"|error reopening /dev/null inside container: .*)(?:: unknown)?",
     re.DOTALL,
 )
 

@@ -50,6 +50,17 @@ OF_THE_IMAGE = [
     RUNC
     + f'error during container init: error mounting "/var/lib/docker/volumes/{"8" * 64}/_data" to rootfs at "/proc":'
     ' "/merged/proc" cannot be mounted because it is not of type proc: unknown',
+    *(
+        RUNC + f'error during container init: error mounting "/home/w/in" to rootfs at "/iexec_in": {why}: unknown'
+        for why in (
+            '"/overlay2/1/merged/proc/1" cannot be mounted because it is inside /proc',
+            '"/overlay2/1/merged/proc" cannot be mounted because it is not of type proc',
+            "SecureJoin /overlay2/1/merged//iexec_in/: too many levels of symbolic links",
+            "mkdir /overlay2/1/merged/sys/new: read-only file system",
+            "mkdir /overlay2/1/merged/aaa: file name too long",
+        )
+    ),
+    RUNC + "error during container init: error reopening /dev/null inside container: open /dev/null: is a directory",
 ]
 
 OTHER_WORDS = [
