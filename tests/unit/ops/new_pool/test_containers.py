@@ -265,6 +265,13 @@ def test_a_channel_of_the_compose_files_broker_has_few_consumers_and_enough_for_
     assert len(topology.PIPELINE_QUEUES) + 1 < int(found[1]) <= 100
 
 
+def test_a_request_to_the_compose_files_broker_is_small_and_large_enough_for_every_client() -> None:
+    """From 4.1 on RabbitMQ wants 8192 bytes at least, which clients send before both sides agree."""
+    found = re.search(r"^frame_max = (\d+)$", _read("docker/rabbitmq.conf"), re.MULTILINE)
+    assert found is not None
+    assert 8192 <= int(found[1]) <= 16_384
+
+
 def test_grafana_has_no_password_but_the_one_of_its_file_and_nobody_else_may_look() -> None:
     given = SERVICES["grafana"]["environment"]
     assert given["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_password"
