@@ -108,7 +108,8 @@ test-sharded: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq
 	@$(RUN)/python -m pytest -p no:cacheprovider $(SHARDED_RUNS) $(ARGS)
 
-# 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. Any 5xx is an error.
+# 2,000 sign-ins of fresh wallets and 50,000 pings of them, then an honest deal: 4 minutes. A sign-in that is
+# refused since too many wait (503) is asked for again; any other 5xx is an error.
 test-crowd: $(READY)
 	@$(RUN)/python -m bench crowd $(ARGS)
 
