@@ -1,7 +1,7 @@
 """Sign-ins of many fresh wallets, then pings of the machines that they are, at the API of a pool at work on loopback.
 
-Each wallet comes from another address. Sign-ins beyond those that may wait are refused with 503 and asked for again, as a
-machine does. After it, the pool is asked whether it works, and a deal is bought of it, which its honest machines have
+Each wallet comes from another address. Sign-ins beyond those that may wait are refused with 503, and asked for again as
+a machine does. After it, the pool is asked whether it works, and a deal is bought of it, which its honest machines have
 to complete. The clients share the machine with the pool, which makes all figures worse than they are.
 """
 
