@@ -282,8 +282,12 @@ def test_words_that_are_wrong_end_with_2_and_change_nothing(sluice: Any) -> None
     assert sluice("show")[1]["set_by_command"] == []
 
 
-def test_a_rotated_key_signs_at_once_and_tokens_of_the_former_go_on(api: Api, sluice: Any) -> None:
+def test_a_rotated_key_signs_at_once_and_tokens_of_the_former_go_on(
+    api: Api, sluice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = api.sign_in(WORKER)
+    # Where the key's file is.
+    monkeypatch.setenv("SLUICE_HOME", str(api.settings.home))
     assert sluice("rotate-token-key")[0] == 0
     assert api.ping(session)
     newer = api.sign_in(WORKER)

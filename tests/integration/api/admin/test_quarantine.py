@@ -59,7 +59,7 @@ def test_an_accepted_row_is_counted_no_more_until_that_is_undone(
     counts = held.services.store.quarantine.counts
     assert sluice("quarantine", "accept", "--key", DEAL, "--dry-run")[1] == f"It would be accepted: {DEAL}.\n"
     assert counts() == {"deals": 1, "tasks": 1}
-    assert sluice("quarantine", "accept", "--key", DEAL)[1] == f"Accepted: {DEAL}.\n"
+    assert sluice("quarantine", "accept", "--key", DEAL)[1].startswith(f"Accepted: {DEAL}.\n")
     assert counts() == {"tasks": 1}
     assert sluice("quarantine", "accept", "--key", OTHER, "--collection", "deals")[0] == 2
     assert sluice("quarantine", "accept", "--key", OTHER, "--collection", "tasks")[0] == 0
