@@ -133,7 +133,7 @@ def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
     code, screen = sluice("task", "show", TASK)
     assert code == 0
     assert "reported started" in screen
-    assert "lane" not in screen, "nothing is said of transactions that are not noted with this task"
+    assert "handed to the lane" not in screen, "nothing is said of transactions that are not noted with this task"
     assert sluice("task", "show", "0x" + "77" * 32)[0] == 2
     assert sluice("task", "show", TASK[:12], "--json")[1]["task_id"] == TASK, "the beginning is enough"
     code, said = sluice("deal", "show", TASK[:12])
