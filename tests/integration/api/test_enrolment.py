@@ -91,6 +91,23 @@ def test_denying_a_machine_disconnects_it_and_ends_its_token_at_once(api: Api, s
     assert api.ping(api.sign_in(WORKER))
 
 
+def test_the_operator_is_told_of_the_list_that_keeps_a_machine_out(api: Api, sluice: Any, admin: httpx.Client) -> None:
+    api.sign_in(WORKER)
+    sluice("deny", WORKER.wallet)
+
+    def says() -> str:
+        return " ".join(admin.get(f"/workers/{WORKER.wallet}").raise_for_status().json()["says"])
+
+    assert "`sluice enrol forget" in says()
+    lifted = admin.post(f"/workers/{WORKER.wallet}/unban").raise_for_status().json()["says"]
+    assert "on the deny list: `sluice enrol forget" in lifted
+    refused(sign_in(api), "deny list")
+    sluice("forget", WORKER.wallet)
+    assert "sluice enrol" not in says()
+    sluice("policy", "--mode", "allow")
+    assert "`sluice enrol allow" in says()
+
+
 def test_a_wallet_can_be_denied_before_it_ever_signs_in(api: Api, sluice: Any) -> None:
     assert sluice("deny", WORKER.wallet)[0] == 0
     refused(sign_in(api), "deny list")
