@@ -4,7 +4,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-trouble test-all test-geth test-gvisor test-strict test-userns test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana test-alerts image-test check check-types check-style bench clean
+.PHONY: help demo test test-pools test-all test-geth test-gvisor test-strict test-userns test-faults test-chaos test-cluster test-sharded test-crowd test-sms test-enclave-images test-grafana test-alerts image-test check check-types check-style bench clean
 
 UV_VERSION := 0.13.9
 PYTHON ?= python3
@@ -26,23 +26,27 @@ help:
 demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
-# Long failures, each through all of a pool: its servers killed, all killed at once, all lost and restored, outages longer
-# than deadlines, rarer troubles of an operator. Each waits long, or starts whole programs again and again.
-TROUBLE_RUNS := $(addprefix tests/integration/,pool/trouble pipeline/trouble/test_outages.py pipeline/trouble/test_rarer_troubles.py)
+# Whole pools: their programs and servers are started, killed, lost and restored, outages last longer than deadlines,
+# strangers are among the machines, every page is done as printed, browsers look. Half of all CPU seconds, for one test in
+# twenty: each waits long, or starts whole programs again and again. (Of whole pools `make test` has the main job, and one
+# fault of each side.)
+POOL_RUNS := $(addprefix tests/integration/,stack workers/restarts pipeline/trouble pipeline/money/test_ledger.py \
+	$(addprefix pool/,commands shown trouble test_broker_attacks_beside_work.py test_documents.py \
+	test_machines_come_and_go.py test_other_language.py test_strangers.py))
 
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m tests.browser
-	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(addprefix --ignore=,$(TROUBLE_RUNS)) $(ARGS)
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(addprefix --ignore=,$(POOL_RUNS)) $(ARGS)
 
-# What `make test` leaves out of the tests that must hold before a change lands (.ci/run has both): 4 minutes.
-test-trouble: $(READY)
+# What `make test` leaves out of the tests that must hold before a change lands (.ci/run has both).
+test-pools: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
-	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(TROUBLE_RUNS) $(ARGS)
+	@$(RUN)/python -m tests.browser
+	@$(RUN)/python -m pytest -p no:cacheprovider -n $(JOBS) --dist loadfile $(POOL_RUNS) $(ARGS)
 
 # All tests but those with a target of their own below.
 test-all:
-	@status=0; for target in test test-trouble; do $(MAKE) --no-print-directory $$target || status=1; done; exit $$status
+	@status=0; for target in test test-pools; do $(MAKE) --no-print-directory $$target || status=1; done; exit $$status
 
 # A second opinion to anvil: the lane on geth, and what steps that share a block assume of it. geth takes five minutes to
 # build the first time. A whole pool on it: `make bench ARGS="latency --state pending --node geth"`.
@@ -80,7 +84,7 @@ test-enclave-images: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider tests/integration/sms/enclave_images.py tests/integration/sms/others_images.py $(ARGS)
 
 # Each fault of `bench faults` by itself in the middle of a bag of tasks, those that `make test` leaves out, and a pool that
-# has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` and `make test-trouble` have one fault of each
+# has steps share a block (SLUICE_STATE=pending): 5 minutes. `make test` and `make test-pools` have one fault of each
 # kind, and the lane's half of a shared block.
 test-faults: $(READY)
 	@$(RUN)/python -m pytest -p no:cacheprovider $(addprefix tests/integration/pool/trouble/,each_fault.py same_block.py) $(ARGS)

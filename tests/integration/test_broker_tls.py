@@ -23,6 +23,7 @@ from ops.stack.parts import StackPart
 from ops.stack.stack import Stack
 from pipeline.broker.admin import BrokerAdmin
 from pipeline.broker.link import BrokerLink
+from pipeline.broker.users import machine_user
 from pipeline.certificates import shown
 from protocol.errors import BadSetting, BrokerUnavailable
 from protocol.ethereum.signing import Key
@@ -214,7 +215,8 @@ def test_a_workers_message_arrives_over_tls_with_its_own_user(settings: Settings
         password = admin.enrol(wallet)
         try:
             app = machine_app(wallet)
-            connect_machine(app, _access(own, "localhost", own.amqp_public_port, wallet, password), own.amqp_ca_file)
+            user = machine_user(own.amqp_pool_vhost, wallet)
+            connect_machine(app, _access(own, "localhost", own.amqp_public_port, user, password), own.amqp_ca_file)
             sending = BrokerLink(pool_app(own))
             with sending.producer() as producer:
                 producer.publish({"hello": "worker"}, exchange=f"w.{wallet}", routing_key=f"w.{wallet}", declare=[])

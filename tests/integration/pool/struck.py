@@ -28,3 +28,8 @@ def completes_a_bag(bench_pool: BenchPool, name: str, *, trust: int, crash: Call
     assert (outcome.database_only, outcome.chain_only) == (0, 0)
     assert outcome.stake_locked == 0
     wait_until(lambda: nonce_gaps(bench_pool) == 0, 10, what="all nonces to be mined")
+    pool = bench_pool.pool
+    for number, worker in enumerate(pool.on_chain.workers, 1):
+        # One that was started again may not be back yet, and the next test would find it missing.
+        if (machine := f"worker-{number}") in pool.running:
+            pool.await_machine(machine, worker.key.wallet)

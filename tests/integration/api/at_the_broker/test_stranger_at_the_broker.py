@@ -118,9 +118,10 @@ def test_machines_that_sign_in_together_each_have_their_own_rights_limits_and_qu
     assert len({session.broker.password for session in sessions}) == len(keys)
     with management(api.settings) as broker:
         for key, session in zip(keys, sessions, strict=True):
-            rights = broker.get(f"/api/permissions/{api.settings.amqp_pool_vhost}/{key.wallet}").json()
+            user = session.broker.username
+            rights = broker.get(f"/api/permissions/{api.settings.amqp_pool_vhost}/{user}").json()
             assert {name: rights[name] for name in ("configure", "write", "read")} == worker_permissions(key.wallet)
-            (limits,) = broker.get(f"/api/user-limits/{key.wallet}").json()
+            (limits,) = broker.get(f"/api/user-limits/{user}").json()
             assert limits["value"] == {"max-connections": MOST_CONNECTIONS, "max-channels": MOST_CHANNELS}
             with connect(session.broker) as connection:
                 for queue in (session.broker.compute_queue, session.broker.tx_queue):
@@ -148,11 +149,13 @@ def test_deleting_its_user_disconnects_a_worker_at_once(api: Api, access: Broker
         connection.drain_events(timeout=BROKER_SECONDS)
 
 
-def test_a_login_replaces_the_rights_of_an_older_release_also_on_open_channels(api: Api, channel: Channel) -> None:
+def test_a_login_replaces_the_rights_of_an_older_release_also_on_open_channels(
+    api: Api, access: BrokerAccess, channel: Channel
+) -> None:
     """An open channel keeps the rights it began with, so the user is deleted, and with it the connection."""
     older = {"configure": "^$", "write": f"^{MINE}$", "read": rf"^{MINE}(\.tx)?$"}
     with management(api.settings) as broker:
-        rights = f"/api/permissions/{api.settings.amqp_pool_vhost}/{WORKER.wallet}"
+        rights = f"/api/permissions/{api.settings.amqp_pool_vhost}/{access.username}"
         broker.put(rights, json=older).raise_for_status()
         with connect(api.sign_in(STRANGER).broker):
             publish(channel, MINE, MINE)

@@ -1,4 +1,4 @@
-"""The faults that `make test` and `make test-trouble` leave to `make test-faults`."""
+"""The faults that `make test` and `make test-pools` leave to `make test-faults`."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _of_target(target: str) -> list[Path]:
     return [ROOT / "tests/integration" / name for name in listed[1].split()]
 
 
-#: In `make test`, in `make test-trouble`, then in `make test-alerts`.
+#: In `make test-pools`, then in `make test-alerts`.
 FAULTS: list[FaultTest] = [
     test
     for path in (
