@@ -41,6 +41,9 @@ from protocol.types import BlockNumber, TaskId
 
 #: Seconds a run may take before it counts as stuck.
 WAIT_SECONDS = 300.0
+#: Seconds for an answer of the node: on a busy machine it takes longer than a pool waits before it asks again, and
+#: there is no other node.
+NODE_SECONDS = 30.0
 #: Category XS: its seconds only matter to deadlines.
 CATEGORY_SECONDS = 300
 #: The development account that owns the hub.
@@ -180,7 +183,7 @@ def prepared_pool(
         pool = site.prepare(
             servers, chain, names, home, workers=workers, image=image, datasets=datasets, env=env, tied=True
         )
-        with Rpc(chain.rpc_url) as rpc:
+        with Rpc(chain.rpc_url, NODE_SECONDS) as rpc:
             try:
                 buyer = DirectSender(pool.on_chain.requester, rpc, CHAIN_ID)
                 yield BenchPool(home, servers, names, chain, node, pool, rpc, buyer)

@@ -33,7 +33,7 @@ from kombu import Connection, Consumer, Queue
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
-from bench.rig.bench_pool import BenchPool
+from bench.rig.bench_pool import NODE_SECONDS, BenchPool
 from bench.rig.demo_result import digest_of, honest_files
 from bench.rig.fresh_wallets import LOOK_SECONDS, PING_SECONDS, asked_again, offer
 from chain.contracts import calls
@@ -310,7 +310,7 @@ def made(bench_pool: BenchPool, keys: Sequence[Key], cast: Sequence[Kind]) -> It
         stack.callback(api.close)
         strangers = []
         for kind, key in zip(cast, keys, strict=True):
-            rpc = stack.enter_context(Rpc(bench_pool.chain.rpc_url))
+            rpc = stack.enter_context(Rpc(bench_pool.chain.rpc_url, NODE_SECONDS))
             sender = DirectSender(key, rpc, bench_pool.chain.chain_id)
             hub = Hub(rpc, Contract(bench_pool.chain.addresses.hub))
             strangers.append(Stranger(kind, key, api, hub, sender, home, threading.Event()))

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chain.watch.watcher import Caught, Watcher, report_late_finds
-from protocol.errors import ChainMoved
+from protocol.errors import ChainMoved, RpcUnavailable
 from protocol.poco.events import BlockRef, SchedulerNotice, Seen, TaskInitialize
 from protocol.types import BlockHash, BlockNumber, DealId, TaskId
 
-#: Times that a stretch is read again because the chain changed under it.
+#: Times that a stretch is read because the chain changed under it, or the node did not answer.
 TRIES = 5
 
 
@@ -101,21 +101,26 @@ def _audit_steps(
         tries += 1
         if tries > TRIES:
             raise ChainMoved(block=number)
-        for caught in watcher.read(number, last, pool_filter):
-            found = _compare_step(number, caught, store)
-            begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
-            if not found.clean and not (
-                watcher.stands(found.last) and _repair_step(found, watcher, store, repairing=repairing)
-            ):
-                # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
-                break
-            lost |= begun if not repairing else set()
-            pool_filter.stored(but=lost)
-            yield found
-            tries, number = 0, BlockNumber(found.last.number + 1)
-            cursor = store.cursor()
-            if (begun or found.missing_deals) and repairing and cursor is not None:
-                last = max(last, cursor.number)
+        try:
+            for caught in watcher.read(number, last, pool_filter):
+                found = _compare_step(number, caught, store)
+                begun = {seen.event.task_id for seen in found.missing if isinstance(seen.event, TaskInitialize)}
+                if not found.clean and not (
+                    watcher.stands(found.last) and _repair_step(found, watcher, store, repairing=repairing)
+                ):
+                    # Replaced meanwhile, by the chain or by the watcher that works beside us: once more.
+                    break
+                lost |= begun if not repairing else set()
+                pool_filter.stored(but=lost)
+                yield found
+                tries, number = 0, BlockNumber(found.last.number + 1)
+                cursor = store.cursor()
+                if (begun or found.missing_deals) and repairing and cursor is not None:
+                    last = max(last, cursor.number)
+        except RpcUnavailable:
+            # What was compared stays: a node that was slow once does not end the reading of a long history.
+            if tries == TRIES:
+                raise
 
 
 def _repair_step(found: Audit, watcher: Watcher, store: AuditStore, *, repairing: bool) -> bool:

@@ -46,9 +46,11 @@ class OperatorApi:
         """The answer to GET. Raises OperatorRefused, Unavailable."""
         return self._call("GET", path, params, None)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None, **params: Param) -> Any:
-        """The answer to POST. Raises OperatorRefused, Unavailable."""
-        return self._call("POST", path, params, body)
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, seconds: float = ANSWER_SECONDS, **params: Param
+    ) -> Any:
+        """The answer to POST, which may take so many seconds. Raises OperatorRefused, Unavailable."""
+        return self._call("POST", path, params, body, seconds)
 
     def follow(self, path: str) -> Iterator[Any]:
         """The answers of a route of server-sent events, one after the other. Raises OperatorRefused, Unavailable."""
@@ -85,11 +87,18 @@ class OperatorApi:
         """What is said of an id, of its beginning, or of a wallet. Raises OperatorRefused."""
         return self.get(f"/explain/{part_of_path(given)}")
 
-    def _call(self, method: str, path: str, params: Mapping[str, Param], body: Mapping[str, Any] | None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Param],
+        body: Mapping[str, Any] | None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> Any:
         """Send one request and return its JSON. Raises OperatorRefused, Unavailable."""
         given = {name: value for name, value in params.items() if value is not None}
         try:
-            with http_client(f"{self._url}/admin", timeout=ANSWER_SECONDS, headers=self._headers) as http:
+            with http_client(f"{self._url}/admin", timeout=seconds, headers=self._headers) as http:
                 answer = http.request(method, path, params=given, json=body)
         except httpx.HTTPError as error:
             raise self._away(error) from error

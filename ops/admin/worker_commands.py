@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -21,17 +21,18 @@ Wallet = Annotated[str, typer.Argument(metavar="WALLET", help="The machine's wal
 
 def change(wallet: str, action: str, *, dry_run: bool, as_json: bool, most: int | None = None) -> None:
     """Ask the pool to change something about a machine, and print what changed. Raises OperatorRefused, Unavailable."""
-    answer = OperatorApi.open().post(f"/workers/{_address(wallet)}/{action}", dry_run=dry_run, most=most)
+    (address,) = addresses([wallet])
+    answer = OperatorApi.open().post(f"/workers/{address}/{action}", dry_run=dry_run, most=most)
     screen.show(answer, screen.changed(answer), as_json=as_json)
 
 
-def _address(wallet: str) -> str:
-    """The wallet's address; asks the node for an ENS name's. Raises BadSetting, RpcUnavailable."""
-    if is_address(wallet):
-        return wallet.lower()
+def addresses(wallets: Sequence[str]) -> list[str]:
+    """The wallets' addresses, each once; asks the node for an ENS name's. Raises BadSetting, RpcUnavailable."""
+    if all(map(is_address, wallets)):
+        return list(dict.fromkeys(wallet.lower() for wallet in wallets))
     from chain.contracts.ens_names import wallets_of  # noqa: PLC0415 # it loads web3.py, for a name only
 
-    return wallets_of(settings(), [wallet])[0]
+    return [*wallets_of(settings(), wallets)]
 
 
 def _ls(
@@ -61,7 +62,8 @@ def _ls(
 
 def _show(wallet: Wallet, as_json: Json = False) -> None:
     """A machine of this pool: what it offers and has, and why it gets work or does not. For the pool's operator."""
-    found = OperatorApi.open().get(f"/workers/{_address(wallet)}")
+    (address,) = addresses([wallet])
+    found = OperatorApi.open().get(f"/workers/{address}")
     screen.show(found, _drawn(found), as_json=as_json)
 
 

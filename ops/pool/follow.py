@@ -6,12 +6,17 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import structlog
+
 from chain.contracts import decode
 from chain.rpc.client import Rpc
 from chain.rpc.heads import heads
+from protocol.errors import RpcUnavailable
 from protocol.poco.events import Seen
 from protocol.poco.view import ChainView, TaskStatus, fold
 from protocol.types import BlockNumber, Contract, TaskId, Timestamp
+
+log = structlog.get_logger(__name__)
 
 #: Statuses in which nothing more happens.
 OVER = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED})
@@ -63,9 +68,17 @@ class Follower:
         return bool(found)
 
     def until_over(self, stop: threading.Event) -> Iterator[Mapping[TaskId, ChainView]]:
-        """Yield all views whenever something changed, until every followed task has ended or `stop` is set."""
+        """Yield all views whenever something changed, until every followed task has ended or `stop` is set.
+
+        A node that does not answer is asked for the same blocks again at the next head, which may be the same one.
+        """
         for head in heads(self.ws_url, self.rpc, self.block_time, stop):
-            if self.step(head):
+            try:
+                changed = self.step(head)
+            except RpcUnavailable as error:
+                log.warning("The node does not tell what happened.", action="follow_unknown", why=str(error))
+                continue
+            if changed:
                 views = self.views()
                 yield views
                 if all(view.status in OVER for view in views.values()):

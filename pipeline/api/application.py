@@ -14,7 +14,8 @@ from starlette.concurrency import run_in_threadpool
 
 from config.processes.supervisor import RECURSION_LIMIT
 from pipeline.api import errors, operations, pool, reports, tasks, workers
-from pipeline.api.admin import dead_letters, web_page
+from pipeline.api.admin import dead_letters, quarantine, web_page
+from pipeline.api.admin import enrolment as admin_enrolment
 from pipeline.api.admin import explain as admin_explain
 from pipeline.api.admin import ledger as admin_ledger
 from pipeline.api.admin import orders as admin_orders
@@ -103,7 +104,7 @@ def _add_operator_routes(app: FastAPI) -> None:
     """Add the operator's routes: health, metrics, and the API behind the commands."""
     app.include_router(operations.router, tags=["operations"])
     parts_of_admin = (admin_pool, admin_tasks, admin_workers, admin_explain, admin_ledger, admin_stake, admin_orders)
-    for part in (*parts_of_admin, dead_letters):
+    for part in (*parts_of_admin, admin_enrolment, dead_letters, quarantine):
         app.include_router(part.router, prefix="/admin", tags=["admin"])
 
 

@@ -72,6 +72,8 @@ _MISSING = {
     "replicate": "GET /tasks/{id} lists the workers that were given the task.",
     "output": "GET /tasks/{id} lists the workers; a worker reports what its app printed when the app has ended.",
     "message": "`sluice dead ls` lists those that are there.",
+    "invite": "`sluice enrol show` lists those that are there.",
+    "row": "`sluice quarantine ls` lists those that are there.",
     "worker": "Check the address; a machine is known from its first sign-in on.",
     "workerpool": "This API serves one workerpool on one chain: GET /config names both.",
 }

@@ -199,11 +199,19 @@ def _revealing(task: TaskRecord, view: ChainView, now: float, lane: str | None) 
     over = view.reveal_deadline is not None and view.past(view.reveal_deadline, now)
     if over and not view.revealed:
         return f"No winner has revealed in time. {_transaction(task, Method.REOPEN, lane)}"
+    said = "" if over or not missing else f"{_not_revealed(view, len(missing))} "
     if replicas.usable_result(task, view) is None:
-        return _no_result(task, view)
-    if missing and not over:
-        return f"{len(missing)} of {len(view.winners)} winners have not revealed yet."
-    return _transaction(task, Method.FINALIZE, lane)
+        return f"{said}{_no_result(task, view)}"
+    return said.rstrip() or _transaction(task, Method.FINALIZE, lane)
+
+
+def _not_revealed(view: ChainView, missing: int) -> str:
+    """How many winners have still to reveal, until when, and what becomes of the task if none does."""
+    said = f"{missing} of {len(view.winners)} winners have not revealed yet"
+    if view.reveal_deadline is None:
+        return f"{said}."
+    then = "" if view.revealed else ", and if none has by then, the task is reopened"
+    return f"{said}; they can until {_date(view.reveal_deadline)}{then}."
 
 
 def _no_result(task: TaskRecord, view: ChainView) -> str:

@@ -25,11 +25,14 @@ import httpx
 import pytest
 
 from bench.rig.bench_pool import BenchPool, prepared_pool
+from config import topology
 from config.settings import Settings
 from ops.market.results import fetch
 from ops.new_pool.files import OWNERS
 from ops.pool.site import Servers
 from ops.stack import ports
+from pipeline.broker import monitor
+from pipeline.broker.users import monitor_user
 from protocol.poco.view import TaskStatus
 from tests.documents import ROOT
 from tests.image import composed, printed
@@ -38,6 +41,8 @@ from tests.image.composed import Project
 from tests.image.conftest import BLOCK_TIME, Image, does_a_task, keystore, needs
 from tests.waiting import ample, wait_until
 
+#: What a task of trust 1 goes through in Flower, which repeats what machines report.
+STEPS = {"assign", "compute", "upload", "contribute_and_finalize"}
 PROFILES = {profile for service in composed.FILE["services"].values() for profile in service.get("profiles", ())}
 
 
@@ -189,6 +194,35 @@ def test_the_services_carry_a_deal_from_end_to_end(pool: Pool, image: Image, mac
     does_a_task(
         pool.bench_pool, lambda: image.restarted(machine), lambda: f"{image.log(machine)[-4000:]}\n{pool.project.log()}"
     )
+
+
+def test_flower_shows_a_tasks_way_at_its_published_port_to_its_own_user_alone(
+    pool: Pool, image: Image, machine: str
+) -> None:
+    read = ("exec", "-T", "scheduler", "cat", f"/var/lib/sluice/{monitor.FILE}")
+    user = monitor_user("core"), pool.project.compose(*read).stdout.strip()
+    task = does_a_task(pool.bench_pool, lambda: image.restarted(machine), pool.project.log)
+    with httpx.Client(
+        base_url=f"http://127.0.0.1:{pool.project.ports[18555]}", timeout=ample(10.0), trust_env=False
+    ) as flower:
+        for path in ("/", "/tasks", "/api/tasks"):
+            assert flower.get(path).status_code == 401
+            assert flower.get(path, auth=(user[0], "wrong")).status_code == 401
+        assert flower.get("/tasks", auth=user).status_code == 200
+
+        def steps() -> dict[str, str]:
+            """What its page asks for: the steps of the task, and who did each."""
+            found = flower.get("/api/tasks", auth=user).raise_for_status().json().values()
+            return {
+                item["name"]: item["worker"]
+                for item in found
+                if item["args"] == f"('{task}',)" and item["state"] == "SUCCESS"
+            }
+
+        wait_until(lambda: set(steps()) == STEPS, 30, what="every step of the task in Flower")
+        wallet = pool.bench_pool.pool.on_chain.workers[0].key.wallet
+        by = {name: who for name, who in steps().items() if name != "assign"}
+        assert by == dict.fromkeys(STEPS - {"assign"}, topology.compute_queue_name(wallet))
 
 
 def test_the_command_that_init_names_last_tells_how_the_pool_is(pool: Pool, image: Image, machine: str) -> None:

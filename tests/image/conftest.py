@@ -22,6 +22,7 @@ from ops.pool.on_chain import NewWallet
 from ops.pool.site import Servers
 from ops.stack import private_file
 from protocol.poco.view import TaskStatus
+from protocol.types import TaskId
 from tests.image import base, confined
 from tests.image.base import docker
 from tests.waiting import ample, wait_until
@@ -128,8 +129,8 @@ def needs(bench_pool: BenchPool) -> dict[str, str]:
     return {name: bench_pool.pool.env[name] for name in own} | {"SLUICE_SLOTS": "1"}
 
 
-def does_a_task(bench_pool: BenchPool, failed: Callable[[], bool], log: Callable[[], str]) -> None:
-    """Buy one task and wait until it is completed on chain, or `failed` says that nobody will do it."""
+def does_a_task(bench_pool: BenchPool, failed: Callable[[], bool], log: Callable[[], str]) -> TaskId:
+    """Buy one task and wait until it is completed on chain, or `failed` says that nobody will do it; returns its id."""
     (task,) = bench_pool.buy(trust=1, volume=1).tasks
 
     def completed() -> bool:
@@ -138,3 +139,4 @@ def does_a_task(bench_pool: BenchPool, failed: Callable[[], bool], log: Callable
 
     wait_until(lambda: failed() or completed(), 60, what="the task to be completed")
     assert completed(), log()[-8000:]
+    return task

@@ -47,7 +47,10 @@ _HASH = re.compile(r"0x[0-9a-fA-F]{64}")
 
 def register(app: typer.Typer) -> None:
     """Add `sluice tx …`."""
-    group = typer.Typer(no_args_is_help=True, help="A wallet's transactions: see the queue, repair by hand.")
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="A wallet's transactions: see the queue, repair by hand. For the machine that has the wallet.",
+    )
     commands: dict[str, tuple[Callable[..., None], str]] = {
         "ls": (_ls, "Examples: `sluice tx ls`, `sluice tx ls --json --worker`"),
         "show": (_show, "Examples: `sluice tx show 41`, `sluice tx show 0x…`"),

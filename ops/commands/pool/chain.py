@@ -41,7 +41,8 @@ To = Annotated[int | None, typer.Option("--to", help="Last block; default: the l
 def register(app: typer.Typer) -> None:
     """Add `sluice chain …`."""
     group = typer.Typer(
-        no_args_is_help=True, help="What the watcher read from the chain: its progress, checks, repairs."
+        no_args_is_help=True,
+        help="What the watcher read from the chain: its progress, checks, repairs. For the scheduler's machine.",
     )
     group.command("status", epilog="Examples: `sluice chain status`, `sluice chain status --json`")(_status)
     group.command("audit", epilog="Examples: `sluice chain audit`, `sluice chain audit --from 1000 --to 2000 --json`")(

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
-from chain.contracts.ens_names import wallets_of
 from config.settings import settings
-from ops.admin import keys, screen
-from pipeline.broker.admin import BrokerAdmin
-from pipeline.domain.machines.enrolment import Mode
-from pipeline.flow.machines import enrolment
-from pipeline.flow.machines.enrolment import Gate
-from pipeline.store.client import Store, answering
-from pipeline.store.machine.enrolment import MOST_USES, overridden
-from protocol.errors import BadSetting, NotFound
+from ops.admin import screen
+from ops.admin.client import OperatorApi, part_of_path
+from ops.admin.screen import DryRun, Json
+from ops.admin.worker_commands import addresses
+from pipeline.domain.machines.enrolment import MOST_USES, Mode
+from protocol.errors import BadSetting
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
 Wallets = Annotated[list[str], typer.Argument(metavar="WALLET…", help="Wallets: addresses or ENS names.")]
 Note = Annotated[str, typer.Option("--note", help="Why, for people who read the list.")]
 
-#: Rows of each list that `show` prints.
-MOST = 1000
-#: Random bytes of an invite code, so that it cannot be guessed.
-CODE_BYTES = 16
+#: Seconds for a change of the policy: each machine that it cuts off is a request to RabbitMQ.
+CUT_OFF_SECONDS = 600.0
 
 
 def register(app: typer.Typer) -> None:
@@ -53,56 +41,31 @@ def register(app: typer.Typer) -> None:
         ("invite", _invite, "`sluice enrol invite`, `sluice enrol invite --uses 10 --days 3`, `… --withdraw NAME`"),
         ("rotate-token-key", _rotate, "`sluice enrol rotate-token-key`, `sluice enrol rotate-token-key --at-once`"),
     ):
-        group.command(name, epilog=f"Examples: {examples}")(answering()(command))
+        group.command(name, epilog=f"Examples: {examples}")(command)
     app.add_typer(group, name="enrol")
-
-
-@contextmanager
-def _open_gate() -> Iterator[Gate]:
-    """The enrolment gate on the scheduler's store and broker, for the block. Used by each command here."""
-    now = settings()
-    store = Store.open(now)
-    with BrokerAdmin.from_settings(now) as broker:
-        yield Gate(store.workers, store.enrolment, broker, now)
-
-
-def _print_answer(as_json: bool, answer: dict[str, Any], *lines: str) -> None:
-    """Print the answer as JSON, or else its lines."""
-    if as_json:
-        print(json.dumps(answer))
-    else:
-        for line in lines:
-            print(line)
 
 
 def _show(as_json: Json = False) -> None:
     """The policy that holds now, wallets on the lists, and invites."""
-    with _open_gate() as gate:
-        policy, overrides = gate.policy, gate.enrolment.overrides()
-        listed, invites = gate.enrolment.listed(MOST), gate.enrolment.invites(MOST)
-    if as_json:
-        answer = {
-            "policy": asdict(policy),
-            "set_by_command": sorted(overrides),
-            "listed": [asdict(row) for row in listed],
-            "invites": [asdict(row) for row in invites],
-        }
-        print(json.dumps(answer))
-        return
-    console = Console(soft_wrap=True)
-    table = Table("policy", "value", "from", box=None)
-    for name, value in asdict(policy).items():
-        table.add_row(name, "no limit" if value is None else str(value), "command" if name in overrides else "settings")
-    console.print(table)
-    table = Table("wallet", "list", "note", box=None)
-    for row in listed:
-        table.add_row(row.wallet, row.listing, escape(row.note))
-    console.print(table if listed else "No wallet is on a list.")
-    table = Table("invite", "used", "of", "expires in", box=None)
-    for item in invites:
-        left = max(0.0, item.expires_at - screen.clock()) / 3600
-        table.add_row(escape(item.name), str(item.used), str(item.uses), f"{left:.1f} h")
-    console.print(table if invites else "There is no invite.")
+    found = OperatorApi.open().get("/enrolment")
+    now, by_command = screen.clock(), found["set_by_command"]
+    policy = [
+        (name, _limit(value), "command" if name in by_command else "settings")
+        for name, value in found["policy"].items()
+    ]
+    listed = [(row["wallet"], row["listing"], row["note"]) for row in found["listed"]]
+    invites = [
+        (row["name"], str(row["used"]), str(row["uses"]), f"{max(0.0, row['expires_at'] - now) / 3600:.1f} h")
+        for row in found["invites"]
+    ]
+    drawn = screen.stacked(
+        screen.table(("policy", "value", "from"), policy, empty=""),
+        Text(""),
+        screen.table(("wallet", "list", "note"), listed, empty="No wallet is on a list."),
+        Text(""),
+        screen.table(("invite", "used", "of", "expires in"), invites, empty="There is no invite."),
+    )
+    screen.show(found, drawn, as_json=as_json)
 
 
 def _policy(
@@ -122,94 +85,66 @@ def _policy(
     """Change the policy of the running pool. Machines that neither mode nor list admits any more are cut off at once;
     stake, score and numbers count at each machine's next sign-in, within the hour.
     """
-    limits = {"most_machines": most_machines, "most_per_address": most_per_address}
-    changes: dict[str, Any] = {
+    given = {
         "mode": None if mode is None else str(mode),
         "least_stake": least_stake,
         "least_score": least_score,
+        "most_machines": most_machines,
+        "most_per_address": most_per_address,
     }
-    changes = {name: value for name, value in changes.items() if value is not None}
-    changes |= {name: value or None for name, value in limits.items() if value is not None}
+    changes = {name: value for name, value in given.items() if value is not None}
     if reset == bool(changes):
         raise BadSetting(name="policy", why="it needs either --reset or something to change", fix="See --help.")
-    now = screen.clock()
-    with _open_gate() as gate:
-        if dry_run:
-            before = enrolment.policy_of(gate.settings)
-            policy = before if reset else overridden(before, {**gate.enrolment.overrides(), **changes})
-            cut_off = enrolment.no_longer_admitted(gate, policy, now)
-        else:
-            cut_off = enrolment.reset_policy(gate, now) if reset else enrolment.set_policy(gate, changes, now)
-            policy = gate.policy
-    _print_answer(
-        as_json,
-        {"policy": asdict(policy), "cut_off": cut_off, "dry_run": dry_run},
-        f"{'The policy would be' if dry_run else 'The policy is'}: "
-        + ", ".join(f"{name} {'no limit' if value is None else value}" for name, value in asdict(policy).items()),
-        f"Machines that {'would be' if dry_run else 'were'} cut off: {len(cut_off)}.",
-        *cut_off,
+    answer = OperatorApi.open().post(
+        f"/enrolment/{'reset' if reset else 'policy'}",
+        None if reset else changes,
+        seconds=CUT_OFF_SECONDS,
+        dry_run=dry_run,
     )
+    policy = ", ".join(f"{name} {_limit(value)}" for name, value in answer["policy"].items())
+    lines = [
+        f"{'The policy would be' if dry_run else 'The policy is'}: {policy}",
+        f"Machines that {'would be' if dry_run else 'were'} cut off: {len(answer['cut_off'])}.",
+        *answer["cut_off"],
+    ]
+    screen.show(answer, Text("\n".join(lines)), as_json=as_json)
 
 
-def _act_on_each(wallets: Sequence[str], did: str, act: Any, *, dry_run: bool, as_json: bool) -> None:
-    """Call `act` for each wallet, unless `dry_run`, and print what was done (`did`)."""
-    found = wallets_of(settings(), wallets)
-    if not dry_run:
-        with _open_gate() as gate:
-            for wallet in found:
-                act(gate, wallet)
+def _limit(value: object) -> str:
+    """A field of the policy in words."""
+    return "no limit" if value is None else str(value)
+
+
+def _act_on_each(
+    wallets: Sequence[str], action: str, body: Mapping[str, str] | None = None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Have the pool do `action` about each wallet, and print what was done."""
+    api = OperatorApi.open()
+    done = [api.post(f"/enrolment/{wallet}/{action}", body, dry_run=dry_run) for wallet in addresses(wallets)]
     would = "would be " if dry_run else ""
-    _print_answer(
-        as_json, {"wallets": found, "done": did, "dry_run": dry_run}, *(f"{wallet} {would}{did}." for wallet in found)
-    )
+    answer = {"wallets": [each["wallet"] for each in done], "done": done[0]["done"], "dry_run": dry_run}
+    lines = Text("\n".join(f"{each['wallet']} {would}{each['done']}." for each in done))
+    screen.show(answer, lines, as_json=as_json)
 
 
 def _allow(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the allow list: they may sign in in any mode, and count against no number. Ends a ban."""
-    now = screen.clock()
-    _act_on_each(
-        wallets,
-        "allowed",
-        lambda gate, wallet: enrolment.allow(gate, wallet, now, note),
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    _act_on_each(wallets, "allow", {"note": note}, dry_run=dry_run, as_json=as_json)
 
 
 def _deny(wallets: Wallets, note: Note = "", dry_run: DryRun = False, as_json: Json = False) -> None:
     """Put wallets on the deny list: they are disconnected and refused from now on. Votes they cast stay on chain."""
-    now = screen.clock()
-    _act_on_each(
-        wallets,
-        "denied and cut off",
-        lambda gate, wallet: enrolment.deny(gate, wallet, now, note),
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    _act_on_each(wallets, "deny", {"note": note}, dry_run=dry_run, as_json=as_json)
 
 
 def _forget(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Take wallets off both lists; those that the policy does not admit without are cut off."""
-    now = screen.clock()
-    _act_on_each(
-        wallets,
-        "taken off the lists",
-        lambda gate, wallet: enrolment.forget(gate, wallet, now),
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    _act_on_each(wallets, "forget", dry_run=dry_run, as_json=as_json)
 
 
 def _revoke(wallets: Wallets, dry_run: DryRun = False, as_json: Json = False) -> None:
     """End the token and the connections of machines; each signs in again by itself, if the policy admits it."""
-    now = screen.clock()
-    _act_on_each(
-        wallets,
-        "signed out",
-        lambda gate, wallet: enrolment.revoke(gate, wallet, now),
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    _act_on_each(wallets, "revoke", dry_run=dry_run, as_json=as_json)
 
 
 def _invite(
@@ -222,20 +157,14 @@ def _invite(
     as_json: Json = False,
 ) -> None:
     """Make an invite code for mode `invite`. It is printed once and not stored; a machine gives it in SLUICE_INVITE."""
-    stored, now = Store.open(settings()).enrolment, screen.clock()
+    api = OperatorApi.open()
     if withdraw is not None:
-        if not (stored.has_invite(withdraw) if dry_run else stored.withdraw(withdraw)):
-            raise NotFound(what=f"invite {withdraw}")
+        answer = api.post(f"/enrolment/invites/{part_of_path(withdraw)}/withdraw", dry_run=dry_run)
         says = f"Invite {withdraw} {'would be' if dry_run else 'is'} withdrawn."
-        _print_answer(as_json, {"withdrawn": withdraw, "dry_run": dry_run}, says)
-        return
-    code = secrets.token_hex(CODE_BYTES)
-    expires_at = now + days * 24 * 3600
-    name = "" if dry_run else stored.invite(code, uses, expires_at, now)
-    answer = {"code": None if dry_run else code, "name": name, "uses": uses, "expires_at": expires_at}
-    _print_answer(
-        as_json, answer | {"dry_run": dry_run}, "An invite would be made." if dry_run else f"SLUICE_INVITE={code}"
-    )
+    else:
+        answer = api.post("/enrolment/invites", {"uses": uses, "days": days}, dry_run=dry_run)
+        says = "An invite would be made." if dry_run else f"SLUICE_INVITE={answer['code']}"
+    screen.show(answer, Text(says), as_json=as_json)
 
 
 def _rotate(
@@ -245,8 +174,11 @@ def _rotate(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """As `sluice keys rotate tokens`: sign tokens with a new key from now on, in every API process that reads this
-    SLUICE_TOKEN_SECRET_FILE. The former key verifies for two hours more; use --at-once if it has leaked.
+    """As `sluice keys rotate tokens`, on the scheduler's machine: sign tokens with a new key from now on, in every API
+    process that reads this SLUICE_TOKEN_SECRET_FILE. The former key verifies for two hours more; use --at-once if it
+    has leaked.
     """
+    from ops.admin import keys  # noqa: PLC0415 # what else is here asks the operator's API only
+
     done = keys.rotate_tokens(settings(), at_once=at_once, dry_run=dry_run)
-    _print_answer(as_json, asdict(done), done.says, *done.becomes_invalid)
+    screen.show(asdict(done), Text("\n".join((done.says, *done.becomes_invalid))), as_json=as_json)

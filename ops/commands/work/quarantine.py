@@ -2,59 +2,49 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from config.settings import settings
 from ops.admin import screen
-from ops.admin.screen import DryRun
-from pipeline.store.client import Store, answering
-from protocol.errors import NotFound
+from ops.admin.client import OperatorApi
+from ops.admin.screen import DryRun, Json, Limit, age
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-
-#: Rows listed at once.
-MOST = 1000
+_LS_EXAMPLES = "Examples: `sluice quarantine ls`, `sluice quarantine ls --json`"
+_RETRY_EXAMPLES = "Examples: `sluice quarantine retry`, `sluice quarantine retry --collection deals --key 0x…`"
 _ACCEPT_EXAMPLES = "Examples: `sluice quarantine accept --key 0x…`, `sluice quarantine accept --key 0x… --undo`"
 
 
 def register(app: typer.Typer) -> None:
     """Add `sluice quarantine …`."""
     group = typer.Typer(no_args_is_help=True, help="Rows that this release cannot use: see why, have them read again.")
-    group.command("ls", epilog="Examples: `sluice quarantine ls`, `sluice quarantine ls --json`")(answering()(_ls))
-    group.command(
-        "retry", epilog="Examples: `sluice quarantine retry`, `sluice quarantine retry --collection deals --key 0x…`"
-    )(answering()(_retry))
-    group.command("accept", epilog=_ACCEPT_EXAMPLES)(answering()(_accept))
+    group.command("ls", epilog=_LS_EXAMPLES)(_ls)
+    group.command("retry", epilog=_RETRY_EXAMPLES)(_retry)
+    group.command("accept", epilog=_ACCEPT_EXAMPLES)(_accept)
     app.add_typer(group, name="quarantine")
 
 
-def _ls(as_json: Json = False) -> None:
+def _ls(limit: Limit = 1000, as_json: Json = False) -> None:
     """Each row with its collection, its reason and when it is read again. Exit code 1 if there are any but accepted
     ones.
     """
-    entries = Store.open(settings()).quarantine.entries(MOST)
-    if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], default=str))
-    else:
-        now = screen.clock()
-        rows = [
-            (
-                entry.collection,
-                str(entry.key),
-                f"{screen.age(now - entry.since)} ago",
-                f"in {screen.age(entry.until - now)}",
-                str(entry.times),
-                f"accepted: {entry.why}" if entry.accepted else entry.why,
-            )
-            for entry in entries
-        ]
-        columns = ("collection", "row", "since", "read again", "times", "why")
-        screen.console().print(screen.table(columns, rows, empty="Nothing is quarantined."))
-    if not all(entry.accepted for entry in entries):
+    found = OperatorApi.open().get("/quarantine", limit=limit)
+    now = screen.clock()
+    rows = [
+        (
+            item["collection"],
+            item["key"],
+            f"{age(now - item['since'])} ago",
+            f"in {age(item['until'] - now)}",
+            str(item["times"]),
+            f"accepted: {item['why']}" if item["accepted"] else item["why"],
+        )
+        for item in found
+    ]
+    columns = ("collection", "row", "since", "read again", "times", "why")
+    screen.show(found, screen.table(columns, rows, empty="Nothing is quarantined."), as_json=as_json)
+    if not all(item["accepted"] for item in found):
         raise typer.Exit(1)
 
 
@@ -65,14 +55,10 @@ def _retry(
     as_json: Json = False,
 ) -> None:
     """Have rows read again by the next sweep, a few seconds from now, instead of at the time that `ls` shows."""
-    rows = Store.open(settings()).quarantine
-    count = rows.count(collection, key) if dry_run else rows.make_due(collection, key)
-    _require(count, collection, key)
-    if as_json:
-        print(json.dumps({"rows": count, "dry_run": dry_run}))
-        return
+    answer = OperatorApi.open().post("/quarantine/retry", collection=collection, key=key, dry_run=dry_run)
     would = "would" if dry_run else "will"
-    print(f"Rows that {would} be read again within seconds: {count}; `sluice quarantine ls` shows what stays.")
+    says = f"Rows that {would} be read again within seconds: {answer['rows']}; `sluice quarantine ls` shows what stays."
+    screen.show(answer, Text(says), as_json=as_json)
 
 
 def _accept(
@@ -85,18 +71,7 @@ def _accept(
     """Count a row no longer in `sluice status` and alerts: nothing can be done about it, as with a deal that cannot be
     decoded. It is still read again, and counted again if its reason changes.
     """
-    rows = Store.open(settings()).quarantine
-    count = rows.count(collection, key) if dry_run else rows.accept(collection, key, accepted=not undo)
-    _require(count, collection, key)
-    if as_json:
-        print(json.dumps({"rows": count, "accepted": not undo, "dry_run": dry_run}))
-        return
+    answer = OperatorApi.open().post("/quarantine/accept", key=key, collection=collection, undo=undo, dry_run=dry_run)
     done = "counted again" if undo else "accepted"
-    print(f"It would be {done}: {key}." if dry_run else f"{done.capitalize()}: {key}.")
-
-
-def _require(count: int, *words: str | None) -> None:
-    """Raise NotFound if the command names a row and none fits."""
-    given = [word for word in words if word]
-    if given and not count:
-        raise NotFound(what=f"row in quarantine: {' '.join(given)}")
+    says = f"It would be {done}: {key}." if dry_run else f"{done.capitalize()}: {key}."
+    screen.show(answer, Text(says), as_json=as_json)

@@ -57,7 +57,9 @@ def _ls(
     )
     last = found[-1] if len(found) == limit and deal is None and worker is None else None
     more = None if last is None else Text(f"… perhaps more: --before {last['matched_block']}:{last['task_id']}")
-    screen.show(found, screen.stacked(lines(found, screen.clock()), more), as_json=as_json)
+    chosen = every or stage or deal or worker or before
+    empty = "There is no such task." if chosen else "No task is open; `sluice task ls --all` shows those that are over."
+    screen.show(found, screen.stacked(lines(found, screen.clock(), empty=empty), more), as_json=as_json)
 
 
 def _show(
@@ -69,7 +71,7 @@ def _show(
     screen.show(found, drawn(found), as_json=as_json)
 
 
-def lines(found: Sequence[Mapping[str, Any]], now: float, *, empty: str = "There is no such task.") -> RenderableType:
+def lines(found: Sequence[Mapping[str, Any]], now: float, *, empty: str) -> RenderableType:
     """Tasks as a table. `now`: Unix seconds; `empty`: what to say without any."""
     rows = [
         (
@@ -142,8 +144,9 @@ def drawn(found: Mapping[str, Any]) -> RenderableType:
         screen.table(
             ("wallet", "machine", "state", "vote", "cause", "result"), replicates, empty="No machine was given it."
         ),
-        Text(""),
-        screen.table(("handed to the lane", "at", ""), submitted, empty="Nothing of it was handed to the lane."),
+        # The lane may have been given more than is noted here; what a block has of it is above.
+        Text("") if submitted else None,
+        screen.table(("handed to the lane", "at", ""), submitted, empty="") if submitted else None,
     )
 
 

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 ANSWER_SECONDS = 5.0
 #: Routes that wait for other servers too: what the database still has to do must not fail because those were slow. They
 #: limit the database themselves, each call or each check.
-UNLIMITED = ("/admin/status", "/admin/live", "/admin/ledger", "/admin/stake")
+UNLIMITED = ("/admin/status", "/admin/live", "/admin/ledger", "/admin/stake", "/admin/enrolment")
 
 
 class DatabaseLimit:

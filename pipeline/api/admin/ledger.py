@@ -163,7 +163,7 @@ def reconciled(view: LedgerView, movements: Movements, start: float, end: float)
     return Reconciled(
         block=None if passage is None else passage.last.number,
         first_block=books.first,
-        unread_blocks=view.final - books.block,
+        unread_blocks=None if view.final is None else view.final - books.block,
         stake_nrlc=None if holdings is None else holdings.account.stake,
         locked_nrlc=None if holdings is None else holdings.account.locked,
         native_wei=None if holdings is None else holdings.balance,
@@ -196,6 +196,8 @@ def reconciled(view: LedgerView, movements: Movements, start: float, end: float)
 
 def _says(view: LedgerView, differs_wei: int | None, since: int | None, *, even: bool) -> str:
     """The sentence about the comparison with the chain. `since`: the last block at which books and chain were equal."""
+    if view.final is None:
+        return f"These are the books up to block {view.books.block}; they cannot be compared now: {view.native_unknown}"
     if view.passage is None:
         return f"{view.final - view.books.block} final blocks are still to be read; ask again."
     at, differs = f"At block {view.passage.last.number} it", view.difference

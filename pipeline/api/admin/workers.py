@@ -13,10 +13,13 @@ from pipeline.api.admin.answers.pool import Changed, WorkerLine, WorkerShow
 from pipeline.api.admin.pool import DryRun
 from pipeline.api.admin.tasks import task_lines
 from pipeline.api.services import Services
+from pipeline.domain.machines.enrolment import Listing
 from pipeline.domain.machines.explain_worker import explain_worker
 from pipeline.domain.records import WorkerRecord
 from pipeline.flow.machines import bans
+from pipeline.flow.machines.enrolment import policy_of
 from pipeline.flow.machines.new_pool import decided_by
+from pipeline.store.machine.enrolment import overridden
 from protocol.errors import NotFound
 from protocol.types import Wallet
 from protocol.wire import SLOTS_LIMIT, HexAddress
@@ -104,7 +107,10 @@ def unban(wallet: HexAddress, services: Operator, dry_run: DryRun = False) -> Ch
     worker = known(services, wallet)
     if not dry_run:
         bans.unban(services.store.workers, worker.wallet)
-    says = f"{worker.wallet} ({worker.name}) may sign in again."
+    who, listing = f"{worker.wallet} ({worker.name})", services.store.enrolment.listing(worker.wallet)
+    says = f"{who} may sign in again."
+    if listing is Listing.DENIED:
+        says = f"{who} is banned no more, but it is on the deny list: `sluice enrol forget {worker.wallet}`."
     return Changed(changed=worker.banned, dry_run=dry_run, says=says)
 
 
@@ -125,7 +131,10 @@ def why_worker(services: Services, worker: WorkerRecord) -> list[str]:
     says = ["The pool is paused and begins no task: `sluice pool resume`."] if paused else []
     if (holding := services.store.hold.state()) is not None:
         says.append(f"The pool holds and begins nothing new: {holding.rstrip('.')}.")
-    return [*says, *explain_worker(worker, waiting, now, services.settings.worker_lost_seconds)]
+    lost_after, enrolment = services.settings.worker_lost_seconds, services.store.enrolment
+    mode = overridden(policy_of(services.settings), enrolment.overrides()).mode
+    listing = enrolment.listing(worker.wallet)
+    return [*says, *explain_worker(worker, waiting, now, lost_after, mode=mode, listing=listing)]
 
 
 def _limit_slots(services: Services, wallet: str, most: int | None, says: str, *, dry_run: bool) -> Changed:

@@ -33,6 +33,8 @@ class Listing(StrEnum):
 
 
 _NOTHING = NRlc(0)
+#: Machines that one invite may admit: its stored row holds their wallets.
+MOST_USES = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pipeline.domain.machines.enrolment import Applicant, Listing, Mode, Policy, decide_listed
 from pipeline.domain.match import Capacity, Obstacle, obstacle
 from pipeline.domain.records import NEWCOMER_SLOTS, TaskRecord, WorkerRecord
 from protocol.counts import count
@@ -15,12 +16,21 @@ from protocol.types import Wei
 _OF_THE_MACHINE = frozenset({Obstacle.BANNED, Obstacle.DRAINED, Obstacle.LOST, Obstacle.GAS, Obstacle.UNCHECKED})
 
 
-def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: float, lost_after: float) -> list[str]:
+def explain_worker(
+    worker: WorkerRecord,
+    waiting: Sequence[TaskRecord],
+    now: float,
+    lost_after: float,
+    *,
+    mode: Mode = Mode.OPEN,
+    listing: Listing | None = None,
+) -> list[str]:
     """Sentences: first what keeps the machine from every task, then how it stands to the tasks that wait.
 
-    `waiting`: tasks that want workers, the most urgent first; `now`: Unix seconds; `lost_after`: seconds of silence.
+    `waiting`: tasks that want workers, the most urgent first; `now`: Unix seconds; `lost_after`: seconds of silence;
+    `mode`: who may sign in; `listing`: the list that the wallet is on, if any.
     """
-    said = _of_itself(worker, now, lost_after)
+    said = _of_itself(worker, now, lost_after, mode, listing)
     if not waiting:
         return [*said, "No task waits for a worker."]
     lost = worker.lost or worker.seen_at < now - lost_after
@@ -33,13 +43,21 @@ def explain_worker(worker: WorkerRecord, waiting: Sequence[TaskRecord], now: flo
     return said
 
 
-def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]:
+def _of_itself(worker: WorkerRecord, now: float, lost_after: float, mode: Mode, listing: Listing | None) -> list[str]:
     """What keeps a machine from work whatever the task."""
+    denied = listing is Listing.DENIED
+    admitted = decide_listed(Policy(mode=mode), Applicant(listing=listing), now).admits
     silent = now - worker.seen_at
     cools_down = worker.rest_until - now
     left = count(len(worker.held), "task")
     checks = (
-        (worker.banned, f"It is banned: `sluice worker unban {worker.wallet}`."),
+        # Whoever is denied is banned too, and an end of the ban alone would not let it in.
+        (denied, f"It is on the deny list: `sluice enrol forget {worker.wallet}` takes it off."),
+        (worker.banned and not denied, f"It is banned: `sluice worker unban {worker.wallet}`."),
+        (
+            not admitted and not denied,
+            f"It is not on the list of those who may sign in (mode {mode}): `sluice enrol allow {worker.wallet}`.",
+        ),
         (
             worker.drained,
             f"It is drained, with {left} to finish: `sluice worker undrain {worker.wallet}`.",
@@ -50,7 +68,7 @@ def _of_itself(worker: WorkerRecord, now: float, lost_after: float) -> list[str]
             f"Nothing was heard of it for {silent:.0f} s (it is lost after {lost_after:.0f} s): see that machine.",
         ),
         (
-            worker.disconnected_at is not None,
+            worker.disconnected_at is not None and admitted and not worker.banned,
             "RabbitMQ says that it is not connected; it connects again by itself.",
         ),
         (

@@ -38,11 +38,14 @@ _TRIES = 12
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """The books as far as they could be read now. `passage`: None while there are final blocks still to be read."""
+    """The books as far as they could be read now. `passage`: None while there are final blocks still to be read, or the
+    node does not answer.
+    """
 
     wallet: Wallet
     books: Books
-    final: BlockNumber
+    #: None: the node does not tell.
+    final: BlockNumber | None
     passage: Passage | None
     #: Native token that came or went without the lane since the last mark; None: nothing, or `native_unknown`.
     outside: Outside | None = None
@@ -127,10 +130,22 @@ class WalletLedger:
         return books, final
 
     def view(self, seconds: float) -> LedgerView:
-        """Catch up for about so many seconds, then read the movements above final depth up to the head.
+        """Catch up for about so many seconds, then read the movements above final depth up to the head. While the node
+        does not answer, the view has what is stored.
 
-        Raises RpcError, RpcUnavailable, PyMongoError.
+        Raises PyMongoError; RpcError and RpcUnavailable only as long as there are no books.
         """
+        try:
+            return self._view(seconds)
+        except (RpcError, RpcUnavailable) as error:
+            books = self.movements.books()
+            if books is None:
+                raise
+            log.warning("The ledger cannot be compared with the chain.", action="ledger_unknown", why=str(error))
+            return LedgerView(self.reader.wallet, books, None, None, native_unknown=str(error))
+
+    def _view(self, seconds: float) -> LedgerView:
+        """`view`, by a node that answers. Raises RpcError, RpcUnavailable, PyMongoError."""
         books, final = self.catch_up(seconds)
         wallet = self.reader.wallet
         if books.block < final:

@@ -27,8 +27,6 @@ _POLICY, _LIST, _INVITE = "policy", "list", "invite"
 NAME_DIGITS = 32
 #: Wallets named in one query: some 60 KB, far below what MongoDB takes.
 LISTINGS = 1000
-#: Machines that one invite may admit: its row holds their wallets.
-MOST_USES = 1000
 
 
 @dataclass(frozen=True, slots=True)

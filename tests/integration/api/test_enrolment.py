@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,6 @@ import httpx
 import pytest
 
 from chain.contracts import hub
-from ops import cli
 from pipeline.broker.users import machine_user
 from pipeline.domain.records import ChainFacts, TaskRecord
 from pipeline.flow.cleanup import tidy
@@ -36,18 +36,14 @@ def gate(api: Api) -> Gate:
     return Gate(store.workers, store.enrolment, api.services.broker, api.settings)
 
 
-@pytest.fixture
-def sluice(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    """Runs `sluice enrol …` with this pool's settings; returns (exit code, its JSON)."""
+@pytest.fixture(name="sluice")
+def enrol(sluice: Callable[..., tuple[int, Any]]) -> Callable[..., tuple[int, Any]]:
+    """Runs `sluice enrol …` with the operator's address and token alone, as on a laptop; returns (exit code, its JSON
+    or what it printed).
+    """
 
     def run(*words: str, as_json: bool = True) -> tuple[int, Any]:
-        with monkeypatch.context() as patch:
-            patch.setattr("ops.commands.pool.enrol.settings", lambda: api.settings)
-            code = cli.run(["enrol", *words, *(["--json"] if as_json else [])])
-        said = capsys.readouterr()
-        if not as_json:
-            return code, said.out + said.err
-        return code, json.loads(said.out) if said.out else said.err
+        return sluice("enrol", *words, *(["--json"] if as_json else []))
 
     return run
 
@@ -95,11 +91,50 @@ def test_denying_a_machine_disconnects_it_and_ends_its_token_at_once(api: Api, s
     assert api.ping(api.sign_in(WORKER))
 
 
+def test_the_operator_is_told_of_the_list_that_keeps_a_machine_out(api: Api, sluice: Any, admin: httpx.Client) -> None:
+    api.sign_in(WORKER)
+    sluice("deny", WORKER.wallet)
+
+    def says() -> str:
+        return " ".join(admin.get(f"/workers/{WORKER.wallet}").raise_for_status().json()["says"])
+
+    assert "`sluice enrol forget" in says()
+    lifted = admin.post(f"/workers/{WORKER.wallet}/unban").raise_for_status().json()["says"]
+    assert "on the deny list: `sluice enrol forget" in lifted
+    refused(sign_in(api), "deny list")
+    sluice("forget", WORKER.wallet)
+    assert "sluice enrol" not in says()
+    sluice("policy", "--mode", "allow")
+    assert "`sluice enrol allow" in says()
+
+
 def test_a_wallet_can_be_denied_before_it_ever_signs_in(api: Api, sluice: Any) -> None:
     assert sluice("deny", WORKER.wallet)[0] == 0
     refused(sign_in(api), "deny list")
     assert sluice("forget", WORKER.wallet)[0] == 0
     assert sign_in(api).status_code == 200
+
+
+def test_who_may_work_decides_at_once_what_the_pool_offers(
+    api: Api, sluice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orders are withdrawn within 10 s of the last machine's going, also if the operator has sent it away."""
+    sent = list[str]()
+    for words in (
+        ("deny", WORKER.wallet),
+        ("forget", WORKER.wallet),
+        ("allow", WORKER.wallet),
+        ("revoke", WORKER.wallet),
+        ("policy", "--mode", "allow"),
+        ("policy", "--reset"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(api.services.notifier, "send_orders", partial(sent.append, words[0]))
+            assert sluice(*words, "--dry-run")[0] == 0
+            assert sent == []
+            assert sluice(*words)[0] == 0
+            assert sent == [words[0]]
+            sent.clear()
 
 
 def test_a_sign_in_that_was_under_way_when_its_wallet_was_denied_is_undone(api: Api, gate: Gate) -> None:
@@ -264,8 +299,12 @@ def test_words_that_are_wrong_end_with_2_and_change_nothing(sluice: Any) -> None
     assert sluice("show")[1]["set_by_command"] == []
 
 
-def test_a_rotated_key_signs_at_once_and_tokens_of_the_former_go_on(api: Api, sluice: Any) -> None:
+def test_a_rotated_key_signs_at_once_and_tokens_of_the_former_go_on(
+    api: Api, sluice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = api.sign_in(WORKER)
+    # Where the key's file is.
+    monkeypatch.setenv("SLUICE_HOME", str(api.settings.home))
     assert sluice("rotate-token-key")[0] == 0
     assert api.ping(session)
     newer = api.sign_in(WORKER)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from rich.text import Text
 
 from ops import cli
+from ops.admin import client
 from ops.admin.client import OperatorApi
-from ops.commands.pool import status
+from ops.commands.pool import enrol, status
 
 
 @pytest.mark.parametrize("typed", ["../pool", "../" * 30 + "pool", "a?all=true", "0x12#x"])
@@ -44,3 +46,20 @@ def test_each_look_of_watch_is_printed_where_no_terminal_can_be_drawn_anew(
     monkeypatch.setattr(status, "drawn", lambda found, _: Text(found["is"]))
     assert cli.run(["status", "--watch"]) == 0
     assert "second" in capsys.readouterr().out.split()
+
+
+def test_a_new_policy_is_waited_for_while_it_cuts_machines_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of a thousand machines is a request to RabbitMQ."""
+    api, waited = object.__new__(OperatorApi), []
+    api._url, api._headers = "http://127.0.0.1:1", {}
+
+    def http_client(_: str, *, timeout: float, **__: Any) -> httpx.Client:
+        waited.append(timeout)
+        raise httpx.ConnectError("")
+
+    monkeypatch.setattr(client, "http_client", http_client)
+    monkeypatch.setattr(OperatorApi, "open", lambda: api)
+    assert cli.run(["enrol", "policy", "--mode", "allow"]) == 1
+    assert cli.run(["enrol", "policy", "--reset"]) == 1
+    assert cli.run(["enrol", "revoke", "0x" + "11" * 20]) == 1
+    assert waited == [enrol.CUT_OFF_SECONDS, enrol.CUT_OFF_SECONDS, client.ANSWER_SECONDS]

@@ -58,8 +58,8 @@ class Reconciled(_Model):
     #: Block at which the chain was asked, and the first block of the books.
     block: int | None
     first_block: int
-    #: Final blocks that are still to be read; until then nothing can be said.
-    unread_blocks: int
+    #: Final blocks that are still to be read; until then nothing can be said. None: the node does not answer.
+    unread_blocks: int | None
     #: By the hub, at `block`.
     stake_nrlc: int | None
     locked_nrlc: int | None

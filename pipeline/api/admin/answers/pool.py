@@ -303,6 +303,28 @@ class DeadLine(_Model):
     died_at: float | None
 
 
+class QuarantinedLine(_Model):
+    """A stored row that this release cannot use. `key`: its id; `until`: when it is read again."""
+
+    collection: str
+    key: str
+    why: str
+    since: float
+    until: float
+    #: How often it was quarantined.
+    times: int
+    #: Whether the operator has accepted it: it is not counted any more.
+    accepted: bool
+
+
+class QuarantineChanged(_Model):
+    """How many quarantined rows were changed, or would be (`dry_run`). `accepted`: None if they are only read again."""
+
+    rows: int
+    accepted: bool | None
+    dry_run: bool
+
+
 class DeadMoved(_Model):
     """Ids of dead letters that were delivered again or removed, or would be (`dry_run`)."""
 

@@ -61,6 +61,9 @@ def test_tasks_are_listed_by_stage_deal_and_machine(
     assert code == 0
     assert TASK in screen
     assert OTHER not in screen
+    assert sluice("task", "ls", "--worker", STRANGER.wallet) == (0, "There is no such task.\n")
+    database(api.settings)["tasks"].delete_one({"_id": TASK})
+    assert "--all" in sluice("task", "ls")[1], "one that is over is there"
 
 
 def test_pages_of_tasks_matched_in_one_block_leave_none_out(
@@ -130,6 +133,7 @@ def test_a_task_is_shown_with_what_happened_and_what_it_waits_for(
     code, screen = sluice("task", "show", TASK)
     assert code == 0
     assert "reported started" in screen
+    assert "handed to the lane" not in screen, "nothing is said of transactions that are not noted with this task"
     assert sluice("task", "show", "0x" + "77" * 32)[0] == 2
     assert sluice("task", "show", TASK[:12], "--json")[1]["task_id"] == TASK, "the beginning is enough"
     code, said = sluice("deal", "show", TASK[:12])

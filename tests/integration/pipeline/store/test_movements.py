@@ -62,6 +62,19 @@ def answer(movements: Movements, books: Books, since: float = 0.0, until: float 
     return reconciled(LedgerView(ME, books, books.block, passage), movements, since, until)
 
 
+def test_books_that_cannot_be_compared_now_say_up_to_which_block_they_are_and_why(movements: Movements) -> None:
+    put(movements, 1, 4, [movement(Kind.DEPOSIT, 7, block=2)])
+    books = movements.books()
+    assert books is not None
+    view = LedgerView(ME, books, None, None, native_unknown="The Ethereum node at x does not answer: no answer.")
+    found = reconciled(view, movements, 0.0, math.inf)
+    assert (found.unread_blocks, found.block, found.differs_wei, found.differs_stake_nrlc) == (None, None, None, None)
+    assert found.says == (
+        "These are the books up to block 4; they cannot be compared now: "
+        "The Ethereum node at x does not answer: no answer."
+    )
+
+
 def test_rewards_are_counted_once_by_the_process_that_stores_them(movements: Movements) -> None:
     def counted() -> list[float]:
         value = REGISTRY.get_sample_value

@@ -9,7 +9,7 @@ import pytest
 
 from chain.contracts.hub import Hub
 from chain.testing import FakeChain, MemoryWatchStore
-from chain.watch.audit import Audit, DealPlace, audit, replay
+from chain.watch.audit import TRIES, Audit, DealPlace, audit, replay
 from chain.watch.watcher import Watcher
 from config.metrics import LATE_FINDS
 from protocol.errors import ChainMoved, RpcUnavailable
@@ -190,6 +190,25 @@ def test_a_node_that_is_behind_is_not_taken_for_a_chain_that_moved(
     with pytest.raises(RpcUnavailable, match=f"its head is block {chain.head - 3}, below block {chain.head}"):
         list(audit(watcher, store, ALL, chain.head))
     assert odd(list(audit(watcher, store, ALL, BlockNumber(chain.head - 3)))) == []
+
+
+def test_a_node_that_does_not_answer_in_the_middle_is_asked_again_and_gives_an_error_only_if_that_goes_on(
+    chain: FakeChain, store: MemoryWatchStore, watcher: Watcher
+) -> None:
+    drop(store, vote(0))
+    whole, asked, away = odd(list(audit(watcher, store, ALL, chain.head))), 0, range(3, 5)
+
+    def answer(_: str) -> None:
+        nonlocal asked
+        asked += 1
+        chain.frozen = asked in away
+
+    chain.before_answer = answer
+    assert odd(list(audit(watcher, store, ALL, chain.head))) == whole
+    asked, away = 0, range(3, 1000)
+    with pytest.raises(RpcUnavailable):
+        list(audit(watcher, store, ALL, chain.head))
+    assert asked < 3 + 3 * TRIES
 
 
 def test_a_reorg_in_the_middle_of_a_replay_leaves_nothing_of_the_lost_branch(

@@ -96,6 +96,18 @@ def test_every_step_on_the_way_says_what_it_waits_for() -> None:
     assert "finalize" in why(stored, all_revealed)
 
 
+def test_winners_that_do_not_reveal_are_told_with_the_time_they_have_though_the_result_is_not_stored_either() -> None:
+    """A machine that votes and never reveals brings no result: that it was asked to upload it is not what is wrong."""
+    votes = [replicate(1), replicate(2), replicate(3)]
+    said = why(task(replicates=votes), view(*CONSENSUS))
+    assert "3 of 3 winners have not revealed yet; they can until " in said
+    assert "if none has by then, the task is reopened. The result is not stored yet" in said
+    one = why(task(replicates=votes), view(*CONSENSUS, revealed(1)))
+    assert ("2 of 3 winners have not revealed yet; they can until " in one, "reopened" in one) == (True, False)
+    whole = why(task(replicates=votes), view(*CONSENSUS, revealed(1), revealed(2), revealed(3)))
+    assert whole.startswith("The result is not stored yet")
+
+
 def test_what_is_over_waits_for_nothing() -> None:
     assert explain(task(open=False), view(initialized(), claimed()), Candidates(), START, PACE) is None
     assert explain(task(open=False), view(*CONSENSUS, finalized()), Candidates(), START, PACE) is None

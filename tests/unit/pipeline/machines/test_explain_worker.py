@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.domain.machines.enrolment import Listing, Mode
 from pipeline.domain.machines.explain_worker import explain_worker
 from pipeline.domain.machines.worker_state import WorkerState, state_of
 from pipeline.domain.match import Capacity, Obstacle, match, obstacle
@@ -77,6 +78,23 @@ def test_how_a_machine_stands_to_the_tasks_that_wait_is_said_in_words(record: Ta
 
 def test_a_machine_without_an_obstacle_is_told_that_no_task_waits() -> None:
     assert explain_worker(worker(1), [], NOW, LOST_AFTER) == ["No task waits for a worker."]
+
+
+def test_a_machine_that_may_not_sign_in_is_told_with_the_command_that_lets_it_in() -> None:
+    """An end of the ban alone does not let in whom the deny list refuses."""
+
+    def said(*, mode: Mode = Mode.OPEN, listing: Listing | None = None, banned: bool = False) -> str:
+        machine = worker(1, banned=banned, disconnected_at=NOW)
+        return " ".join(explain_worker(machine, [], NOW, LOST_AFTER, mode=mode, listing=listing))
+
+    denied = said(listing=Listing.DENIED, banned=True)
+    assert ("on the deny list: `sluice enrol forget 0x" in denied, "unban" in denied) == (True, False)
+    for mode in (Mode.ALLOW, Mode.INVITE):
+        assert f"(mode {mode}): `sluice enrol allow 0x" in said(mode=mode)
+        assert "sluice enrol" not in said(mode=mode, listing=Listing.ALLOWED)
+    assert "it connects again by itself" in said()
+    for refused in (denied, said(banned=True), said(mode=Mode.ALLOW)):
+        assert "connects again by itself" not in refused
 
 
 MACHINES = st.builds(

@@ -213,11 +213,18 @@ class FakeChain:
     stored: dict[str, Movement] = field(default_factory=dict)
     kept: Books | None = None
     hides: bool = False
+    #: The node does not answer.
+    away: bool = False
     wallet: Wallet = ME
 
     @property
     def rpc(self) -> Any:
-        return SimpleNamespace(name="node", call=lambda _: hex(len(self.blocks) - 1))
+        return SimpleNamespace(name="node", call=self._call)
+
+    def _call(self, _: str) -> str:
+        if self.away:
+            raise RpcUnavailable(what="node", why="no answer within 5 s")
+        return hex(len(self.blocks) - 1)
 
     def mine(self, *amounts: tuple[Kind, int]) -> None:
         number, fork = len(self.blocks), max(self.forks)
@@ -337,6 +344,24 @@ def test_a_node_that_leaves_logs_out_is_asked_again_and_nothing_of_it_counts_as_
     chain.mine()
     books, final = ledger_of(chain, 20_000.0).catch_up(60.0)
     assert (books.proved, books.account, len(chain.stored)) == (final, Balances(7, 0), 1)
+
+
+def test_while_the_node_does_not_answer_the_view_has_what_is_stored_and_says_why_it_is_not_compared() -> None:
+    chain = FakeChain()
+    chain.away = True
+    with pytest.raises(RpcUnavailable):
+        ledger_of(chain).view(60.0)
+    chain.away = False
+    chain.mine((Kind.DEPOSIT, 7))
+    for _ in range(FINALITY + 1):
+        chain.mine()
+    before = ledger_of(chain).view(60.0)
+    chain.away = True
+    view = ledger_of(chain).view(60.0)
+    assert (view.books, view.final, view.passage, view.difference) == (before.books, None, None, None)
+    assert "no answer within 5 s" in str(view.native_unknown)
+    chain.away = False
+    assert ledger_of(chain).view(60.0).difference == EVEN
 
 
 def test_ranges_are_cut_as_the_node_allows() -> None:
