@@ -28,6 +28,8 @@ class Breakdown:
         self._pool = bench_pool
         servers, names = bench_pool.servers, bench_pool.names
         self._db = client(servers.mongodb_uri)[names.database]
+        # A bag before this one has left what it saw.
+        self._db.drop_collection("system.profile")
         self._db.create_collection("system.profile", capped=True, size=_PROFILE_BYTES)
         self._db.command("profile", 2)
         # A copy of every message of vhost `core`.
