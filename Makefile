@@ -27,12 +27,15 @@ demo: $(READY)
 	@$(SLUICE) demo $(ARGS)
 
 # Whole pools: their programs and servers are started, killed, lost and restored, outages last longer than deadlines,
-# strangers are among the machines, every page is done as printed, browsers look. Half of all CPU seconds, for one test in
-# twenty: each waits long, or starts whole programs again and again. (Of whole pools `make test` has the main job, and one
-# fault of each side.)
+# strangers are among the machines, every page is done as printed, browsers look. Over half of all CPU seconds, for one test
+# in fifteen: each waits long, or starts whole programs again and again. (Of whole pools `make test` has the main job by the
+# stock SDK, the demo, and one fault of each side.)
 POOL_RUNS := $(addprefix tests/integration/,stack workers/restarts pipeline/trouble pipeline/money/test_ledger.py \
-	$(addprefix pool/,commands shown trouble test_broker_attacks_beside_work.py test_documents.py \
-	test_machines_come_and_go.py test_other_language.py test_strangers.py))
+	$(addprefix pool/,commands shown trouble test_broker_attacks_beside_work.py test_documents.py test_votes.py \
+	test_machines_come_and_go.py test_other_language.py test_sessions.py test_strangers.py) \
+	pipeline/orders pipeline/store/test_deals.py \
+	$(addprefix sms/,test_enclave_machine.py test_enclave_pool.py test_unserved_tags.py) \
+	test_init.py api/admin/test_prometheus.py)
 
 test: $(READY)
 	@$(SLUICE) stack up mongodb rabbitmq docker ipfs
