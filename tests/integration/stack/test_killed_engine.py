@@ -16,8 +16,8 @@ from workers.sandbox.network import pause_program
 
 def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) -> None:
     found, run_folder = docker.program(tmp_path)
-    # Another engine on this machine keeps its bridge and its packet filter to itself.
-    program = replace(found, command=[*found.command, "--bridge=none", "--iptables=false", "--ip6tables=false"])
+    # Another engine on this machine keeps its bridge: one that starts with `--bridge=none` would delete it.
+    program = replace(found, command=["unshare", "--net", *found.command])
     host = docker.address(tmp_path)
     try:
         engine = docker.ensure(program, run_folder, seconds=ample(docker.START_SECONDS))
