@@ -118,8 +118,7 @@ def test_tasks_that_are_sold_and_wait_take_their_slots() -> None:
 
 def test_of_a_waiting_task_each_machine_takes_one_slot() -> None:
     """With a slot on each of two machines taken for it, one machine is left with free slots: too few for another."""
-    two_machines = {"trust": 3}
-    pool = world(3, 1, policy=policy(two_machines), waiting=[task(trust=3, wants=2)])
+    pool = world(3, 1, policy=policy({"trust": 3}), waiting=[task(trust=3, wants=2)])
     pool.settle()
     assert pool.offered() == 0
 
