@@ -112,7 +112,8 @@ class SpareCapacity:
             proven = min(count, max(0, _proven_wanted(task) - sum(on_their_way)))
             if count:
                 wanted[Demand(task.tag, count, stake_locked(task), proven)] += 1
-        for demand, count in wanted.items():
+        # Those that need most machines first, while there are most.
+        for demand, count in sorted(wanted.items(), key=lambda item: -item[0].machines):
             capacity._put_waiting(demand, count)
         return capacity
 
@@ -143,9 +144,12 @@ class SpareCapacity:
         return count
 
     def _put_waiting(self, demand: Demand, tasks: int) -> None:
-        """Put tasks that are sold: those for which machines are missing take those that there are."""
-        for machines in range(demand.machines, 0, -1):
-            tasks -= self.put(replace(demand, machines=machines, proven=min(demand.proven, machines)), tasks)
+        """Put tasks that are sold. Those for which machines of their own are missing now take as many slots all the
+        same: which machines will do them is not known.
+        """
+        tasks -= self.put(demand, tasks)
+        self.put(replace(demand, machines=1, proven=1), tasks * demand.proven)
+        self.put(replace(demand, machines=1, proven=0), tasks * (demand.machines - demand.proven))
 
     def _most(self, demand: Demand, tasks: int) -> int:
         """The most of these tasks that fit, each on machines of its own.

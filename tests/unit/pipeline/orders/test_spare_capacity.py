@@ -47,6 +47,21 @@ def test_of_one_kind_as_many_are_put_as_can_be_served(slots: list[tuple[int, boo
     assert not can_serve(records, [(NO_TAG, count, proven)] * (found + 1))
 
 
+@settings(max_examples=200, deadline=None)
+@given(MACHINES, st.integers(1, 4), st.integers(1, 3), DEMANDS)
+def test_what_is_put_beside_waiting_tasks_of_one_kind_can_be_served_with_them(
+    machines: list[tuple[int, Hash32, bool]], sold: int, wants: int, demands: list[tuple[Hash32, int, int, int]]
+) -> None:
+    records = [worker(n, slots=slots, tag=tag, solos=9 * right) for n, (slots, tag, right) in enumerate(machines, 1)]
+    capacity = SpareCapacity.beside(records, [task(trust=1, wants=wants, newcomers=wants)] * sold)
+    put, waiting = [], [(NO_TAG, wants, 0)] * sold
+    for tag, count, proven, tasks in demands:
+        put += [(tag, count, proven)] * capacity.put(Demand(tag, count, proven=proven), tasks)
+    assert can_serve(records, put)
+    # A waiting task may lack machines: then nothing can be served beside it in this sense.
+    assert can_serve(records, [*waiting, *put]) or not can_serve(records, waiting)
+
+
 @given(st.integers(0, MOST_TRUST))
 def test_an_order_demands_proven_machines_by_the_rule_that_gives_tasks_to_machines(trust: int) -> None:
     terms = replace(order(1).order, trust=trust)
