@@ -93,7 +93,7 @@ class Breakdown:
         counts: Counter[Any] = Counter()
         for file in self._pool.pool.home.glob("*/run/**/*.pid"):
             whose = "" if file.relative_to(self._pool.pool.home).parts[0] == "scheduler" else "machines "
-            counts[f"{whose}{file.stem}"] += tree_cpu_seconds(int(file.read_text()))
+            counts.update({f"{whose}{file.stem}": tree_cpu_seconds(int(file.read_text()))})
         return counts
 
 
