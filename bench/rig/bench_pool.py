@@ -31,8 +31,7 @@ from ops.pool.servers import bring_up
 from ops.pool.site import Chain, Names, Servers
 from ops.stack import ports
 from ops.stack.servers import anvil, geth
-from ops.stack.servers.anvil import Anvil
-from ops.stack.servers.geth import Geth
+from ops.stack.servers.node import BLOCK_GAS, Node
 from pipeline.domain.records import TaskStage
 from pipeline.store.task.tasks import Tasks
 from protocol.errors import NotReady, SluiceError
@@ -62,7 +61,7 @@ class BenchPool:
     servers: Servers
     names: Names
     chain: Chain
-    node: Anvil | Geth
+    node: Node
     pool: LocalPool
     rpc: Rpc
     buyer: DirectSender
@@ -145,8 +144,8 @@ class BenchPool:
 
 
 def start_chain(
-    folder: Path, *, block_time: float, block_gas: int = anvil.BLOCK_GAS, on_geth: bool = False
-) -> tuple[Chain, Anvil | Geth]:
+    folder: Path, *, block_time: float, block_gas: int = BLOCK_GAS, on_geth: bool = False
+) -> tuple[Chain, Node]:
     """Start a chain of its own with PoCo's contracts, and the node to stop at the end. `on_geth`: geth's."""
     state, port = ensure_state(Path(".sluice")), ports.free_port()
     node = (
@@ -162,7 +161,7 @@ def prepared_pool(
     *,
     block_time: float,
     workers: int,
-    block_gas: int = anvil.BLOCK_GAS,
+    block_gas: int = BLOCK_GAS,
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
     datasets: Sequence[NewDataset] = (),
@@ -202,7 +201,7 @@ def open_bench_pool(
     workers: int,
     slots: int,
     spares: int = 0,
-    block_gas: int = anvil.BLOCK_GAS,
+    block_gas: int = BLOCK_GAS,
     env: dict[str, str] | None = None,
     servers: Servers | None = None,
     machine: Sequence[str] = WORKER,

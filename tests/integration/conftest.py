@@ -29,6 +29,7 @@ from ops.stack import ports, tools
 from ops.stack.parts import StackPart, credentials
 from ops.stack.servers import anvil
 from ops.stack.servers.anvil import Anvil
+from ops.stack.servers.node import BLOCK_GAS
 from ops.stack.stack import Stack
 from ops.stack.stack import up as bring_up
 from pipeline.store.database import sharding
@@ -181,7 +182,7 @@ class StillNode:
         rpc.call("anvil_dropAllTransactions")
         rpc.call("evm_setIntervalMining", 0)
         rpc.call("anvil_setNextBlockBaseFeePerGas", self._base_fee)
-        rpc.call("evm_setBlockGasLimit", hex(anvil.BLOCK_GAS))
+        rpc.call("evm_setBlockGasLimit", hex(BLOCK_GAS))
         rpc.call("evm_setTime", int(time.time()))
 
     def close(self) -> None:

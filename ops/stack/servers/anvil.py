@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import platform
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from chain.rpc.client import Rpc
 from ops.stack import ports, tools
-from ops.stack.process import Process, Program
+from ops.stack.process import Program
+from ops.stack.servers.node import BLOCK_GAS, Node
 from protocol.errors import MissingTool, RpcError, RpcUnavailable
 
 #: npm's name for this machine's architecture.
@@ -22,37 +22,14 @@ _NPM_ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}
 START_SECONDS = 120.0
 #: Seconds for one answer of a node of this machine, which takes some milliseconds: one that does not is asked again.
 _ANSWER_SECONDS = 2.0
-#: Gas per block, as on most chains PoCo runs on.
-BLOCK_GAS = 30_000_000
 #: Public key phrase of every development chain: its accounts must never hold real money.
 MNEMONIC = "test test test test test test test test test test test junk"
 
 
-@dataclass(frozen=True, slots=True)
-class Anvil:
-    """A running chain."""
+class Anvil(Node):
+    """A chain that anvil makes."""
 
-    port: int
-    process: Process
-
-    @property
-    def rpc_url(self) -> str:
-        """URL of JSON-RPC over HTTP."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def ws_url(self) -> str:
-        """URL of JSON-RPC over WebSocket, on the same port."""
-        return f"ws://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The pid of the node itself, to freeze or kill it."""
-        return self.process.pid
-
-    def stop(self) -> None:
-        """End the chain; it first writes its state, if it was started to keep one."""
-        self.process.stop(timeout=10)
+    __slots__ = ()
 
 
 def binary() -> tuple[Path, str]:

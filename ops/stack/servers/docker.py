@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,7 +191,7 @@ def clear(folder: Path) -> None:
     docker_leftovers.end_containers(_containerd(run_folder) / "containerd.sock")
     for mounted in (run_folder, folder.absolute()):
         docker_leftovers.unmount(mounted.resolve())
-    _remove_bridge(folder.absolute())
+    docker_leftovers.remove_bridge(bridge_name(str((folder.absolute() / "data").resolve())))
 
 
 def _run_folder(folder: Path) -> Path:
@@ -206,13 +205,6 @@ def _run_folder(folder: Path) -> Path:
 def _containerd(run_folder: Path) -> Path:
     """Where an engine of ours has its containerd's socket and pid."""
     return run_folder / "containerd"
-
-
-def _remove_bridge(folder: Path) -> None:
-    """Remove the bridge of apps' containers: an engine leaves it, with its range of addresses, and makes it again."""
-    bridge = bridge_name(str((folder / "data").resolve()))
-    if (Path("/sys/class/net") / bridge).exists():
-        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
 
 
 def _stop_containerd(run_folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""What a Docker engine of ours leaves that was killed: containers that run on under their shims, and their mounts.
+"""What a Docker engine of ours leaves: its bridge with the rules about it; and if it was killed, containers that run on
+under their shims, and their mounts.
 
 Told apart from those of other engines by the address of its containerd, and by the folder; from those of an engine in
 a container, which may have the same paths there, by the mounts that a shim sees. A disk that somebody has mounted in
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -43,6 +45,30 @@ def unmount(folder: Path) -> None:
     for source, at in mounts_below(folder, Path("/proc/self/mounts").read_text(errors="surrogateescape")):
         if not is_disk(source, at):
             subprocess.run(["umount", "--lazy", at], capture_output=True, check=False)
+
+
+def remove_bridge(bridge: str) -> None:
+    """Remove the bridge of apps' containers, and what the packet filter has about it. An engine makes both again.
+
+    Else its range of addresses stays taken, or is given to another engine's network, whose packets its rules change.
+    """
+    if shutil.which("ip") is None or shutil.which("iptables") is None:
+        return
+    # It may be gone.
+    subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+    for table in ("nat", "filter"):
+        asked = ["iptables", "--wait", "--table", table, "--list-rules"]
+        listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        left = "".join(f"-D{rule[2:]}\n" for rule in rules_about(bridge, listed))
+        if left:
+            given = f"*{table}\n{left}COMMIT\n"
+            changes = ["iptables-restore", "--wait", "--noflush"]
+            subprocess.run(changes, input=given, capture_output=True, text=True, check=False)
+
+
+def rules_about(bridge: str, listed: str) -> list[str]:
+    """Those of the rules that `iptables --list-rules` prints, e.g. `-A FORWARD -i docker0 -j ACCEPT`, that name it."""
+    return [line for line in listed.splitlines() if line.startswith("-A ") and bridge in line.split()]
 
 
 def mounts_below(folder: Path, mounts: str) -> Iterator[tuple[str, Path]]:

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chain.rpc.client import Rpc
 from ops.stack import ports, tools
 from ops.stack.go_modules import GoProgram
-from ops.stack.process import Process, Program
+from ops.stack.process import Program
+from ops.stack.servers.node import BLOCK_GAS, Node
 from protocol.errors import RpcUnavailable
 
 GETH = GoProgram(
@@ -25,8 +25,6 @@ GETH = GoProgram(
 )
 #: The chain id of a fresh chain: what `--dev` has.
 DEVELOPMENT_CHAIN_ID = 1337
-#: Gas per block, as on most chains PoCo runs on.
-BLOCK_GAS = 30_000_000
 #: Seconds until it answers: it makes a key, which takes a second. The wait ends at once when the node does.
 START_SECONDS = 60.0
 #: Forks that a chain made of a saved state begins with. Prague, the next one, needs contracts that the state has not.
@@ -39,31 +37,10 @@ _FORKS_BY_TIME = ("shanghai", "cancun")
 _BLOBS = {"cancun": {"target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477}}
 
 
-@dataclass(frozen=True, slots=True)
-class Geth:
-    """A running chain."""
+class Geth(Node):
+    """A chain that geth makes."""
 
-    port: int
-    process: Process
-
-    @property
-    def rpc_url(self) -> str:
-        """JSON-RPC over HTTP."""
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def ws_url(self) -> str:
-        """JSON-RPC over WebSocket, on the same port."""
-        return f"ws://127.0.0.1:{self.port}"
-
-    @property
-    def pid(self) -> int:
-        """The pid of the node, to freeze or kill it."""
-        return self.process.pid
-
-    def stop(self) -> None:
-        """End the chain."""
-        self.process.stop(timeout=10)
+    __slots__ = ()
 
 
 def binary() -> Path:

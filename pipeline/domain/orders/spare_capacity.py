@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.domain.match import Capacity, for_proven, stake_locked
 from pipeline.domain.records import TaskRecord, WorkerRecord
@@ -110,10 +110,10 @@ class SpareCapacity:
             on_their_way = [proven for wallet, proven in held[task.task_id].items() if wallet not in given]
             count = max(0, task.wants - len(on_their_way))
             proven = min(count, max(0, _proven_wanted(task) - sum(on_their_way)))
-            wanted[Demand(task.tag, stake=stake_locked(task), proven=1)] += proven
-            wanted[Demand(task.tag, stake=stake_locked(task))] += count - proven
+            if count:
+                wanted[Demand(task.tag, count, stake_locked(task), proven)] += 1
         for demand, count in wanted.items():
-            capacity.put(demand, count)
+            capacity._put_waiting(demand, count)
         return capacity
 
     @property
@@ -141,6 +141,11 @@ class SpareCapacity:
         for machine, first, then in zip(able, taken, rest, strict=True):
             machine.take(first + then, demand.stake)
         return count
+
+    def _put_waiting(self, demand: Demand, tasks: int) -> None:
+        """Put tasks that are sold: those for which machines are missing take those that there are."""
+        for machines in range(demand.machines, 0, -1):
+            tasks -= self.put(replace(demand, machines=machines, proven=min(demand.proven, machines)), tasks)
 
     def _most(self, demand: Demand, tasks: int) -> int:
         """The most of these tasks that fit, each on machines of its own.

@@ -1,7 +1,9 @@
-"""A Docker engine of the stack that is killed while a container runs."""
+"""What a Docker engine of the stack leaves, one that is killed while a container runs too."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +40,17 @@ def test_what_a_killed_engine_leaves_is_ended_with_its_mounts(tmp_path: Path) ->
     # It may be a zombie for a while: the process that adopts a killed shim's children reaps them.
     assert not inside.alive()
     assert not _mounts(tmp_path)
+
+
+def test_a_bridge_is_removed_with_every_rule_about_it_and_no_other() -> None:
+    made = "ip link add {0} type bridge; iptables -t nat -A POSTROUTING -s 172.18.0.0/16 ! -o {0} -j MASQUERADE;"
+    made += "iptables -A FORWARD -i {0} -m comment --comment 'two words' -j ACCEPT; iptables -A FORWARD -o {0} -j DROP"
+    removed = "from ops.stack.servers.docker_leftovers import remove_bridge; remove_bridge('sluice1')"
+    told = "ip -brief link; iptables -t nat -S; iptables -S"
+    script = "\n".join([made.format("sluice1"), made.format("sluice11"), f'{sys.executable} -c "{removed}"', told])
+    ended = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.count("sluice11") == 4
+    assert ended.stdout.count("sluice1") == 4
 
 
 def _mounts(folder: Path) -> list[str]:

@@ -111,9 +111,22 @@ def test_a_partly_bought_order_counts_with_what_is_left_of_it() -> None:
 
 
 def test_tasks_that_are_sold_and_wait_take_their_slots() -> None:
+    pool = world(3, 1, waiting=[task(trust=5, wants=2)])
+    pool.settle()
+    assert pool.offered() == 2
+
+
+def test_of_a_waiting_task_each_machine_takes_one_slot() -> None:
+    """With a slot on each of two machines taken for it, one machine is left with free slots: too few for another."""
+    pool = world(3, 1, policy=policy({"trust": 3}), waiting=[task(trust=3, wants=2)])
+    pool.settle()
+    assert pool.offered() == 0
+
+
+def test_a_waiting_task_for_which_machines_are_missing_takes_those_that_there_are() -> None:
     pool = world(3, waiting=[task(trust=5, wants=2)])
     pool.settle()
-    assert pool.offered() == 1
+    assert pool.offered() == 2
 
 
 def test_a_slot_that_is_taken_for_a_waiting_task_is_counted_once() -> None:
