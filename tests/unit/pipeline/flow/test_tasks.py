@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from config.celery_apps import ConfirmTimeoutCelery, core_app
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline import tasks
-from pipeline.broker import notify
 from pipeline.broker.link import BrokerLink
 from pipeline.broker.notify import LATER_SECONDS, Notifier
 from pipeline.flow import assign
@@ -175,6 +175,6 @@ def test_bulk_work_that_is_put_off_is_on_its_way_once_and_waits_at_the_broker(mo
     assert message["name"] == topology.BULK
     assert (message["exchange"], message["routing_key"]) == (topology.RETRY_EXCHANGE.name, topology.BULK_QUEUE)
     assert message["expiration"] == LATER_SECONDS
-    monkeypatch.setattr(notify.time, "monotonic", lambda: notifier._bulk_at)
+    monkeypatch.setattr(time, "monotonic", lambda: notifier._bulk_at)
     notifier.send_bulk_later()
     assert len(sent) == 2, "again once the first has come"
