@@ -89,9 +89,12 @@ class Breakdown:
         return counts
 
     def _cpu_seconds(self) -> Counter[Any]:
-        """CPU seconds so far of each of the scheduler's processes, with their children."""
-        pids = (self._pool.pool.home / "scheduler" / "run").rglob("*.pid")
-        return Counter({path.stem: tree_cpu_seconds(int(path.read_text())) for path in pids})
+        """CPU seconds so far by process, with its children: the scheduler's by their names, all machines' together."""
+        counts: Counter[Any] = Counter()
+        for file in self._pool.pool.home.glob("*/run/**/*.pid"):
+            whose = "" if file.relative_to(self._pool.pool.home).parts[0] == "scheduler" else "machines "
+            counts.update({f"{whose}{file.stem}": tree_cpu_seconds(int(file.read_text()))})
+        return counts
 
 
 def _tree(pid: int) -> list[int]:

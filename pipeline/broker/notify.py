@@ -4,6 +4,7 @@ nothing that is not also in the store. Their names, and the queue of each, are i
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,8 @@ ADVANCE_CHUNK = 50
 FREED = "freed"
 #: Deals in one `ingest_deals`: a bag may hold thousands of tasks.
 INGEST_CHUNK = 5
+#: Seconds for which bulk work is put off while urgent messages wait: some of them are done meanwhile.
+LATER_SECONDS = 0.2
 
 
 class Notifier:
@@ -32,6 +35,8 @@ class Notifier:
         self._app = app
         self._link = BrokerLink(app)
         self.wallet = wallet
+        #: When bulk work that was put off comes, by the monotonic clock.
+        self._bulk_at = 0.0
 
     def send_ingest(self, deals: Sequence[DealId]) -> None:
         """Publish `ingest_deals`: read deals from the chain."""
@@ -52,6 +57,25 @@ class Notifier:
     def send_bulk(self) -> None:
         """Publish `bulk`: do the next piece of large deals."""
         self._send(topology.BULK, [()])
+
+    def send_bulk_later(self) -> None:
+        """Publish `bulk` so that it comes in LATER_SECONDS; nothing if one that this process published so is on its way
+        still.
+        """
+        now = time.monotonic()
+        if now < self._bulk_at:
+            return
+        self._bulk_at = now + LATER_SECONDS
+        queue = topology.retry_queue()
+        with self._link.producer() as producer:
+            self._app.send_task(
+                topology.BULK,
+                producer=producer,
+                exchange=queue.exchange.name,
+                routing_key=topology.BULK_QUEUE,
+                declare=[queue],
+                expiration=LATER_SECONDS,
+            )
 
     def messages_waiting(self) -> int:
         """Number of messages in the queue `pipeline` that no process has taken yet; 0 while there is no such queue."""

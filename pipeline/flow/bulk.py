@@ -33,8 +33,8 @@ def bulk(scheduler: Scheduler) -> None:
     Raises PyMongoError or an Unavailable; the sweep publishes the message again.
     """
     if scheduler.notifier.messages_waiting() > MOST_URGENT:
-        # Urgent messages first: this one is published again, behind them.
-        scheduler.notifier.send_bulk()
+        # Urgent messages first. In a queue of its own this one would come again after each of them.
+        scheduler.notifier.send_bulk_later()
         return
     stored = store_next_piece(scheduler.store, scheduler.clock())
     fed = feed(scheduler)

@@ -2,7 +2,7 @@
 that it can only come once the pool has received and stored the result.
 
     the request is served for NOTE_SECONDS, and again after each    noted: the least rate of uploads shows that it moves
-    the wallet sends as many other results as it may                noted: the pool itself lets this one wait
+    the wallet goes on to send as many others as it may             noted: the pool itself lets this one wait
 
 A quick upload is not noted at all.
 """

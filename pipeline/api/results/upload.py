@@ -1,10 +1,12 @@
 """Route of a result's upload: nothing is stored in IPFS that the uploader did not vote for on chain.
 
-PUT zip ─► is it stored already?        then that is the answer, and the body is not read
+PUT zip ─► a turn of the wallet: two send at a time, others wait a little; one without is let in no further than to be
+           noted, `arrivals`
+        ─► is it stored already?        then that is the answer, and the body is not read
         ─► has another worker's vote for the same result been stored? then its link, and the body is not read
         ─► may this wallet upload?      vote: it has contributed on chain      solo: the wallet is still at the task
         ─► of an enclave: has the task's challenge signed for the digest? see `enclaves`
-        ─► temporary file, capped, at a least rate, two at a time per wallet; with Content-Range see `parts`
+        ─► temporary file, capped, at a least rate; with Content-Range see `parts`
         ─► digest recomputed from the zip ─► vote: keccak(task ‖ digest) is its contribution
         ─► what the digest covers is packed anew: files beside it are dropped
         ─► IPFS add, pinned (solo: later)              ─► link and digest into its replicate ─► `advance` published
@@ -16,7 +18,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +34,7 @@ from pipeline.api.results import parts
 from pipeline.api.results.arrivals import note_arrival, noted_while_served
 from pipeline.api.results.enclaves import attestation_of, check_attested, is_encrypted
 from pipeline.api.results.result_zip import MAX_UNPACKED_BYTES, CheckedResult, check_result, repack
-from pipeline.api.results.upload_turns import LEAST_RATE, VERIFIED_AT_ONCE, UploadTurns, receive
+from pipeline.api.results.upload_turns import LEAST_RATE, PER_WALLET, VERIFIED_AT_ONCE, UploadTurns, receive
 from pipeline.domain.records import Replicate, ReplicateState, Standing, TaskRecord
 from pipeline.store.pins import Pin
 from protocol.errors import NotYet, Refused, RoomTaken, StorageUnavailable, Unavailable
@@ -76,10 +78,32 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     begun, largest = services.clock(), largest_zip(services.settings.max_result_bytes)
     services.rates.count("upload", wallet)
     rest = Rest.of(request.headers, largest)
-    found = services.computed.take(TaskId(task_id), wallet)
-    if found is None:
-        found = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
-    task, replicate = found
+    total = declared_bytes(request.headers, largest) if rest is None else rest.total
+    # First: meanwhile the machine's report that it computed comes, which has read the task.
+    turn = await _turns.has_turn(wallet, TaskId(task_id))
+    with _turns.receiving(wallet, TaskId(task_id)) if turn else nullcontext():
+        found = services.computed.take(TaskId(task_id), wallet)
+        if found is None:
+            found = await run_in_threadpool(own_replicate, services, TaskId(task_id), wallet)
+        return await _receive(services, *found, request, rest, total, begun, turn=turn)
+
+
+async def _receive(
+    services: Access,
+    task: TaskRecord,
+    replicate: Replicate,
+    request: Request,
+    rest: Rest | None,
+    total: int,
+    begun: float,
+    *,
+    turn: bool,
+) -> Stored:
+    """Receive and store a result, unless one is stored or this one may not be. `total`: its bytes, at most; `begun`:
+    when its request came, Unix seconds; `turn`: without one, the body is not read. Raises Refused, NotYet, Unavailable,
+    BadMessage.
+    """
+    wallet = replicate.wallet
     if replicate.link is not None and replicate.digest is not None:
         return Stored(link=replicate.link, digest=replicate.digest)
     # A machine that works alone votes and reveals with the result's link: nothing of it is on chain yet.
@@ -94,11 +118,11 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
     twin = same_result(task, replicate, view)
     if twin is not None:
         return await run_in_threadpool(_share, services, task, replicate, twin, begun)
-    total = declared_bytes(request.headers, largest) if rest is None else rest.total
-    await _note_on_its_way(services, task, replicate, total)
+    await _note_on_its_way(services, task, replicate, total, turn=turn)
+    if not turn:
+        raise Unavailable(what="a further upload", why=f"this wallet is sending {PER_WALLET} results already")
     # Twice: what comes, and what is stored of it.
     needed = 2 * total
-    turn = _turns.receiving(wallet, task.task_id)
     proven = replicate.standing is Standing.PROVEN
     room = _turns.room(
         services.uploads,
@@ -108,7 +132,7 @@ async def put_result(task_id: HexId, request: Request, wallet: SignedIn, service
         processes=services.settings.api_processes,
     )
     try:
-        with turn, _file(services, task, wallet, rest) as path, room:
+        with _file(services, task, wallet, rest) as path, room:
             async with noted_while_served(services, task, replicate):
                 if rest is None:
                     # The cap is `BodyLimit`'s.
@@ -144,14 +168,15 @@ async def _note_not_stored(services: Access, task: TaskRecord, replicate: Replic
         await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
 
 
-async def _note_on_its_way(services: Access, task: TaskRecord, replicate: Replicate, total: int) -> None:
-    """Note that a large result is on its way, or one that must wait for others of its machine: that machine is not to
-    blame if another winner is asked meanwhile, or if it works alone and cannot vote before the result is stored.
+async def _note_on_its_way(services: Access, task: TaskRecord, replicate: Replicate, total: int, *, turn: bool) -> None:
+    """Note that a large result is on its way, or one that waits too long for others of its machine (no `turn`): that
+    machine is not to blame if another winner is asked meanwhile, or if it works alone and cannot vote before the result
+    is stored.
     """
     if total > QUICK_BYTES and replicate.upload_begun_at is None:
         note = services.store.uploads.record_begun
         await run_in_threadpool(note, task.task_id, replicate.wallet, services.clock())
-    if _turns.sends_others(replicate.wallet, task.task_id):
+    if not turn:
         await note_arrival(services, task, replicate)
 
 

@@ -1,6 +1,7 @@
 """Who may upload at the same time, and how slowly: so that no wallet keeps the others from storing their results.
 
 receive   one body per wallet and task, two per wallet, each at a least rate      nobody waits for another wallet
+          a further one waits for a turn of its wallet, a few seconds             what is quick is sent once
 verify    a few at a time in all, each as fast as our own disk                    a turn is never held by a network
 """
 
@@ -10,7 +11,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from protocol.errors import BadMessage, RoomTaken, StorageUnavailable, TooSlow, Unavailable, UnderWay
@@ -18,6 +19,9 @@ from protocol.types import TaskId, Wallet
 
 #: Bodies received at a time from one wallet: a machine uploads with one process per slot and one spare.
 PER_WALLET = 2
+#: Seconds for which a further one waits: small results, of a machine with many slots, need no second request. Less than
+#: a machine waits for the begin of an answer, and than it takes to be noted as coming (`arrivals.NOTE_SECONDS`).
+TURN_SECONDS = 3.0
 #: Bytes per second an upload must bring on average: a line of 1 Mbit/s, so 256 MiB may take half an hour.
 LEAST_RATE = 2**17
 #: Seconds before the least rate is enforced: connections start slowly, and a busy machine pauses.
@@ -37,6 +41,8 @@ class UploadTurns:
     def __init__(self) -> None:
         self._bodies: set[tuple[Wallet, TaskId]] = set()
         self._by_wallet: Counter[Wallet] = Counter()
+        #: Set once one of the wallet's uploads has ended; only while others wait for that.
+        self._awaited: dict[Wallet, asyncio.Event] = {}
         #: Bytes of disk promised to bodies under way; what they have written already counts twice, on the safe side.
         self._promised = 0
         #: Of these, bytes promised to machines that were never right on chain.
@@ -61,8 +67,20 @@ class UploadTurns:
             self._by_wallet[wallet] -= 1
             if not self._by_wallet[wallet]:
                 del self._by_wallet[wallet]
+            if wallet in self._awaited:
+                self._awaited.pop(wallet).set()
 
-    def sends_others(self, wallet: Wallet, task_id: TaskId) -> bool:
+    async def has_turn(self, wallet: Wallet, task_id: TaskId, seconds: float = TURN_SECONDS) -> bool:
+        """Whether `receiving` lets this result in, or says that it is being sent already; False if the wallet goes on
+        to send as many others as it may for `seconds`. Those who wait are asked in the order in which they came.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._sends_others(wallet, task_id):
+                    await self._awaited.setdefault(wallet, asyncio.Event()).wait()
+        return not self._sends_others(wallet, task_id)
+
+    def _sends_others(self, wallet: Wallet, task_id: TaskId) -> bool:
         """Whether a wallet sends as many other results as it may, so that this one has to wait."""
         return (wallet, task_id) not in self._bodies and self._by_wallet[wallet] >= PER_WALLET
 

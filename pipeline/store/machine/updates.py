@@ -5,7 +5,8 @@ What follows from other fields (`successes`, `free`) is set in the same update a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pymongo import UpdateOne
@@ -85,14 +86,72 @@ def reservation(wallet: Wallet, held: Sequence[Reservation]) -> UpdateOne:
     )
 
 
-def only(slots: str, compare: str, task: TaskId) -> dict[str, Any]:
-    """A $filter of the array `slots`: entries whose task compares (`$eq` or `$ne`) with `task`."""
-    return {"$filter": {"input": slots, "cond": {compare: ["$$this.task", task]}}}
+def pledges(slots: Iterable[tuple[Wallet, TaskId]]) -> list[UpdateOne]:
+    """Give slots back and keep their stakes for the votes: one update for each worker."""
+    return [
+        UpdateOne(
+            {"_id": wallet, "held.task": {"$in": tasks}},
+            [
+                {
+                    "$set": {
+                        "held": _but("$held", tasks),
+                        "pledged": {"$concatArrays": ["$pledged", _among("$held", tasks)]},
+                    }
+                },
+                SET_FREE,
+            ],
+        )
+        for wallet, tasks in _by_worker(slots)
+    ]
+
+
+def releases(slots: Iterable[tuple[Wallet, TaskId]], outcome: Outcome, now: float) -> list[UpdateOne]:
+    """Give slots and stakes back with this outcome: one update for each worker, unless the outcome counts for those
+    slots alone that were not given back before.
+    """
+    once = outcome.apart_from_slot or outcome is Outcome.NEUTRAL
+    given = _by_worker(slots) if once else [(wallet, [task]) for wallet, task in slots]
+    return [
+        UpdateOne(
+            _to_release(wallet, tasks, outcome),
+            [
+                {"$set": {"held": _but("$held", tasks), "pledged": _but("$pledged", tasks)}},
+                SET_FREE,
+                *outcome_changes(outcome, now, times=len(tasks)),
+            ],
+        )
+        for wallet, tasks in given
+    ]
+
+
+def cancellation(wallet: Wallet, item: Reservation) -> UpdateOne:
+    """Give the slot of this very reservation back."""
+    return UpdateOne(
+        {"_id": wallet, "held": {"$elemMatch": {"task": item.task_id, "since": item.since}}},
+        [{"$set": {"held": _but("$held", [item.task_id])}}, SET_FREE],
+    )
+
+
+def _by_worker(slots: Iterable[tuple[Wallet, TaskId]]) -> Iterable[tuple[Wallet, list[TaskId]]]:
+    """The tasks of each worker, in the order in which they come."""
+    found: dict[Wallet, list[TaskId]] = defaultdict(list)
+    for wallet, task in slots:
+        found[wallet].append(task)
+    return found.items()
+
+
+def _among(slots: str, tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """A $filter of the array `slots`: entries of these tasks."""
+    return {"$filter": {"input": slots, "cond": {"$in": ["$$this.task", tasks]}}}
+
+
+def _but(slots: str, tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """A $filter of the array `slots`: entries of all other tasks."""
+    return {"$filter": {"input": slots, "cond": {"$not": [{"$in": ["$$this.task", tasks]}]}}}
 
 
 CLEARED = {"$set": {"failures": 0, "blamed": 0, "rest_until": 0.0}}
 BLAMED = {"$set": {"blamed": {"$min": [MOST_FAILURES, {"$add": [{"$ifNull": ["$blamed", 0]}, 1]}]}}}
-PAID = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, 1]}}}
 
 
 def failed(now: float) -> list[dict[str, Any]]:
@@ -105,30 +164,32 @@ def failed(now: float) -> list[dict[str, Any]]:
     ]
 
 
-def outcome_changes(outcome: Outcome, now: float) -> Stages:
-    """What the end of a replicate changes in its worker's row."""
+def outcome_changes(outcome: Outcome, now: float, *, times: int = 1) -> Stages:
+    """What the ends of so many of its replicates change in a worker's row."""
     match outcome:
         case Outcome.NEUTRAL:
             return []
         case Outcome.FAILED | Outcome.LATE | Outcome.WRONG:
-            return failed(now)
+            return failed(now) * times
         case Outcome.BLAMED:
-            return [BLAMED]
+            return [BLAMED] * times
         case Outcome.VOTED:
             return [CLEARED]
         case Outcome.PAID:
-            return [CLEARED, PAID, SET_SUCCESSES, SET_FREE]
+            paid = {"$set": {"solos": {"$add": [{"$ifNull": ["$solos", 0]}, times]}}}
+            return [CLEARED, paid, SET_SUCCESSES, SET_FREE]
         case Outcome.WITHHELD:
             # It cools down longest and comes after all others until a task is completed with its vote.
             return [{"$set": {"failures": MOST_FAILURES, "rest_until": now + LONGEST_COOL_DOWN}}]
 
 
-def to_release(wallet: Wallet, task: TaskId, outcome: Outcome) -> dict[str, Any]:
-    """The query for the worker's row when a slot is given back: only if the worker has a slot or stake tied up in the
-    task, unless the outcome becomes known at another moment.
+def _to_release(wallet: Wallet, tasks: Sequence[TaskId], outcome: Outcome) -> dict[str, Any]:
+    """The query for the worker's row when slots are given back: only if the worker has a slot or stake tied up in one
+    of the tasks, unless the outcome becomes known at another moment.
     """
+    tied = {"$in": tasks}
     return (
         {"_id": wallet}
         if outcome.apart_from_slot
-        else {"_id": wallet, "$or": [{"held.task": task}, {"pledged.task": task}]}
+        else {"_id": wallet, "$or": [{"held.task": tied}, {"pledged.task": tied}]}
     )

@@ -14,7 +14,15 @@ from pipeline.domain.records import ChainFacts, Outcome, Reservation, WorkerReco
 from pipeline.store.machine.documents import FACTS, NOTHING_KNOWN, WORKERS
 from pipeline.store.machine.ready import BEST_FIRST, READY, ready
 from pipeline.store.machine.terms import RecentTerms, TokenTerms
-from pipeline.store.machine.updates import SET_FREE, SET_SUCCESSES, only, outcome_changes, reservation, to_release
+from pipeline.store.machine.updates import (
+    SET_FREE,
+    SET_SUCCESSES,
+    cancellation,
+    outcome_changes,
+    pledges,
+    releases,
+    reservation,
+)
 from pipeline.store.quarantine import Quarantine, Reader
 from protocol.types import Hash32, NRlc, TaskId, Wallet
 from protocol.wire import Capabilities
@@ -303,33 +311,11 @@ class Workers:
 
     def cancel_reservations(self, reserved: Sequence[tuple[Wallet, Reservation]]) -> None:
         """Give back the slots of these reservations, but no slot that another process reserved since."""
-        writes = [
-            UpdateOne(
-                {"_id": wallet, "held": {"$elemMatch": {"task": item.task_id, "since": item.since}}},
-                [{"$set": {"held": only("$held", "$ne", item.task_id)}}, SET_FREE],
-            )
-            for wallet, item in reserved
-        ]
-        self.reader.write(writes)
+        self.reader.write([cancellation(wallet, item) for wallet, item in reserved])
 
     def pledge(self, slots: Sequence[tuple[Wallet, TaskId]]) -> None:
         """Give slots of computed replicates back and keep their stakes for the votes; repeating it changes nothing."""
-        writes = [
-            UpdateOne(
-                {"_id": wallet, "held.task": task},
-                [
-                    {
-                        "$set": {
-                            "held": only("$held", "$ne", task),
-                            "pledged": {"$concatArrays": ["$pledged", only("$held", "$eq", task)]},
-                        }
-                    },
-                    SET_FREE,
-                ],
-            )
-            for wallet, task in slots
-        ]
-        self.reader.write(writes)
+        self.reader.write(pledges(slots))
 
     def release(
         self, slots: Sequence[tuple[Wallet, TaskId]], outcome: Outcome = Outcome.NEUTRAL, now: float = 0.0
@@ -339,18 +325,7 @@ class Workers:
 
         A failure counts against the worker, blame makes it come after others, a completed task clears both counts.
         """
-        writes = [
-            UpdateOne(
-                to_release(wallet, task, outcome),
-                [
-                    {"$set": {"held": only("$held", "$ne", task), "pledged": only("$pledged", "$ne", task)}},
-                    SET_FREE,
-                    *outcome_changes(outcome, now),
-                ],
-            )
-            for wallet, task in slots
-        ]
-        return self.reader.write(writes)[1]
+        return self.reader.write(releases(slots, outcome, now))[1]
 
     def mark_without_queue(self, wallet: Wallet) -> None:
         """Make a worker without a queue count as silent; its next ping undoes that."""

@@ -24,10 +24,11 @@ class Uploads:
 
     def record_coming(self, task_id: TaskId, wallet: Wallet, now: float) -> None:
         """Note that the result of a worker's own replicate is still coming, or waits for the worker's other ones."""
-        self._record_once(task_id, wallet, "upload_begun_at", now)
+        moments = {"replicates.$[own].upload_coming_at": now, "replicates.$[first].upload_begun_at": now}
         self._tasks.update_one(
             {"_id": task_id, "replicates.wallet": wallet},
-            {"$set": {"replicates.$.upload_coming_at": now}, "$inc": {"version": 1}},
+            {"$set": moments, "$inc": {"version": 1}},
+            array_filters=[{"own.wallet": wallet}, {"first.wallet": wallet, "first.upload_begun_at": None}],
         )
 
     def record_not_stored(self, task_id: TaskId, wallet: Wallet, now: float) -> None:

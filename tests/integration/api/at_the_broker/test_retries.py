@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from typing import Any
+
 import pytest
 from celery.exceptions import Retry
 from kombu.message import Message
@@ -12,6 +15,7 @@ from config.celery_apps import core_app
 from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline.broker.admin import BrokerAdmin
+from pipeline.broker.notify import Notifier
 from protocol.errors import RpcUnavailable
 from protocol.types import Wallet
 from tests.waiting import ample
@@ -57,4 +61,24 @@ def test_a_retry_waits_in_its_queue_and_returns_to_the_one_it_came_from(
         assert int(message.headers["retries"]) == 1
         assert message.payload[0] == args
         own.delete()
+    app.close()
+
+
+def test_bulk_work_that_is_put_off_comes_back_to_its_queue_once(api_settings: Settings) -> None:
+    with BrokerAdmin.from_settings(api_settings) as admin:
+        admin.prepare()
+    app = core_app(api_settings, WALLET)
+    with app.connection_for_write() as connection, closing(Notifier(app, WALLET)) as notifier:
+        own = topology.wake_up_queue(topology.BULK_QUEUE)(connection.default_channel)
+        own.declare()
+        own.purge()
+        for _ in range(3):
+            notifier.send_bulk_later()
+        got: list[Message] = []
+        with connection.Consumer(own, on_message=got.append, no_ack=True):
+            connection.drain_events(timeout=ample(5))
+        (message,) = got
+        assert message.headers["task"] == topology.BULK
+        channel: Any = connection.default_channel
+        assert channel.queue_declare(topology.RETRY_QUEUE, passive=True).message_count == 0
     app.close()

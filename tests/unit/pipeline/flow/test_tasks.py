@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from config.processes.per_process import PerProcess
 from config.settings import Settings
 from pipeline import tasks
 from pipeline.broker.link import BrokerLink
-from pipeline.broker.notify import Notifier
+from pipeline.broker.notify import LATER_SECONDS, Notifier
 from pipeline.flow import assign
 from pipeline.flow.orders.actions import TURN_ENDS
 from pipeline.flow.orders.market_api import SILENT_SECONDS, TURN_SECONDS
@@ -160,3 +162,19 @@ def test_that_slots_were_freed_is_told_beside_the_arguments_which_a_release_that
     with _received(task, headers=message["headers"]):
         task.run()
     assert asked == [not freed]
+
+
+def test_bulk_work_that_is_put_off_is_on_its_way_once_and_waits_at_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[dict[str, Any]] = []
+    app: Any = SimpleNamespace(send_task=lambda name, **options: sent.append({"name": name, **options}))
+    monkeypatch.setattr(BrokerLink, "producer", lambda _: nullcontext())
+    notifier = Notifier(app, WALLET)
+    for _ in range(3):
+        notifier.send_bulk_later()
+    (message,) = sent
+    assert message["name"] == topology.BULK
+    assert (message["exchange"], message["routing_key"]) == (topology.RETRY_EXCHANGE.name, topology.BULK_QUEUE)
+    assert message["expiration"] == LATER_SECONDS
+    monkeypatch.setattr(time, "monotonic", lambda: notifier._bulk_at)
+    notifier.send_bulk_later()
+    assert len(sent) == 2, "again once the first has come"

@@ -12,7 +12,7 @@ from pymongo.errors import AutoReconnect
 from pipeline.api.results import arrivals, upload
 from pipeline.api.results.upload_turns import PER_WALLET, UploadTurns
 from protocol.errors import Unavailable
-from protocol.types import TaskId
+from protocol.types import TaskId, Wallet
 from protocol.wire import RESULT_BYTES, Mode
 from tests.unit.pipeline.builders import TASK, replicate, task, wallet
 
@@ -82,14 +82,21 @@ def test_one_that_was_voted_for_is_not_noted_again() -> None:
 @pytest.mark.parametrize(("size", "large"), [(upload.QUICK_BYTES, False), (upload.QUICK_BYTES + 1, True)])
 def test_the_begin_of_a_large_result_is_noted_however_it_gets_on_chain(mode: Mode, size: int, large: bool) -> None:
     notes, item = Notes(), replicate(1, mode=mode)
-    asyncio.run(upload._note_on_its_way(services(notes), task(replicates=[item]), item, size))
+    asyncio.run(upload._note_on_its_way(services(notes), task(replicates=[item]), item, size, turn=True))
     assert bool(notes.begun) is large
+
+
+class NoPatience(UploadTurns):
+    """Turns that are not waited for."""
+
+    async def has_turn(self, wallet: Wallet, task_id: TaskId, seconds: float = 0.0) -> bool:
+        return await super().has_turn(wallet, task_id, seconds)
 
 
 def test_a_result_that_waits_for_other_results_of_its_machine_is_noted_too(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes, turns, item = Notes(), UploadTurns(), replicate(1, mode=Mode.SOLO)
+    notes, turns, item = Notes(), NoPatience(), replicate(1, mode=Mode.SOLO)
     given = task(trust=1, replicates=[item])
     monkeypatch.setattr(upload, "_turns", turns)
     monkeypatch.setattr(upload, "own_replicate", lambda *_: (given, item))

@@ -34,6 +34,36 @@ def test_a_wallet_sends_a_few_results_at_a_time_and_others_do_not_wait_for_it() 
         assert turns._by_wallet == {ONE: 1}
 
 
+def test_a_further_result_of_a_wallet_waits_until_one_has_been_sent_in_the_order_in_which_they_came() -> None:
+    turns, came = UploadTurns(), []
+
+    async def send(number: int) -> None:
+        assert await turns.has_turn(ONE, task(number))
+        with turns.receiving(ONE, task(number)):
+            came.append(number)
+            await asyncio.sleep(0)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*map(send, range(4 * PER_WALLET)))
+
+    asyncio.run(all_at_once())
+    assert came == list(range(4 * PER_WALLET))
+    assert not turns._awaited
+
+
+def test_a_wallet_whose_results_take_long_has_no_turn_for_a_further_one() -> None:
+    turns = UploadTurns()
+
+    async def waits() -> tuple[bool, bool]:
+        with ExitStack() as sending:
+            for number in range(PER_WALLET):
+                sending.enter_context(turns.receiving(ONE, task(number)))
+            # What is being sent already is for `receiving` to refuse, at once.
+            return await turns.has_turn(ONE, task(99), seconds=0.0), await turns.has_turn(ONE, task(0))
+
+    assert asyncio.run(waits()) == (False, True)
+
+
 def test_a_wallet_sends_one_result_once_at_a_time() -> None:
     turns = UploadTurns()
     with turns.receiving(ONE, task(1)), pytest.raises(Unavailable), turns.receiving(ONE, task(1)):
