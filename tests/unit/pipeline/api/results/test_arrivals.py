@@ -86,8 +86,8 @@ def test_the_begin_of_a_large_result_is_noted_however_it_gets_on_chain(mode: Mod
     assert bool(notes.begun) is large
 
 
-class NoPatience(UploadTurns):
-    """Turns that are not waited for."""
+class WaitsForNoTurn(UploadTurns):
+    """Turns for which nobody waits."""
 
     async def has_turn(self, wallet: Wallet, task_id: TaskId, seconds: float = 0.0) -> bool:
         return await super().has_turn(wallet, task_id, seconds)
@@ -96,7 +96,7 @@ class NoPatience(UploadTurns):
 def test_a_result_that_waits_for_other_results_of_its_machine_is_noted_too(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    notes, turns, item = Notes(), NoPatience(), replicate(1, mode=Mode.SOLO)
+    notes, turns, item = Notes(), WaitsForNoTurn(), replicate(1, mode=Mode.SOLO)
     given = task(trust=1, replicates=[item])
     monkeypatch.setattr(upload, "_turns", turns)
     monkeypatch.setattr(upload, "own_replicate", lambda *_: (given, item))
