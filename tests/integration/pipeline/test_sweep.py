@@ -93,10 +93,11 @@ def test_transactions_of_expired_tasks_wait_until_the_lane_has_room_for_them(
         return {task.task_id for task in tasks if task.sent["initialize"].generation}
 
     monkeypatch.setattr(Transactions, "open", lambda _: BULK_CAPACITY)
+    begun = time.time()
     sweep.sweep(scheduler)
     assert late() == set()
     visits = [task.next_visit for task in scheduler.store.tasks.load_tasks(deal.tasks)]
-    assert min(visits) > time.time() - 1, "it is not looked at again and again meanwhile"
+    assert min(visits) > begun, "it is not looked at again and again meanwhile"
 
     monkeypatch.setattr(Transactions, "open", lambda _: BULK_CAPACITY - 2)
     later = time.time() + SOONEST_VISIT + 1
