@@ -293,14 +293,18 @@ def _kind(content: bytes, header: str) -> str:
 
 
 def _choose(content: bytes, platform: tuple[str, str]) -> str:
-    """Digest of the manifest for this platform. Raises WrongPlatform, StorageUnavailable."""
+    """Digest of the manifest for this platform, else of the first that names none, whose configuration then does (the
+    platform is optional in an OCI index). Raises WrongPlatform, StorageUnavailable.
+    """
     try:
-        offers = from_json(content)["manifests"]
-        made_for = [(str(x["platform"]["os"]), str(x["platform"]["architecture"]), str(x["digest"])) for x in offers]
-    except (ValueError, KeyError, TypeError) as error:
+        offers = [(each.get("platform"), str(each["digest"])) for each in from_json(content)["manifests"]]
+        made_for = [(str(x["os"]), str(x["architecture"]), digest) for x, digest in offers if x is not None]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StorageUnavailable(what="the image", why=f"its index cannot be read ({error})") from error
-    for system, processor, digest in made_for:
-        if (system, processor) == platform and _SHA256.fullmatch(digest):
+    fitting = [digest for system, processor, digest in made_for if (system, processor) == platform]
+    unnamed = [digest for named, digest in offers if named is None]
+    for digest in (*fitting, *unnamed):
+        if _SHA256.fullmatch(digest):
             return digest
     found = ", ".join(sorted({f"{system}/{processor}" for system, processor, _ in made_for}))
     raise WrongPlatform(why=f"the image is for {found[:100]}, and this machine is {'/'.join(platform)}")

@@ -60,3 +60,19 @@ def test_an_index_without_an_image_for_this_platform_names_those_that_it_has() -
     assert _choose(index, ("linux", "arm64")) == offer["digest"]
     with pytest.raises(WrongPlatform, match="for linux/arm64, and this machine is linux/amd64"):
         _choose(index, ("linux", "amd64"))
+
+
+def test_an_entry_of_an_index_that_names_no_platform_is_taken_where_no_other_fits() -> None:
+    """An attestation beside it names `unknown`; what is neither is left to the image's configuration."""
+    proof = {"platform": {"os": "unknown", "architecture": "unknown"}, "digest": "sha256:" + "c" * 64}
+    named = {"platform": {"os": "linux", "architecture": "arm64"}, "digest": "sha256:" + "a" * 64}
+    unnamed = {"digest": "sha256:" + "b" * 64}
+    index = json.dumps({"manifests": [proof, unnamed, named]}).encode()
+    assert _choose(index, ("linux", "arm64")) == named["digest"]
+    assert _choose(index, ("linux", "amd64")) == unnamed["digest"]
+
+
+@pytest.mark.parametrize("manifests", [None, 7, "text", ["text"], [None], [{}], [{"digest": 1, "platform": 3}]])
+def test_an_index_that_cannot_be_read_is_asked_for_again(manifests: object) -> None:
+    with pytest.raises(StorageUnavailable, match="index cannot be read"):
+        _choose(json.dumps({"manifests": manifests}).encode(), ("linux", "amd64"))
