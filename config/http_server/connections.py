@@ -8,7 +8,8 @@ application's (`pipeline.api.limits.body_limit`).
 connection ─► too many in all, or from its address (a trusted proxy's counts none)?  closed at once
            ─► HEAD_SECONDS until its first head is whole, or from the first byte of a further one; else closed
            ─► HEAD_SECONDS for the rest of a body whose request is answered before it is whole; else closed
-answer     ─► what does not fit the system's buffers is read by the client at LEAST_READ_RATE at least; else closed
+answer     ─► to a request whose end is ambiguous?  closed after it
+           ─► what does not fit the system's buffers is read by the client at LEAST_READ_RATE at least; else closed
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ HEAD_SECONDS = 10.0
 #: Least bytes per second that a client must read of a long answer, checked every READ_SECONDS: a line of 64 kbit/s.
 LEAST_READ_RATE = 8192
 READ_SECONDS = 10.0
+#: Headers of one request that say differently where its body ends. h11 goes by the second; a proxy before it that went
+#: by the first would take for a body what is a request here, so that the connection ends with it (RFC 9112, 6.1).
+_AMBIGUOUS = frozenset({b"content-length", b"transfer-encoding"})
 #: File descriptors that the process needs besides: database, broker, IPFS, logs, uploads.
 OTHER_FILES = 256
 
@@ -150,6 +154,9 @@ class BoundedProtocol(H11Protocol):
         """Start the timer for the rest of this request's body, or for the next one's head if part of it is here
         already; uvicorn calls it.
         """
+        if {name for name, _ in self.headers} >= _AMBIGUOUS:
+            # Before what follows is taken for a next request.
+            self.transport.close()
         super().on_response_complete()
         if self._reads_unwanted() or (self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]):
             self._start_timer()

@@ -83,3 +83,29 @@ def test_nonsense_behind_a_request_that_is_answered_ends_the_connection_and_writ
         sender.sendall(b"nonsense\r\n")
         assert ends(sender) == b""
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_request_whose_end_is_ambiguous_is_the_last_of_its_connection() -> None:
+    """A proxy might go by the length: for it what follows is a body, for this server the request of somebody else."""
+    app, asked = FastAPI(), []
+
+    @app.put("/result")
+    def put() -> Response:
+        asked.append("result")
+        return Response("no", 401)
+
+    @app.get("/hidden")
+    def hidden() -> Response:
+        asked.append("hidden")
+        return Response("yes")
+
+    head = b"PUT /result HTTP/1.1\r\nhost: x\r\ncontent-length: 44\r\ntransfer-encoding: chunked\r\n\r\n"
+    with small_server(app) as port, closing(socket.create_connection(("127.0.0.1", port))) as sender:
+        sender.settimeout(ample(10))
+        sender.sendall(head + b"0\r\n\r\nGET /hidden HTTP/1.1\r\nhost: x\r\n\r\n")
+        said = b""
+        while more := sender.recv(4096):
+            said += more
+    assert said.startswith(b"HTTP/1.1 401 ")
+    assert said.count(b"HTTP/1.1") == 1
+    assert asked == ["result"]
