@@ -79,12 +79,13 @@ def worst_delay(ended: Iterable[float], undisturbed: Iterable[float]) -> float:
     return max(0.0, *(late - early for late, early in zip(sorted(ended), sorted(undisturbed), strict=False)), 0.0)
 
 
-def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> int:
+def failed_by(strangers: set[Wallet], views: Iterable[ChainView]) -> set[TaskId]:
     """Tasks that FAILED after these strangers alone had agreed on a result."""
-    return sum(
-        view.status is TaskStatus.FAILED and bool(view.winners) and {vote.worker for vote in view.winners} <= strangers
+    return {
+        view.task_id
         for view in views
-    )
+        if view.status is TaskStatus.FAILED and view.winners and {vote.worker for vote in view.winners} <= strangers
+    }
 
 
 def held_up_by(strangers: set[Wallet], views: Iterable[ChainView]) -> set[TaskId]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -86,15 +87,17 @@ class Following:
             self.over.clear()
 
 
-def not_ended(following: Following) -> list[str]:
-    """A sentence for each task that is not COMPLETED: what the chain and the scheduler's database say of it."""
+def not_ended(following: Following, besides: AbstractSet[TaskId] = frozenset()) -> list[str]:
+    """A sentence for each task that is not COMPLETED: what the chain and the scheduler's database say of it. `besides`:
+    tasks that could not be.
+    """
     pool = following.bench_pool
     stored = Tasks(client(pool.servers.mongodb_uri)[pool.names.database])
     records = {record.task_id: record for deal in following.deals for record in stored.of_deal(deal.deal_id)}
     lines = []
     for task in following.tasks:
         view, record = following.views.get(task), records.get(task)
-        if view is not None and view.status is TaskStatus.COMPLETED:
+        if task in besides or (view is not None and view.status is TaskStatus.COMPLETED):
             continue
         on_chain = view.status.name if view else "unknown"
         said = f"{record.stage} in the database, {record.why or 'no reason is known'}" if record else "not stored"

@@ -112,7 +112,9 @@ def _run_once(tasks: int, plan: tuple[Strike, ...], *, limit: float) -> RunResul
         injector.carry_out(plan, following, until=STRUCK_SHARE, limit=limit)
         twice = duplicates(starts, following.tasks)
         found = _figures(following, strangers, len(twice), injector)
-        return RunResult(found, dict(following.ended), [*not_ended(following), *twice, *injector.failed])
+        theirs = failed_by(strangers, following.views.values())
+        words = [*not_ended(following, besides=theirs), *twice, *injector.failed]
+        return RunResult(found, dict(following.ended), words)
 
 
 def _figures(following: Following, strangers: set[Wallet], twice: int, injector: Injector) -> Figures:
@@ -128,7 +130,7 @@ def _figures(following: Following, strangers: set[Wallet], twice: int, injector:
         tasks=len(following.tasks),
         completed=following.count(TaskStatus.COMPLETED),
         failed_claimed=following.count(TaskStatus.FAILED),
-        failed_by_strangers=failed_by(strangers, following.views.values()),
+        failed_by_strangers=len(failed_by(strangers, following.views.values())),
         duplicates=twice,
         reverts=count_reverts(bench_pool, wallets, first),
         nonce_gaps=poll_until_zero(lambda: nonce_gaps(bench_pool), settle),

@@ -21,6 +21,8 @@ from ops.stack.process import find_pid, parent
 
 #: Seconds that a killed process may take to be gone.
 _GONE_SECONDS = 10.0
+#: Seconds to wait for others who change the packet filter.
+_LOCK_SECONDS = "10"
 #: How the kernel writes blanks and backslashes in the name of a mount: in octal.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
@@ -52,17 +54,18 @@ def remove_bridge(bridge: str) -> None:
 
     Else its range of addresses stays taken, or is given to another engine's network, whose packets its rules change.
     """
-    if shutil.which("ip") is None or shutil.which("iptables") is None:
+    if shutil.which("ip") is not None:
+        # It may be gone.
+        subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
+    if shutil.which("iptables") is None:
         return
-    # It may be gone.
-    subprocess.run(["ip", "link", "delete", bridge], capture_output=True, check=False)
     for table in ("nat", "filter"):
-        asked = ["iptables", "--wait", "--table", table, "--list-rules"]
+        asked = ["iptables", "--wait", _LOCK_SECONDS, "--table", table, "--list-rules"]
         listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
         left = "".join(f"-D{rule[2:]}\n" for rule in rules_about(bridge, listed))
         if left:
             given = f"*{table}\n{left}COMMIT\n"
-            changes = ["iptables-restore", "--wait", "--noflush"]
+            changes = ["iptables-restore", "--wait", _LOCK_SECONDS, "--noflush"]
             subprocess.run(changes, input=given, capture_output=True, text=True, check=False)
 
 

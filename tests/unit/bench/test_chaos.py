@@ -108,9 +108,9 @@ def test_a_run_that_is_as_short_as_a_servers_restart_is_not_judged_by_its_length
 
 def test_a_task_failed_by_strangers_only_if_they_alone_had_agreed() -> None:
     ended = view(*CONSENSUS, claimed())
-    assert failed_by({wallet(1), wallet(2), wallet(3)}, [ended]) == 1
-    assert failed_by({wallet(1), wallet(2)}, [ended]) == 0
-    assert failed_by({wallet(1)}, [view(initialized(), voted(1), claimed()), view(*CONSENSUS)]) == 0
+    assert failed_by({wallet(1), wallet(2), wallet(3)}, [ended]) == {TASK}
+    assert failed_by({wallet(1), wallet(2)}, [ended]) == set()
+    assert failed_by({wallet(1)}, [view(initialized(), voted(1), claimed()), view(*CONSENSUS)]) == set()
 
 
 def test_a_task_is_held_up_by_strangers_whose_winning_vote_is_not_revealed() -> None:
